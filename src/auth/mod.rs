@@ -1,0 +1,30 @@
+//! Who may come in and who may do what: pure look-ups, no files, no clock, no thread.
+//!
+//! - [`passwords`]: the password file's text to users, and the (slow) check of one password.
+//! - [`access`]: the one door for rights, [`access::Rights::authorize`].
+
+pub mod access;
+pub mod passwords;
+
+use crate::mqtt::Utf8String;
+
+/// Who a client has proved to be.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Identity {
+    /// Nobody in particular: the listener asks for no proof.
+    Anonymous,
+    /// A user, by password or by certificate.
+    User(Utf8String),
+    /// The gateway itself: sensors, status topics, the operator.
+    Gateway,
+}
+
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Anonymous => f.write_str("anonymous"),
+            Self::User(name) => std::fmt::Display::fmt(name, f),
+            Self::Gateway => f.write_str("the gateway"),
+        }
+    }
+}

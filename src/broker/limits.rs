@@ -1,0 +1,125 @@
+//! Every bound on what a peer can grow, in one place; a board profile sets them.
+
+use std::time::Duration;
+
+/// The bounds of the core. The values of [`Limits::default`] are those of `boards/base.toml`, held to it by a test.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at one time, those without CONNECT included.
+    pub connections_max: usize,
+    /// From accept to CONNECT.
+    pub connect_timeout: Duration,
+    /// Server Keep Alive for 5.0 clients that ask for more, or for none (section 3.2.2.3.14).
+    pub keep_alive_max_secs: u16,
+    /// The largest packet accepted, in bytes with its fixed header; told to 5.0 clients.
+    pub packet_bytes_max: u32,
+    /// Topic names and filters, in bytes.
+    pub topic_bytes_max: usize,
+    /// Levels of a topic name or filter.
+    pub topic_levels_max: usize,
+    /// Topic filters of one client.
+    pub subscriptions_per_client_max: usize,
+    /// Topic filters of all clients.
+    pub subscriptions_max: usize,
+    /// User properties of one packet.
+    pub user_properties_max: usize,
+    /// Payload of a will, in bytes.
+    pub will_bytes_max: usize,
+    /// Unfinished QoS 1 and 2 deliveries to one client, whatever more it would accept.
+    pub inflight_max: u16,
+    /// Receive Maximum told to clients: unfinished QoS 2 deliveries from one client.
+    pub receive_maximum: u16,
+    /// Topic Alias Maximum told to clients.
+    pub topic_alias_maximum: u16,
+    /// Messages waiting for one client.
+    pub queue_class: QueueClass,
+    /// Payload and topic bytes waiting for one client.
+    pub queue_bytes_max: usize,
+    /// Which message goes when a queue is full.
+    pub queue_overflow: Overflow,
+    /// Payload and topic bytes waiting for all clients.
+    pub queued_bytes_total_max: usize,
+    /// Bytes handed to a link and not yet out, after which nothing but acknowledgements is sent to it, in bytes.
+    pub unsent_bytes_max: usize,
+    /// Sessions kept, connected or not.
+    pub sessions_max: usize,
+    /// Session Expiry Interval granted at most.
+    pub session_expiry_max: Duration,
+    /// Retained messages.
+    pub retained_max: usize,
+    /// Payload and topic bytes of retained messages.
+    pub retained_bytes_max: usize,
+    /// Messages a second one client may publish, in the long run; bursts of as many are let through.
+    pub publish_rate_max: u32,
+}
+
+/// How many messages a client's `heapless` ring holds; classes, because its capacity is part of a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum QueueClass {
+    /// 16 messages.
+    N16,
+    /// 64 messages.
+    N64,
+    /// 256 messages.
+    N256,
+    /// 1,024 messages.
+    N1024,
+    /// 4,096 messages.
+    N4096,
+}
+
+/// What gives way when a client's queue is full; every drop is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overflow {
+    /// The message that waited longest: one absent reader must not stop a publisher.
+    #[default]
+    DropOldest,
+    /// The message that just came.
+    DropNewest,
+}
+
+impl QueueClass {
+    /// Every class, smallest first.
+    pub const ALL: [Self; 5] = [Self::N16, Self::N64, Self::N256, Self::N1024, Self::N4096];
+
+    /// The capacity in messages.
+    pub const fn messages(self) -> usize {
+        match self {
+            Self::N16 => 16,
+            Self::N64 => 64,
+            Self::N256 => 256,
+            Self::N1024 => 1024,
+            Self::N4096 => 4096,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 256,
+            connect_timeout: Duration::from_secs(10),
+            keep_alive_max_secs: 1200,
+            packet_bytes_max: 256 * 1024,
+            topic_bytes_max: 256,
+            topic_levels_max: 32,
+            subscriptions_per_client_max: 1024,
+            subscriptions_max: 16 * 1024,
+            user_properties_max: 32,
+            will_bytes_max: 16 * 1024,
+            inflight_max: 32,
+            receive_maximum: 64,
+            topic_alias_maximum: 16,
+            queue_class: QueueClass::N1024,
+            queue_bytes_max: 1024 * 1024,
+            queue_overflow: Overflow::DropOldest,
+            queued_bytes_total_max: 32 * 1024 * 1024,
+            unsent_bytes_max: 256 * 1024,
+            sessions_max: 1024,
+            session_expiry_max: Duration::from_secs(7 * 24 * 3600),
+            retained_max: 4096,
+            retained_bytes_max: 8 * 1024 * 1024,
+            publish_rate_max: 100_000,
+        }
+    }
+}

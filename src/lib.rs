@@ -1,0 +1,13 @@
+//! Tidegate: an MQTT broker for small ARM Linux gateways, with the serial field sensors built in.
+//!
+//! # Layout, bottom up
+//! Below this line nothing knows tokio, a file, a socket or a clock:
+//! - [`mqtt`]: bytes to packets and back; topics, properties, reason codes.
+//! - [`auth`]: who may come in, who may do what.
+//! - [`broker`]: every MQTT rule; one owner, no I/O.
+
+pub mod mqtt;
+
+pub mod auth;
+
+pub mod broker;
