@@ -55,7 +55,8 @@ pub struct ClientSettings {
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// The name the server's certificate must carry and SNI says; `None` takes the host dialled.
     pub server_name: Option<String>,
-    /// Accepts any certificate, so that anybody on the way can read and change everything. For trying things out.
+    /// Accepts any certificate, so that anybody on the way can read and change everything. For trying things
+    /// out.
     pub insecure: bool,
 }
 
