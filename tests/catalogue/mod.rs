@@ -5,6 +5,7 @@
 
 #![allow(dead_code, reason = "every test binary uses its own part of the catalogue")]
 
+pub mod arbitrary;
 mod malformed;
 mod valid;
 
