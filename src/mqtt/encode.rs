@@ -362,8 +362,7 @@ impl Section for ConnAckProperties {
         out.u32_property(id::MAXIMUM_PACKET_SIZE, self.packet_bytes_max);
         out.string_property(
             id::ASSIGNED_CLIENT_IDENTIFIER,
-            self
-                .assigned_client_id
+            self.assigned_client_id
                 .as_ref()
                 .map(|client_id| client_id.as_utf8()),
         );
