@@ -5,9 +5,14 @@
 //! - [`mqtt`]: bytes to packets and back; topics, properties, reason codes.
 //! - [`auth`]: who may come in, who may do what.
 //! - [`broker`]: every MQTT rule; one owner, no I/O.
+//!
+//! Above it stand the adapters:
+//! - [`serial`]: field sensors on serial lines.
 
 pub mod mqtt;
 
 pub mod auth;
 
 pub mod broker;
+
+pub mod serial;
