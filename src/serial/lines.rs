@@ -1,16 +1,19 @@
 //! Sensors that send lines of text: JSON, key=value, CSV columns, or whatever a regular expression finds.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::num::NonZeroU16;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use regex_lite::Regex;
 
 use super::device::DeviceSettings;
+use super::line::LineSettings;
 use super::points::PointSettings;
 use super::settings::SettingsError;
 use super::template::Name;
+use super::{Content, Driver, Garble, Raw, Reading, Sample};
 
 /// Everything about a line on which one device sends text.
 #[derive(Debug, Clone)]
@@ -356,6 +359,241 @@ fn collect<P>(
             })
         })
         .collect()
+}
+
+/// The driver: cuts bytes into lines, and lines into values.
+///
+/// The first bytes after the line opened may be the rest of a line, and `21.5` without its `2` is still a number. So
+/// what comes before the first line end is thrown away, unless the line was silent long enough to be between lines.
+#[derive(Debug)]
+pub struct Lines {
+    settings: LinesSettings,
+    /// How long a line is silent at least when nobody is in the middle of one.
+    silence: Duration,
+    state: State,
+    line: Vec<u8>,
+    last_byte_at: Option<Instant>,
+    readings: VecDeque<Reading>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Open, and nothing came yet: before `silent_at` it would be the rest of a line.
+    Listening { silent_at: Instant },
+    /// What comes until the line end is the rest of a line.
+    SkippingFragment,
+    /// What comes until the line end belongs to a line that was too long.
+    SkippingOverlong,
+    /// What comes belongs to the line.
+    Collecting,
+}
+
+impl Lines {
+    /// A USB adapter hands over what it has every 16 ms, and a busy kernel takes its time; people's pauses between
+    /// two lines are longer.
+    const SILENCE_MIN: Duration = Duration::from_millis(100);
+
+    /// A driver for a line that is not open yet.
+    pub fn new(settings: LinesSettings, line: LineSettings) -> Self {
+        Self {
+            settings,
+            silence: Self::SILENCE_MIN + 3 * line.character_time(),
+            state: State::Collecting,
+            line: Vec::new(),
+            last_byte_at: None,
+            readings: VecDeque::new(),
+        }
+    }
+
+    /// Takes bytes without a line end.
+    fn take(&mut self, bytes: &[u8]) {
+        if self.state != State::Collecting || bytes.is_empty() {
+            return;
+        }
+        if bytes.len()
+            > self
+                .settings
+                .framing
+                .line_bytes_max
+                .saturating_sub(self.line.len())
+        {
+            self.line.clear();
+            self.state = State::SkippingOverlong;
+            self.push(Content::Garbled(Garble::Overlong));
+        } else {
+            self.line.extend_from_slice(bytes);
+        }
+    }
+
+    fn end_line(&mut self) {
+        match self.state {
+            State::Listening { .. } | State::SkippingOverlong => {}
+            State::SkippingFragment => self.push(Content::Fragment),
+            State::Collecting => {
+                if !self.line.trim_ascii().is_empty() {
+                    let content = self.settings.extractor.extract(&self.line);
+                    self.push(content);
+                }
+                self.line.clear();
+            }
+        }
+        self.state = State::Collecting;
+        self.last_byte_at = None;
+    }
+
+    fn push(&mut self, content: Content) {
+        self.readings.push_back(Reading { device: 0, content });
+    }
+}
+
+impl Driver for Lines {
+    fn handle_opened(&mut self, now: Instant) {
+        self.line.clear();
+        self.last_byte_at = None;
+        self.state = State::Listening {
+            silent_at: now + self.silence,
+        };
+    }
+
+    fn feed(&mut self, now: Instant, bytes: &[u8]) {
+        // Bytes and the deadline may come in either order; the gap was there all the same.
+        self.handle_timeout(now);
+        if let State::Listening { silent_at } = self.state
+            && !bytes.is_empty()
+        {
+            self.state = if now < silent_at {
+                State::SkippingFragment
+            } else {
+                State::Collecting
+            };
+        }
+        let mut rest = bytes;
+        while let Some(end) = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
+            let (line, after) = rest.split_at(end);
+            self.take(line);
+            self.end_line();
+            rest = after.get(1..).unwrap_or_default();
+        }
+        if !rest.is_empty() {
+            self.take(rest);
+            self.last_byte_at = Some(now);
+        }
+    }
+
+    fn handle_lost(&mut self) {
+        if self.state == State::SkippingFragment || !self.line.is_empty() {
+            self.push(Content::Fragment);
+        }
+        self.line.clear();
+        self.last_byte_at = None;
+        self.state = State::Collecting;
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_some_and(|due| due <= now) {
+            self.end_line();
+        }
+    }
+
+    fn poll_reading(&mut self) -> Option<Reading> {
+        self.readings.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        Some(self.last_byte_at? + self.settings.framing.idle_gap?)
+    }
+}
+
+impl Extractor {
+    /// What `line` says.
+    fn extract(&self, line: &[u8]) -> Content {
+        // Bytes that are no text become U+FFFD, which no number holds and no text point accepts: noise in a label
+        // nobody asked for, or a degree sign in an old character set, does no harm.
+        let samples = match self {
+            Self::Json(paths) => json_values(paths, line),
+            Self::KeyValue(separators, keys) => {
+                Some(key_values(separators, keys, &String::from_utf8_lossy(line)))
+            }
+            Self::Csv(delimiter, columns) => csv_values(*delimiter, columns, &String::from_utf8_lossy(line)),
+            Self::Regex(pattern, captures) => {
+                captured_values(pattern, captures, &String::from_utf8_lossy(line))
+            }
+        };
+        match samples {
+            None => Content::Garbled(Garble::Malformed),
+            Some(samples) if samples.is_empty() => Content::Garbled(Garble::NothingKnown),
+            Some(samples) => Content::Values(samples),
+        }
+    }
+}
+
+fn json_values(paths: &[JsonPath], line: &[u8]) -> Option<Vec<Sample>> {
+    let text: serde_json::Value = serde_json::from_slice(line).ok()?;
+    let found = |(point, path): (usize, &JsonPath)| {
+        let value = path.0.iter().try_fold(&text, |value, step| match step {
+            Step::Key(key) => value.get(key),
+            Step::Index(index) => value.get(index),
+        })?;
+        let raw = match value {
+            serde_json::Value::Number(number) => number.as_f64().map_or(Raw::Nothing, Raw::Number),
+            serde_json::Value::String(text) => Raw::Text(text.trim().to_owned()),
+            serde_json::Value::Bool(truth) => Raw::Text(truth.to_string()),
+            // A sensor that measured nothing sends null; a list or an object is no value.
+            _ => Raw::Nothing,
+        };
+        Some(Sample { point, raw })
+    };
+    Some(paths.iter().enumerate().filter_map(found).collect())
+}
+
+fn key_values(separators: &Separators, keys: &[String], line: &str) -> Vec<Sample> {
+    let pairs: Vec<(&str, &str)> = line
+        .split(&*separators.pair)
+        .filter_map(|pair| pair.split_once(&*separators.key))
+        .collect();
+    let found = |(point, key): (usize, &String)| {
+        let (_, value) = pairs.iter().find(|(name, _)| name.trim() == key)?;
+        Some(Sample {
+            point,
+            raw: raw_text(value),
+        })
+    };
+    keys.iter().enumerate().filter_map(found).collect()
+}
+
+/// `None` where a column is missing: then the line is cut short, and its last column may be too.
+fn csv_values(delimiter: Delimiter, columns: &[usize], line: &str) -> Option<Vec<Sample>> {
+    let fields: Vec<&str> = line.split(delimiter.0).collect();
+    let found = |(point, column): (usize, &usize)| {
+        let field = fields.get(*column)?.trim();
+        let unquoted = field
+            .strip_prefix('"')
+            .and_then(|field| field.strip_suffix('"'))
+            .unwrap_or(field);
+        Some(Sample {
+            point,
+            raw: raw_text(unquoted),
+        })
+    };
+    columns.iter().enumerate().map(found).collect()
+}
+
+fn captured_values(pattern: &Pattern, captures: &[String], line: &str) -> Option<Vec<Sample>> {
+    let matched = pattern.0.captures(line)?;
+    let found = |(point, capture): (usize, &String)| {
+        Some(Sample {
+            point,
+            raw: raw_text(matched.name(capture)?.as_str()),
+        })
+    };
+    Some(captures.iter().enumerate().filter_map(found).collect())
+}
+
+fn raw_text(text: &str) -> Raw {
+    match text.trim() {
+        "" => Raw::Nothing,
+        text => Raw::Text(text.to_owned()),
+    }
 }
 
 impl fmt::Display for LinesError {

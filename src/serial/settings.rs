@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::mqtt::{TopicError, TopicName};
 
+use super::Driver;
 use super::device::DeviceSettings;
 use super::line::LineSettings;
-use super::lines::LinesSettings;
+use super::lines::{Lines, LinesSettings};
 use super::status::StatusTopics;
 use super::template::Name;
 
@@ -83,10 +84,12 @@ pub enum SettingsError {
         /// The names the expression has.
         known: Vec<String>,
     },
-    /// A time that is zero, and may not be.
-    ZeroTime {
+    /// A time that is not within [`PortSettings::TIME_MIN`] and [`PortSettings::TIME_MAX`].
+    Time {
         /// Its key.
         what: &'static str,
+        /// What it is.
+        found: Duration,
     },
     /// The shortest wait before re-opening is longer than the longest.
     ReopenOrder,
@@ -95,6 +98,11 @@ pub enum SettingsError {
 }
 
 impl PortSettings {
+    /// The shortest time of any kind that may be set.
+    pub const TIME_MIN: Duration = Duration::from_millis(1);
+    /// The longest time of any kind that may be set: a year, so that no deadline is beyond what a clock can say.
+    pub const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
     /// A port of the gateway `gateway`, which is the first level or levels of every status topic.
     ///
     /// `path` should be one that stays when the adapter is plugged in elsewhere, as in `/dev/serial/by-id/`.
@@ -192,17 +200,23 @@ impl DecoderSettings {
             Self::Lines(lines) => std::slice::from_ref(lines.device()),
         }
     }
+
+    /// A driver that speaks it over a line with these settings.
+    pub fn driver(&self, line: LineSettings) -> Box<dyn Driver> {
+        match self {
+            Self::Lines(lines) => Box::new(Lines::new(lines.clone(), line)),
+        }
+    }
 }
 
 impl ReopenSettings {
     /// Waits between `min` and `max`.
     ///
     /// # Errors
-    /// [`SettingsError::ZeroTime`], [`SettingsError::ReopenOrder`].
+    /// [`SettingsError::Time`], [`SettingsError::ReopenOrder`].
     pub fn new(min: Duration, max: Duration) -> Result<Self, SettingsError> {
-        if min.is_zero() {
-            return Err(SettingsError::ZeroTime { what: "reopen_min" });
-        }
+        check_time("reopen_min", min)?;
+        check_time("reopen_max", max)?;
         if min > max {
             return Err(SettingsError::ReopenOrder);
         }
@@ -239,6 +253,14 @@ impl SettingsError {
             | Self::UnknownCapture { point, .. } => Some(point),
             _ => None,
         }
+    }
+}
+
+/// Holds the time written as `what` to the bounds of all times.
+pub(super) fn check_time(what: &'static str, found: Duration) -> Result<(), SettingsError> {
+    match (PortSettings::TIME_MIN..=PortSettings::TIME_MAX).contains(&found) {
+        true => Ok(()),
+        false => Err(SettingsError::Time { what, found }),
     }
 }
 
@@ -282,7 +304,12 @@ impl fmt::Display for SettingsError {
                 "point {point} is capture {capture}, which the pattern does not have; expected one of {}",
                 known.join(", ")
             ),
-            Self::ZeroTime { what } => write!(f, "{what} is zero, expected a time such as 10s"),
+            Self::Time { what, found } => write!(
+                f,
+                "{what} is {found:?}, expected a time from {:?} to {:?}",
+                PortSettings::TIME_MIN,
+                PortSettings::TIME_MAX
+            ),
             Self::ReopenOrder => {
                 f.write_str("reopen_min is longer than reopen_max, expected it to be shorter")
             }
