@@ -5,9 +5,17 @@
 //! - [`mqtt`]: bytes to packets and back; topics, properties, reason codes.
 //! - [`auth`]: who may come in, who may do what.
 //! - [`broker`]: every MQTT rule; one owner, no I/O.
+//!
+//! Above it, everything may:
+//! - [`net`]: MQTT over byte streams: TCP and TLS, as server and as client.
+//! - [`storage`]: what outlives the process.
 
 pub mod mqtt;
 
 pub mod auth;
 
 pub mod broker;
+
+pub mod net;
+
+pub mod storage;

@@ -3,3 +3,10 @@
 //! - [`link`]: one connection: bytes in, packets out, and back.
 //! - [`listener`]: accepts connections, within bounds and time limits.
 //! - [`tcp`], [`tls`]: the streams.
+//! - [`clock`]: the wall clock certificates are checked against, on boards that may have none.
+//!
+//! Everything here lives on the loop's thread; nothing is shared between threads but certificates.
+
+pub mod clock;
+pub mod listener;
+pub mod tls;
