@@ -9,6 +9,8 @@
 //! Above it, everything may:
 //! - [`net`]: MQTT over byte streams: TCP and TLS, as server and as client.
 //! - [`storage`]: what outlives the process.
+//! - [`document`]: a TOML file read with every mistake told; [`board`] and configuration are read with it.
+//! - [`board`]: which board this is, what it has, what it allows.
 
 pub mod mqtt;
 
@@ -19,3 +21,7 @@ pub mod broker;
 pub mod net;
 
 pub mod storage;
+
+pub mod document;
+
+pub mod board;
