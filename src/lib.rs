@@ -9,8 +9,11 @@
 //! Above it, everything may:
 //! - [`net`]: MQTT over byte streams: TCP and TLS, as server and as client.
 //! - [`storage`]: what outlives the process.
-//! - [`document`]: a TOML file read with every mistake told; [`board`] and configuration are read with it.
+//! - [`serial`]: field sensors on serial lines.
+//! - [`document`]: a TOML file read with every mistake told; [`board`] and [`config`] are read with it.
 //! - [`board`]: which board this is, what it has, what it allows.
+//! - [`config`]: what a person may write, and what the program runs on.
+//! - [`cli`]: one command a file.
 
 pub mod mqtt;
 
@@ -21,6 +24,8 @@ pub mod broker;
 pub mod net;
 
 pub mod storage;
+
+pub mod serial;
 
 pub mod document;
 
