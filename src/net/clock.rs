@@ -7,21 +7,22 @@ use rustls::time_provider::TimeProvider;
 
 /// A wall clock that never shows a time before its floor.
 ///
-/// A board without a clock battery starts in 1970, where no certificate is valid yet. Below the floor this clock
-/// runs on from the floor by the monotonic clock: an expired certificate stays expired, a fresh one can be used,
-/// and checking is never switched off. At or above the floor it shows the system's time.
+/// A board without a clock battery starts in 1970, where no certificate is valid yet. Below the floor this
+/// clock runs on from the floor by the monotonic clock: an expired certificate stays expired, a fresh one can
+/// be used, and checking is never switched off. At or above the floor it shows the system's time.
 #[derive(Debug)]
 pub struct FlooredClock {
     floor: SystemTime,
     started: Instant,
 }
 
-/// 2026-11-21 00:00 UTC in seconds of Unix time: this program did not exist before, so no clock that shows less is
-/// right. Raised at every release.
+/// 2026-11-21 00:00 UTC in seconds of Unix time: this program did not exist before, so no clock that shows
+/// less is right. Raised at every release.
 const BUILT_AFTER_UNIX_SECS: u64 = 1_795_219_200;
 
 impl FlooredClock {
-    /// A clock whose floor is `last_seen`, or the date of this release where that is later or nothing was seen.
+    /// A clock whose floor is `last_seen`, or the date of this release where that is later or nothing was
+    /// seen.
     pub fn new(last_seen: Option<SystemTime>) -> Self {
         let released = UNIX_EPOCH + Duration::from_secs(BUILT_AFTER_UNIX_SECS);
         Self {
@@ -35,7 +36,8 @@ impl FlooredClock {
         self.reading(SystemTime::now(), self.started.elapsed())
     }
 
-    /// Whether the system's clock shows less than the floor, so that certificates are checked against the floor.
+    /// Whether the system's clock shows less than the floor, so that certificates are checked against the
+    /// floor.
     pub fn is_behind(&self) -> bool {
         SystemTime::now() < self.floor
     }

@@ -8,5 +8,7 @@
 //! Everything here lives on the loop's thread; nothing is shared between threads but certificates.
 
 pub mod clock;
+pub mod link;
 pub mod listener;
+pub mod tcp;
 pub mod tls;
