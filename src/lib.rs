@@ -8,6 +8,7 @@
 //!
 //! Above it, everything may:
 //! - [`net`]: MQTT over byte streams: TCP and TLS, as server and as client.
+//! - [`client`]: the client side of MQTT: its session without I/O, and dialling.
 //! - [`storage`]: what outlives the process.
 
 pub mod mqtt;
@@ -17,5 +18,7 @@ pub mod auth;
 pub mod broker;
 
 pub mod net;
+
+pub mod client;
 
 pub mod storage;
