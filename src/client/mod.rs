@@ -7,13 +7,13 @@
 //! - [`connection`]: both joined, for whoever wants to `await`.
 
 pub mod address;
-//pub mod connection;
-//pub mod dial;
+pub mod connection;
+pub mod dial;
 pub mod options;
 pub mod session;
 
 pub use address::Address;
-//pub use connection::{Client, ClientError};
-//pub use dial::{DialError, Target};
+pub use connection::{Client, ClientError};
+pub use dial::{DialError, Target};
 pub use options::{Options, OptionsError};
 pub use session::{Connected, Disconnection, Event, Message, Published, Session, Token};
