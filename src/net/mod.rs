@@ -10,4 +10,5 @@
 pub mod clock;
 pub mod link;
 pub mod listener;
+pub mod tcp;
 pub mod tls;
