@@ -11,7 +11,9 @@ pub mod encode;
 mod ids;
 mod packet;
 mod properties;
+mod property;
 mod reason;
+mod return_code;
 mod topic;
 
 pub use decode::{DecodeError, Decoder};
