@@ -375,8 +375,10 @@ impl Client {
 
     /// Why there is no connection.
     fn ending(&mut self) -> Disconnection {
-        if let Some(Event::Disconnected(why)) = self.session.take_connected() {
-            self.ended = why;
+        while let Some(event) = self.session.take_connected() {
+            if let Event::Disconnected(why) = event {
+                self.ended = why;
+            }
         }
         self.ended.clone()
     }
