@@ -180,7 +180,6 @@ pub struct Message {
 pub enum Event {
     /// A client is in.
     ClientConnected {
-<<<<<<< HEAD
         /// By this connection.
         link: LinkId,
         /// Its client identifier, perhaps one we assigned.
@@ -188,25 +187,15 @@ pub enum Event {
         /// Who it has proved to be.
         identity: Identity,
         /// Whether it resumed a session.
-=======
-        link: LinkId,
-        client: ClientId,
-        identity: Identity,
->>>>>>> refs/heads/deploy
         session_present: bool,
     },
     /// A connected client is out.
     ClientDisconnected {
-<<<<<<< HEAD
         /// The connection that ended.
         link: LinkId,
         /// Its client identifier.
         client: ClientId,
         /// Who ended it, and why.
-=======
-        link: LinkId,
-        client: ClientId,
->>>>>>> refs/heads/deploy
         reason: DetachReason,
     },
     /// A connection ended before a client came in.
@@ -218,13 +207,9 @@ pub enum Event {
     },
     /// A limit bit; told once per episode, counted always.
     LimitReached {
-<<<<<<< HEAD
         /// The field of [`Limits`].
         limit: &'static str,
         /// Whose limit it is; `None` for those of the whole broker.
-=======
-        limit: &'static str,
->>>>>>> refs/heads/deploy
         client: Option<ClientId>,
     },
 }

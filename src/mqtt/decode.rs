@@ -83,14 +83,7 @@ impl Decoder {
 
     /// A decoder for the client's end, which knows the version it asked for.
     pub fn client(version: ProtocolVersion, packet_bytes_max: u32) -> Self {
-<<<<<<< HEAD
         Self::new(Side::Client, Some(version), packet_bytes_max)
-=======
-        let _ = packet_bytes_max;
-        Self {
-            version: Some(version),
-        }
->>>>>>> refs/heads/deploy
     }
 
     fn new(side: Side, version: Option<ProtocolVersion>, packet_bytes_max: u32) -> Self {
