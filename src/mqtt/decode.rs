@@ -406,3 +406,90 @@ mod kind {
     pub(super) const DISCONNECT: u8 = 14;
     pub(super) const AUTH: u8 = 15;
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PACKET_BYTES_MAX: u32 = 4096;
+
+    const CONNECT: &[u8] = b"\x10\x0D\0\x04MQTT\x04\x02\0\0\0\x01c";
+
+    fn assert_bounded(decoder: &Decoder) {
+        assert!(decoder.unread.is_empty());
+        let len = decoder.unfinished.len();
+        let room = decoder.unfinished.capacity();
+        assert!(room <= PACKET_BYTES_MAX as usize, "{len} bytes in {room}");
+        assert!(room <= (2 * len).max(FIRST_ROOM_BYTES), "{len} bytes in {room}");
+        assert!(room == 0 || len > 0, "{room} bytes of room for nothing");
+    }
+
+    #[test]
+    fn an_idle_decoder_owns_nothing_and_is_small() {
+        let mut decoder = Decoder::server(PACKET_BYTES_MAX);
+        for piece in CONNECT.chunks(3) {
+            decoder.feed(Bytes::from_static(piece));
+            let _ = decoder.poll_packet();
+        }
+        assert_eq!(decoder.version(), Some(ProtocolVersion::V311));
+        assert_eq!(decoder.unfinished.capacity(), 0);
+        assert!(size_of::<Decoder>() <= 80);
+    }
+
+    #[test]
+    fn a_peer_that_announces_a_large_packet_costs_little_until_it_sends_it() {
+        let mut decoder = Decoder::server(1 << 20);
+        decoder.feed(Bytes::from_static(b"\x10\xF0\xFF\x3F\0\x04MQTT"));
+        assert_eq!(decoder.poll_packet(), Ok(None));
+        assert_eq!(decoder.unfinished.capacity(), FIRST_ROOM_BYTES);
+    }
+
+    #[test]
+    fn an_unfinished_packet_grows_to_its_length_and_no_further() {
+        let mut decoder = Decoder::server(PACKET_BYTES_MAX);
+        decoder.feed(Bytes::from_static(CONNECT));
+        assert!(matches!(decoder.poll_packet(), Ok(Some(_))));
+        // 3,000 bytes in all: three of header, the rest zeroes but for the topic's length.
+        let mut packet = vec![0; 3000];
+        packet[..7].copy_from_slice(b"\x30\xB5\x17\0\x02ab");
+        let mut packets = 0;
+        for piece in packet.chunks(100) {
+            decoder.feed(Bytes::copy_from_slice(piece));
+            match decoder.poll_packet() {
+                Ok(Some(_)) => packets += 1,
+                polled => assert_eq!(polled, Ok(None)),
+            }
+            assert_bounded(&decoder);
+        }
+        assert_eq!(packets, 1);
+        assert_eq!(decoder.unfinished.capacity(), 0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2048, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn arbitrary_bytes_never_make_it_hold_more_than_the_bound(
+            greeted in any::<bool>(),
+            pieces in vec(vec(any::<u8>(), 0..40), 0..12),
+            first in prop_oneof![Just(0x10_u8), Just(0x30), Just(0x82), any::<u8>()],
+            announced in 0_u32..6000,
+        ) {
+            let mut decoder = Decoder::server(PACKET_BYTES_MAX);
+            if greeted {
+                decoder.feed(Bytes::from_static(CONNECT));
+                prop_assert!(matches!(decoder.poll_packet(), Ok(Some(_))));
+            }
+            let header = [first, announced as u8 | 0x80, (announced >> 7) as u8 & 0x7F];
+            decoder.feed(Bytes::copy_from_slice(&header));
+            for piece in pieces {
+                while let Ok(Some(_)) = decoder.poll_packet() {}
+                assert_bounded(&decoder);
+                decoder.feed(Bytes::from(piece));
+            }
+        }
+    }
+}
