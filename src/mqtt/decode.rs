@@ -1,7 +1,7 @@
 //! Bytes to packets: incremental, strict, and bounded before it allocates.
 //!
-//! This file cuts the byte stream into packets and holds what no single packet can know (version, direction, which
-//! packet comes first); `packets` reads their bodies, `properties` the property sections of 5.0.
+//! This file cuts the byte stream into packets and holds what no single packet can know (version, direction,
+//! which packet comes first); `packets` reads their bodies, `properties` the property sections of 5.0.
 
 mod error;
 mod packets;
@@ -20,7 +20,8 @@ use super::packet::{Ack, Packet};
 
 /// The most user properties one packet (or one will) may bring; more are refused before they are stored.
 ///
-/// A user property takes 5 bytes on the wire and over 60 in memory; nobody is known to send more than a handful.
+/// A user property takes 5 bytes on the wire and over 60 in memory; nobody is known to send more than a
+/// handful.
 pub const USER_PROPERTIES_MAX: usize = 64;
 
 /// The most topic filters one SUBSCRIBE or UNSUBSCRIBE may bring.
@@ -32,8 +33,8 @@ pub const FILTERS_MAX: usize = 1024;
 ///
 /// 1. At most one of `unread` and `unfinished` is not empty once `poll_packet` has returned `None`, and it is
 ///    `unfinished`: what was fed is either decoded, or copied.
-/// 2. `unfinished` never has room for more than the packet it waits for, which is at most `packet_bytes_max`, nor for
-///    more than twice what has arrived of it (and never for more than [`FIRST_ROOM_BYTES`] before that).
+/// 2. `unfinished` never has room for more than the packet it waits for, which is at most `packet_bytes_max`,
+///    nor for more than twice what has arrived of it or [`FIRST_ROOM_BYTES`], whichever is more.
 /// 3. Without an unfinished packet it owns no heap memory.
 /// 4. After an error it holds nothing and takes nothing.
 #[derive(Debug)]
@@ -59,8 +60,8 @@ pub enum Side {
     Client,
 }
 
-/// The room an unfinished packet gets at first: most packets fit, and a peer that only announces a large one costs
-/// no more than this.
+/// The room an unfinished packet gets at first: most packets fit, and a peer that only announces a large one
+/// costs no more than this.
 const FIRST_ROOM_BYTES: usize = 1024;
 
 /// The first byte and the Remaining Length of a packet (section 2.1).
@@ -100,10 +101,10 @@ impl Decoder {
 
     /// The version in force, which is also the one to answer in.
     ///
-    /// At the server's end it is `None` until the protocol level of a CONNECT was read, and stays so when the protocol
-    /// name is not MQTT's, because then no answer would be understood. It is known when the rest of CONNECT is
-    /// malformed; and when the level is not supported, it is the version whose CONNACK such a client reads best:
-    /// 3.1.1 below level 5 [MQTT-3.1.2-2 of 3.1.1], 5.0 above.
+    /// At the server's end it is `None` until the protocol level of a CONNECT was read, and stays so when the
+    /// protocol name is not MQTT's, because then no answer would be understood. It is known when the rest of
+    /// CONNECT is malformed; and when the level is not supported, it is the version whose CONNACK such a
+    /// client reads best: 3.1.1 below level 5 [MQTT-3.1.2-2 of 3.1.1], 5.0 above.
     pub fn version(&self) -> Option<ProtocolVersion> {
         self.version
     }
@@ -115,7 +116,8 @@ impl Decoder {
 
     /// Takes the next bytes of the connection; packets that lie whole in `bytes` will share them.
     ///
-    /// Meant to be followed by [`Decoder::poll_packet`] until it returns `None`; bytes fed before that are copied.
+    /// Meant to be followed by [`Decoder::poll_packet`] until it returns `None`; bytes fed before that are
+    /// copied.
     pub fn feed(&mut self, bytes: Bytes) {
         if self.failed.is_some() {
             return;
@@ -132,8 +134,8 @@ impl Decoder {
 
     /// The next whole packet, or `None` until more bytes are fed.
     ///
-    /// When it returns `None` the decoder holds no reference to what was fed: the head of an unfinished packet is
-    /// copied into a buffer of its own, so the caller's read buffer is free again.
+    /// When it returns `None` the decoder holds no reference to what was fed: the head of an unfinished
+    /// packet is copied into a buffer of its own, so the caller's read buffer is free again.
     ///
     /// # Errors
     /// [`DecodeError`]; the connection must then be closed, and every further call returns the same error.
@@ -211,7 +213,8 @@ impl Decoder {
 
     /// Reads the fixed header off `bytes` and checks it; `None` until it is whole.
     ///
-    /// Everything the first bytes can break is found here, before the rest is waited for or room is made for it.
+    /// Everything the first bytes can break is found here, before the rest is waited for or room is made for
+    /// it.
     fn fixed_header(&self, bytes: &[u8]) -> Result<Option<FixedHeader>, DecodeError> {
         let Some((&first, rest)) = bytes.split_first() else {
             return Ok(None);
@@ -286,7 +289,8 @@ impl Decoder {
         if !allowed {
             return Err(DecodeError::WrongDirection);
         }
-        // 3.1 lets whoever repeats PUBREL, SUBSCRIBE or UNSUBSCRIBE set DUP; later versions do not [MQTT-2.1.3-1].
+        // 3.1 lets whoever repeats PUBREL, SUBSCRIBE or UNSUBSCRIBE set DUP; later versions do not
+        // [MQTT-2.1.3-1].
         let repeated = self.version == Some(ProtocolVersion::V31) && expected_flags != 0 && flags == 0b1010;
         if flags != expected_flags && !repeated {
             return Err(DecodeError::FixedHeaderFlags); // [MQTT-2.1.3-1]
@@ -294,8 +298,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// PUBACK, PUBREC, PUBREL or PUBCOMP of four bytes at the front of `unread`: the commonest packets that share
-    /// nothing of what was fed, so they take no handle to it.
+    /// PUBACK, PUBREC, PUBREL or PUBCOMP of four bytes at the front of `unread`: the commonest packets that
+    /// share nothing of what was fed, so they take no handle to it.
     fn plain_ack(&self, header: FixedHeader) -> Option<Packet> {
         let [_, 2, high, low] = *self.unread.get(..header.packet_len)? else {
             return None;
@@ -382,7 +386,8 @@ impl Decoder {
         Ok(decoded)
     }
 
-    /// The version of every packet but CONNECT: `check_first_byte` lets none of them pass before CONNECT has set it.
+    /// The version of every packet but CONNECT: `check_first_byte` lets none of them pass before CONNECT has
+    /// set it.
     fn version_in_force(&self) -> ProtocolVersion {
         self.version.unwrap_or(ProtocolVersion::V311)
     }

@@ -1,7 +1,7 @@
 //! Packets by name: what stands on the wire, and what it means or which rule it breaks.
 //!
-//! The bytes are written by hand from the standards, not by our encoder, so they judge it. Shared by the tests of the
-//! codec and of the broker.
+//! The bytes are written by hand from the standards, not by our encoder, so they judge it. Shared by the
+//! tests of the codec and of the broker.
 
 #![allow(
     dead_code,
