@@ -524,6 +524,10 @@ impl fmt::Display for HandshakeError {
             Self::Refused(Error::InvalidCertificate(Bad::UnknownIssuer)) => {
                 f.write_str("the peer's certificate is not from a trusted authority (check the CA file)")
             }
+            Self::Refused(Error::InvalidCertificate(Bad::BadSignature)) => f.write_str(
+                "the peer's certificate is not from the trusted authority, only from one of the same name \
+                 (check the CA file)",
+            ),
             Self::Refused(Error::AlertReceived(AlertDescription::CertificateRequired)) => {
                 f.write_str("the peer requires a client certificate")
             }
