@@ -1,5 +1,7 @@
 //! A listener without descriptors. In a program of its own, for the limit on descriptors holds for all of it.
 
+#![allow(clippy::unwrap_used, reason = "what a test cannot do without fails it")]
+
 use std::fs::File;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -47,7 +49,8 @@ async fn without_descriptors_clients_are_closed_on_without_spinning_and_served_a
                     "expected the listener to close"
                 );
             }
-            // Each failure closed on many and was followed by a pause; a spinning listener would fail without end.
+            // Each failure closed on many and was followed by a pause; a spinning listener would fail without
+            // end.
             let failures = listener.counters().shortages;
             assert!(
                 (1..=8).contains(&failures),

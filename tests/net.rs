@@ -1,5 +1,7 @@
 //! MQTT over TCP and TLS: what a client sees of a listener, and what a listener lets a client do.
 
+#![allow(clippy::unwrap_used, reason = "what a test cannot do without fails it")]
+
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -22,8 +24,8 @@ use rustls::time_provider::TimeProvider;
 use socket2::SockRef;
 use tempfile::TempDir;
 use tidegate::mqtt::{
-    ClientId, ConnAck, Connect, ConnectProperties, Disconnect, Packet, ProtocolVersion, Publish, QoS,
-    TopicName, Utf8String, encode,
+    ClientId, Connect, ConnectProperties, Packet, ProtocolVersion, Publish, QoS, TopicName, Utf8String,
+    encode,
 };
 use tidegate::net::clock::FlooredClock;
 use tidegate::net::link::{Buffers, Link, Stream};
@@ -118,8 +120,8 @@ async fn what_a_slow_reader_is_owed_arrives_in_order_however_the_writes_are_cut(
         let mut server = End::new(Link::server(server, BYTES_MAX));
         pass(&mut client, &mut server, &[connect(ProtocolVersion::V5)]).await;
         pass(&mut server, &mut client, &[connack()]).await;
-        // 18 MB, of which the kernel takes a part off our hands. One packet is read for eight that are sent, so that
-        // sending, flushing and reading meet in every state.
+        // 18 MB, of which the kernel takes a part off our hands. One packet is read for eight that are sent,
+        // so that sending, flushing and reading meet in every state.
         let packets: Vec<_> = (0..300).map(|round| publish(60_000 + round)).collect();
         let (mut to_send, mut received, mut waited) = (packets.iter(), 0, 0);
         while received < packets.len() {
@@ -153,10 +155,9 @@ async fn the_last_packet_before_a_close_arrives_though_the_peer_was_still_talkin
         pass(&mut server, &mut client, &[connack()]).await;
         client.send(&[publish(30_000)]).await;
 
-        server.link.send(
-            &Packet::Disconnect(Box::new(Disconnect::default())),
-            &mut server.buffers,
-        );
+        server
+            .link
+            .send(&Packet::Disconnect(Box::default()), &mut server.buffers);
         let close = async {
             poll_fn(|cx| server.link.poll_close(cx, &mut server.buffers))
                 .await
@@ -674,7 +675,8 @@ async fn certificates_are_checked_against_the_clock_that_was_given() {
         ),
         "{refused}"
     );
-    // A board that woke up in 1970 cannot use a certificate without the floor under its clock, and can with it.
+    // A board that woke up in 1970 cannot use a certificate without the floor under its clock, and can with
+    // it.
     let fresh = papers.signed_server(|params| params.not_before = (now() - HOUR).into());
     let listener = listener(LOCAL4, Some(fresh), |_| {});
     for (clock, is_usable) in [
@@ -1057,8 +1059,8 @@ impl Papers {
         connector.connect(tcp, "127.0.0.1", LONG).await
     }
 
-    /// What both sides of a handshake say; where TLS 1.3 lets a client believe in success too early, the server's
-    /// word counts.
+    /// What both sides of a handshake say; where TLS 1.3 lets a client believe in success too early, the
+    /// server's word counts.
     async fn meet(
         &self,
         server: ServerSettings,
@@ -1178,7 +1180,7 @@ fn connect(version: ProtocolVersion) -> Packet {
 }
 
 fn connack() -> Packet {
-    Packet::ConnAck(Box::new(ConnAck::default()))
+    Packet::ConnAck(Box::default())
 }
 
 /// A message of `length` bytes that differ.
