@@ -524,6 +524,10 @@ impl fmt::Display for HandshakeError {
             Self::Refused(Error::InvalidCertificate(Bad::UnknownIssuer)) => {
                 f.write_str("the peer's certificate is not from a trusted authority (check the CA file)")
             }
+            Self::Refused(Error::InvalidCertificate(Bad::BadSignature)) => f.write_str(
+                "the peer's certificate is not from the trusted authority, only from one of the same name \
+                 (check the CA file)",
+            ),
             Self::Refused(Error::AlertReceived(AlertDescription::CertificateRequired)) => {
                 f.write_str("the peer requires a client certificate")
             }
@@ -806,5 +810,62 @@ impl ServerCertVerifier for AnyCertificate {
         self.provider
             .signature_verification_algorithms
             .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::string::Ia5String;
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+
+    use super::*;
+
+    /// What `field` says in a certificate of which `from` is replaced by `to`, of the same length. That
+    /// breaks the signature, which was checked long before anybody asks for the name.
+    fn name_in_patched(
+        field: CertificateField,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<Utf8String, CertificateError> {
+        assert_eq!(from.len(), to.len());
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "marker");
+        params.distinguished_name.push(DnType::OrganizationName, "margin");
+        params.subject_alt_names = ["first.example", "other.example"]
+            .map(|name| SanType::DnsName(Ia5String::try_from(name).unwrap()))
+            .into();
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let mut der = certificate.der().to_vec();
+        let places: Vec<_> = (0..der.len() - from.len())
+            .filter(|&at| der[at..].starts_with(from))
+            .collect();
+        assert!(!places.is_empty());
+        for at in places {
+            der[at..at + to.len()].copy_from_slice(to);
+        }
+        let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+        name_of(&certificate, field)
+    }
+
+    #[test]
+    fn a_name_that_is_not_utf8_names_nobody() {
+        let field = CertificateField::CommonName;
+        let expected = Err(CertificateError::BadName(field, StringError::NotUtf8));
+        assert_eq!(name_in_patched(field, b"marker", b"mar\xffer"), expected);
+        // Not even where a good one stands beside it.
+        let field = CertificateField::SanDns;
+        let expected = Err(CertificateError::BadName(field, StringError::NotUtf8));
+        assert_eq!(
+            name_in_patched(field, b"first.example", b"fir\xc3t.example"),
+            expected
+        );
+    }
+
+    #[test]
+    fn a_certificate_with_two_common_names_names_nobody() {
+        // The object identifier of organizationName, 2.5.4.10, made into that of commonName, 2.5.4.3.
+        let named = name_in_patched(CertificateField::CommonName, &[0x55, 4, 10], &[0x55, 4, 3]);
+        assert_eq!(named, Err(CertificateError::TwoNames));
     }
 }
