@@ -1,10 +1,19 @@
 //! Packets by name: what stands on the wire, and what it means or which rule it breaks.
 //!
-//! The bytes are written by hand from the standards, not by our encoder, so they judge it. Shared by the tests of the
-//! codec and of the broker.
+//! The bytes are written by hand from the standards, not by our encoder, so they judge it. Shared by the
+//! tests of the codec and of the broker.
 
-#![allow(dead_code, reason = "every test binary uses its own part of the catalogue")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "every test binary uses its own part of the catalogue"
+)]
+#![allow(
+    clippy::unwrap_used,
+    reason = "what stands here is written by hand; a mistake in it must fail the test"
+)]
 
+pub mod arbitrary;
 mod malformed;
 mod valid;
 

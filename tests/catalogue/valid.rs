@@ -513,7 +513,8 @@ fn publish(all: &mut Vec<Valid>) {
 }
 
 fn acks(all: &mut Vec<Valid>) {
-    let kinds: [(&str, u8, fn(Ack) -> Packet, u8, ReasonCode); 4] = [
+    type Wrap = fn(Ack) -> Packet;
+    let kinds: [(&str, u8, Wrap, u8, ReasonCode); 4] = [
         ("PUBACK", 0x40, Packet::PubAck, 0x97, ReasonCode::QuotaExceeded),
         (
             "PUBREC",
