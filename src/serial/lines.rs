@@ -507,6 +507,10 @@ impl Driver for Lines {
 impl Extractor {
     /// What `line` says.
     fn extract(&self, line: &[u8]) -> Content {
+        // No text has them; noise and a wrong speed do.
+        if line.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+            return Content::Garbled(Garble::Malformed);
+        }
         // Bytes that are no text become U+FFFD, which no number holds and no text point accepts: noise in a label
         // nobody asked for, or a degree sign in an old character set, does no harm.
         let samples = match self {
@@ -636,3 +640,406 @@ impl fmt::Display for LinesError {
 }
 
 impl std::error::Error for LinesError {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::mqtt::TopicName;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn points(places: &[(&str, Option<Place>)]) -> Vec<LinePoint> {
+        let point = |(name, place): &(&str, Option<Place>)| LinePoint {
+            settings: PointSettings::new(name.parse().unwrap(), TopicName::try_from(*name).unwrap()),
+            place: place.clone(),
+        };
+        places.iter().map(point).collect()
+    }
+
+    fn try_settings(
+        format: Format,
+        places: &[(&str, Option<Place>)],
+    ) -> Result<LinesSettings, SettingsError> {
+        let framing = Framing::new(32, None).unwrap();
+        LinesSettings::new("sensor".parse().unwrap(), SECOND, format, points(places), framing)
+    }
+
+    fn driver(format: Format, places: &[(&str, Option<Place>)]) -> Lines {
+        Lines::new(try_settings(format, places).unwrap(), LineSettings::default())
+    }
+
+    fn column(number: u16) -> Option<Place> {
+        NonZeroU16::new(number).map(Place::Column)
+    }
+
+    fn csv() -> Lines {
+        driver(
+            Format::Csv(Delimiter::default()),
+            &[("t", column(1)), ("h", column(3))],
+        )
+    }
+
+    fn drain(driver: &mut Lines) -> Vec<Content> {
+        std::iter::from_fn(|| driver.poll_reading())
+            .map(|reading| reading.content)
+            .collect()
+    }
+
+    fn contents(mut driver: Lines, bytes: &[u8]) -> Vec<Content> {
+        driver.feed(Instant::now(), bytes);
+        drain(&mut driver)
+    }
+
+    fn values<const N: usize>(values: [(usize, Raw); N]) -> Content {
+        Content::Values(values.map(|(point, raw)| Sample { point, raw }).into())
+    }
+
+    fn text(text: &str) -> Raw {
+        Raw::Text(text.to_owned())
+    }
+
+    const MALFORMED: Content = Content::Garbled(Garble::Malformed);
+    const UNKNOWN: Content = Content::Garbled(Garble::NothingKnown);
+    const OVERLONG: Content = Content::Garbled(Garble::Overlong);
+
+    #[test]
+    fn json_values_are_found_by_path() {
+        let path = |path: &str| Some(Place::Path(path.parse().unwrap()));
+        let places = [
+            ("t", None),
+            ("a.b", None),
+            ("deep", path("$.e.l[1]")),
+            ("on", path("on")),
+        ];
+        let json = || driver(Format::Json, &places);
+        assert_eq!(
+            contents(json(), b"{\"t\":21.5,\"x\":1}\n"),
+            [values([(0, Raw::Number(21.5))])]
+        );
+        assert_eq!(
+            contents(json(), b"{\"a.b\":\" 7 \"}\n"),
+            [values([(1, text("7"))])]
+        );
+        assert_eq!(
+            contents(json(), b"{\"e\":{\"l\":[0,null]}}\n"),
+            [values([(2, Raw::Nothing)])]
+        );
+        assert_eq!(
+            contents(json(), b"{\"on\":true,\"t\":{}}\n"),
+            [values([(0, Raw::Nothing), (3, text("true"))])]
+        );
+        assert_eq!(
+            contents(json(), b"{\"t\":21.\n{\"u\":1}\n[]\n"),
+            [MALFORMED, UNKNOWN, UNKNOWN]
+        );
+        assert_eq!(
+            contents(driver(Format::Json, &[("t", path("$"))]), b"5\n"),
+            [values([(0, Raw::Number(5.0))])]
+        );
+    }
+
+    #[test]
+    fn key_values_are_found_by_key() {
+        let places = [("temperature", Some(Place::Key("T".to_owned()))), ("h", None)];
+        let plain = || driver(Format::KeyValue(Separators::default()), &places);
+        assert_eq!(
+            contents(plain(), b"T=21.5;h:48,x=1\n"),
+            [values([(0, text("21.5")), (1, text("48"))])]
+        );
+        assert_eq!(contents(plain(), b"node7 h=48\n"), [values([(1, text("48"))])]);
+        assert_eq!(
+            contents(plain(), b"h=\nT 21.5\n"),
+            [values([(1, Raw::Nothing)]), UNKNOWN]
+        );
+        let spaced = driver(Format::KeyValue(Separators::new("|", ">").unwrap()), &places);
+        assert_eq!(
+            contents(spaced, b"T > 21.5 | h > 4=8\n"),
+            [values([(0, text("21.5")), (1, text("4=8"))])]
+        );
+    }
+
+    #[test]
+    fn csv_values_are_found_by_column() {
+        assert_eq!(
+            contents(csv(), b"21.5,x, \"48\" ,y\n"),
+            [values([(0, text("21.5")), (1, text("48"))])]
+        );
+        assert_eq!(
+            contents(csv(), b",,\n"),
+            [values([(0, Raw::Nothing), (1, Raw::Nothing)])]
+        );
+        let semicolon = driver(Format::Csv(";".parse().unwrap()), &[("t", column(2))]);
+        assert_eq!(contents(semicolon, b"a;21,5\n"), [values([(0, text("21,5"))])]);
+    }
+
+    #[test]
+    fn a_line_cut_before_a_wanted_column_tells_nothing() {
+        assert_eq!(contents(csv(), b"21.5,x\n"), [MALFORMED]);
+    }
+
+    #[test]
+    fn a_line_with_control_characters_tells_nothing() {
+        assert_eq!(
+            contents(csv(), b"21.5,\0,48\n21.5,\x1b,48\n"),
+            [MALFORMED, MALFORMED]
+        );
+        assert_eq!(
+            contents(csv(), b"21.5,\xb0,\t48\n"),
+            [values([(0, text("21.5")), (1, text("48"))])]
+        );
+    }
+
+    #[test]
+    fn captured_values_are_found_by_name() {
+        let pattern = || Format::Regex("T=(?<t>[0-9.]+)C(?: H=(?<hum>[0-9]+))?".parse().unwrap());
+        let places = [("t", None), ("h", Some(Place::Capture("hum".to_owned())))];
+        let lines = b"at 12:00 T=21.5C H=48\nT=20C\nT=C\n";
+        assert_eq!(
+            contents(driver(pattern(), &places), lines),
+            [
+                values([(0, text("21.5")), (1, text("48"))]),
+                values([(0, text("20"))]),
+                MALFORMED
+            ]
+        );
+    }
+
+    #[test]
+    fn every_line_end_ends_a_line_once() {
+        let line = || values([(0, text("1")), (1, text("2"))]);
+        assert_eq!(
+            contents(csv(), b"1,,2\n1,,2\r\n1,,2\r1,,2\n\n \n\r"),
+            [line(), line(), line(), line()]
+        );
+    }
+
+    #[test]
+    fn an_overlong_line_is_told_once_and_skipped_to_its_end() {
+        let mut bytes = vec![b'9'; 33];
+        bytes.extend(b",,1\n1,,2\n");
+        assert_eq!(
+            contents(csv(), &bytes),
+            [OVERLONG, values([(0, text("1")), (1, text("2"))])]
+        );
+        let mut exact = vec![b'9'; 29];
+        exact.extend(b",,1\n");
+        assert_eq!(
+            contents(csv(), &exact),
+            [values([(0, text(&"9".repeat(29))), (1, text("1"))])]
+        );
+    }
+
+    #[test]
+    fn the_memory_of_an_endless_line_is_bounded() {
+        let mut driver = csv();
+        for _ in 0..1000 {
+            driver.feed(Instant::now(), &[b'9'; 100]);
+        }
+        assert!(driver.line.capacity() <= 64);
+        assert_eq!(drain(&mut driver), [OVERLONG]);
+    }
+
+    #[test]
+    fn silence_ends_a_line_where_a_gap_is_set() {
+        let gap = Duration::from_millis(50);
+        let mut settings = try_settings(Format::Csv(Delimiter::default()), &[("t", column(1))]).unwrap();
+        settings.framing = Framing::new(32, Some(gap)).unwrap();
+        let mut driver = Lines::new(settings, LineSettings::default());
+        let start = Instant::now();
+        driver.feed(start, b"21");
+        driver.feed(start + gap / 2, b".5");
+        assert_eq!(driver.poll_timeout(), Some(start + gap / 2 + gap));
+        driver.handle_timeout(start + gap);
+        assert_eq!(drain(&mut driver), []);
+        driver.handle_timeout(start + gap / 2 + gap);
+        assert_eq!(drain(&mut driver), [values([(0, text("21.5"))])]);
+        assert_eq!(driver.poll_timeout(), None);
+        // Bytes that overtake the timer do not join the line before the gap.
+        driver.feed(start + 10 * gap, b"1");
+        driver.feed(start + 12 * gap, b"2\n");
+        assert_eq!(
+            drain(&mut driver),
+            [values([(0, text("1"))]), values([(0, text("2"))])]
+        );
+    }
+
+    #[test]
+    fn the_rest_of_a_line_that_began_before_the_opening_tells_nothing() {
+        let start = Instant::now();
+        let mut driver = csv();
+        driver.handle_opened(start);
+        driver.feed(start + Duration::from_millis(5), b"1.5,,");
+        driver.feed(start + SECOND, b"48\n20.5,,47\n");
+        assert_eq!(
+            drain(&mut driver),
+            [Content::Fragment, values([(0, text("20.5")), (1, text("47"))])]
+        );
+    }
+
+    #[test]
+    fn a_line_that_begins_after_a_silence_is_whole() {
+        let start = Instant::now();
+        let mut driver = csv();
+        driver.handle_opened(start);
+        driver.feed(start + SECOND, b"20.5,,47\n");
+        assert_eq!(drain(&mut driver), [values([(0, text("20.5")), (1, text("47"))])]);
+    }
+
+    #[test]
+    fn a_line_cut_by_the_loss_of_the_port_tells_nothing() {
+        let start = Instant::now();
+        let mut driver = csv();
+        driver.feed(start, b"20.5,,4");
+        driver.handle_lost();
+        assert_eq!(drain(&mut driver), [Content::Fragment]);
+        driver.handle_opened(start);
+        driver.feed(start + SECOND, b"7,,8\n");
+        assert_eq!(drain(&mut driver), [values([(0, text("7")), (1, text("8"))])]);
+    }
+
+    #[test]
+    fn a_place_the_format_cannot_use_is_refused_with_what_it_needs() {
+        let key = || Some(Place::Key("k".to_owned()));
+        let regex = || Format::Regex("(?<t>.)".parse().unwrap());
+        for (format, place, found, expected) in [
+            (Format::Json, key(), "a key", "a path"),
+            (
+                Format::KeyValue(Separators::default()),
+                column(1),
+                "a column",
+                "a key",
+            ),
+            (Format::Csv(Delimiter::default()), None, "no place", "a column"),
+            (regex(), key(), "a key", "a capture"),
+        ] {
+            let error = try_settings(format, &[("t", place)]).unwrap_err();
+            assert_eq!(
+                error,
+                SettingsError::Place {
+                    point: "t".parse().unwrap(),
+                    found,
+                    expected
+                }
+            );
+        }
+        let error = try_settings(regex(), &[("u", None)]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "point u is capture u, which the pattern does not have; expected one of t"
+        );
+    }
+
+    #[test]
+    fn what_is_no_path_is_refused() {
+        for text in [
+            "", "a..b", ".a", "a.", "$a", "$.", "a[x]", "a[1", "a[1]b", "a[-1]", "$..a",
+        ] {
+            assert_eq!(
+                text.parse::<JsonPath>(),
+                Err(LinesError::Path(text.to_owned())),
+                "{text}"
+            );
+        }
+        for text in ["a", "$.a", "a.b", "$[0]", "[0].a", "a[0][1].b", "$"] {
+            assert!(text.parse::<JsonPath>().is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn separators_patterns_and_bounds_that_cannot_work_are_refused() {
+        for (pair, key) in [
+            ("", "="),
+            (";", ""),
+            (";=", "="),
+            ("a", "="),
+            ("\n", "="),
+            (";", "7"),
+        ] {
+            assert_eq!(
+                Separators::new(pair, key),
+                Err(LinesError::Separators),
+                "{pair:?} {key:?}"
+            );
+        }
+        for text in ["", ",,", "a", "\r"] {
+            assert_eq!(
+                text.parse::<Delimiter>(),
+                Err(LinesError::Delimiter(text.to_owned())),
+                "{text:?}"
+            );
+        }
+        assert!(matches!("(?<t>".parse::<Pattern>(), Err(LinesError::Pattern(_))));
+        assert_eq!(
+            "t=(.*)".parse::<Pattern>().unwrap_err(),
+            LinesError::PatternWithoutCapture
+        );
+        assert_eq!(Framing::new(15, None), Err(LinesError::LineBytes(15)));
+        let gap = Duration::from_millis(19);
+        assert_eq!(Framing::new(16, Some(gap)), Err(LinesError::IdleGap(gap)));
+    }
+
+    fn every_format() -> Vec<Lines> {
+        let key_value = Format::KeyValue(Separators::default());
+        vec![
+            driver(Format::Json, &[("t", None), ("h", None)]),
+            driver(key_value, &[("t", None), ("h", None)]),
+            csv(),
+            driver(Format::Regex("t=(?<t>[^;]*)".parse().unwrap()), &[("t", None)]),
+        ]
+    }
+
+    /// Bytes made of the words of every format, so that whole lines are as likely as noise.
+    fn stream() -> impl Strategy<Value = Vec<u8>> {
+        let word = prop_oneof![
+            Just(b"{\"t\":1}".to_vec()),
+            Just(b"t=21.5;h=4".to_vec()),
+            Just(b"1,2,3".to_vec()),
+            Just(b"\r\n".to_vec()),
+            Just(b"\n".to_vec()),
+            Just(b"\r".to_vec()),
+            proptest::collection::vec(any::<u8>(), 0..20),
+        ];
+        proptest::collection::vec(word, 0..20).prop_map(|words| words.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_of_the_bytes_gives_the_same_readings(
+            stream in stream(),
+            cuts in proptest::collection::vec(1usize..9, 1..20),
+            opened in any::<bool>(),
+        ) {
+            let now = Instant::now();
+            for (mut whole, mut split) in every_format().into_iter().zip(every_format()) {
+                if opened {
+                    whole.handle_opened(now);
+                    split.handle_opened(now);
+                }
+                whole.feed(now, &stream);
+                let mut rest = stream.as_slice();
+                for cut in cuts.iter().cycle() {
+                    let (chunk, after) = rest.split_at(rest.len().min(*cut));
+                    split.feed(now, chunk);
+                    rest = after;
+                    if rest.is_empty() {
+                        break;
+                    }
+                }
+                whole.handle_lost();
+                split.handle_lost();
+                prop_assert_eq!(drain(&mut whole), drain(&mut split));
+            }
+        }
+
+        #[test]
+        fn whatever_arrives_the_next_whole_line_is_read(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut driver = csv();
+            driver.feed(Instant::now(), &noise);
+            driver.feed(Instant::now(), b"\n1,,2\n");
+            let last = drain(&mut driver).pop();
+            prop_assert_eq!(last, Some(values([(0, text("1")), (1, text("2"))])));
+        }
+    }
+}

@@ -14,7 +14,8 @@ use super::template::Name;
 pub struct StatusTopics {
     /// `GATEWAY/port/PORT/status` or `GATEWAY/device/DEVICE/status`: `online` or `offline`.
     pub status: TopicName,
-    /// The same with `health`: counters and the reason as JSON.
+    /// The same with `health`: counters as JSON, with why a port is closed, or how
+    /// good a device's points are.
     pub health: TopicName,
 }
 
@@ -116,5 +117,54 @@ impl Health {
     /// When a text that waits may go out.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.quiet_until.filter(|_| self.pending)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_topics_tell_ports_from_devices() {
+        let gateway = TopicName::try_from("site/gw1").unwrap();
+        let name: Name = "wire".parse().unwrap();
+        let port = StatusTopics::of_port(&gateway, &name).unwrap();
+        assert_eq!(
+            port.both().map(TopicName::as_str),
+            ["site/gw1/port/wire/status", "site/gw1/port/wire/health"]
+        );
+        let device = StatusTopics::of_device(&gateway, &name).unwrap();
+        assert_eq!(
+            device.both().map(TopicName::as_str),
+            ["site/gw1/device/wire/status", "site/gw1/device/wire/health"]
+        );
+    }
+
+    #[test]
+    fn health_is_told_at_once_and_then_at_its_interval_and_only_when_it_changed() {
+        let start = Instant::now();
+        let mut health = Health::new(TopicName::try_from("h").unwrap());
+        let mut told = |after_secs, text: &str| {
+            let message = health.handle_text(start + Duration::from_secs(after_secs), text.to_owned());
+            (message.map(|message| message.payload), health.poll_timeout())
+        };
+        let due = Some(start + Health::INTERVAL);
+        assert_eq!(told(0, "a"), (Some(Bytes::from("a")), None));
+        assert_eq!(told(1, "b"), (None, due));
+        assert_eq!(told(2, "c"), (None, due));
+        assert_eq!(told(3, "a"), (None, None));
+        assert_eq!(told(4, "d"), (None, due));
+        assert_eq!(told(10, "e"), (Some(Bytes::from("e")), None));
+        assert_eq!(told(60, "e"), (None, None));
+        assert_eq!(told(61, "f"), (Some(Bytes::from("f")), None));
+    }
+
+    #[test]
+    fn health_in_a_hurry_does_not_wait() {
+        let start = Instant::now();
+        let mut health = Health::new(TopicName::try_from("h").unwrap());
+        assert!(health.handle_text(start, "a".to_owned()).is_some());
+        health.hurry();
+        assert!(health.handle_text(start, "b".to_owned()).is_some());
     }
 }
