@@ -110,6 +110,20 @@ async fn a_port_that_is_not_there_yet_is_opened_when_it_comes() {
 }
 
 #[tokio::test]
+async fn a_port_that_is_plugged_in_is_opened_without_waiting_for_the_next_try() {
+    let place = Place::new();
+    let hour = Duration::from_secs(3600);
+    let reopen = ReopenSettings::new(hour, hour).expect("in order");
+    within(place.port_with(reopen), async |told| {
+        told.wait_for(r#"gw/port/wire/health {"reason":"not found","bytes":0,"reopens":0}"#)
+            .await;
+        let _sensor = place.plug_in();
+        told.wait_for("gw/port/wire/status online").await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn no_descriptor_is_left_behind_by_a_hundred_unplugged_adapters() {
     let place = Place::new();
     let sensor = place.plug_in();
@@ -271,6 +285,11 @@ impl Place {
     }
 
     fn port(&self) -> PortSettings {
+        let millis = Duration::from_millis;
+        self.port_with(ReopenSettings::new(millis(1), millis(10)).expect("in order"))
+    }
+
+    fn port_with(&self, reopen: ReopenSettings) -> PortSettings {
         let point = |name: &str, payload, unit: Option<&str>| LinePoint {
             settings: PointSettings {
                 payload,
@@ -289,13 +308,12 @@ impl Place {
             ],
             Framing::default(),
         );
-        let millis = Duration::from_millis;
         PortSettings::new(
             &topic("gw"),
             "wire".parse().expect("a name"),
             self.path.clone(),
             "115200 8N1".parse().expect("a line setting"),
-            ReopenSettings::new(millis(1), millis(10)).expect("in order"),
+            reopen,
             DecoderSettings::Lines(lines.expect("the points fit the format")),
         )
         .expect("settings that go together")

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::broker::{Message, Now};
 
-use super::points::{Point, PointSettings};
+use super::points::{Point, PointSettings, Quality};
 use super::settings::{SettingsError, check_time};
 use super::status::{Health, StatusTopics, status_message};
 use super::template::Name;
@@ -95,11 +95,11 @@ pub(super) struct Device {
     /// When it counts as offline; `None` while it does.
     offline_at: Option<Instant>,
     counters: Counters,
-    health: Health,
+    health: Health<(Quality, Counters)>,
 }
 
 /// What a device said so far, counted in readings, and the last one in values.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
 struct Counters {
     good: u64,
     bad: u64,
@@ -206,23 +206,27 @@ impl Device {
 
     fn publish_health(&mut self, now: Now, out: &mut VecDeque<Message>) {
         let quality = self.points.iter().map(Point::quality).max().unwrap_or_default();
-        let Counters {
-            good,
-            bad,
-            overlong,
-            fragments,
-            invalid_values,
-        } = self.counters;
-        let text = json!({
-            "quality": quality.word(),
-            "good": good,
-            "bad": bad,
-            "overlong": overlong,
-            "fragments": fragments,
-            "invalid_values": invalid_values,
-        })
-        .to_string();
-        out.extend(self.health.handle_text(now.mono, text));
+        out.extend(
+            self.health
+                .handle_state(now.mono, &(quality, self.counters), |(quality, counters)| {
+                    let Counters {
+                        good,
+                        bad,
+                        overlong,
+                        fragments,
+                        invalid_values,
+                    } = counters;
+                    json!({
+                        "quality": quality.word(),
+                        "good": good,
+                        "bad": bad,
+                        "overlong": overlong,
+                        "fragments": fragments,
+                        "invalid_values": invalid_values,
+                    })
+                    .to_string()
+                }),
+        );
     }
 
     /// When [`Device::handle_timeout`] is due.

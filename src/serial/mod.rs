@@ -6,11 +6,13 @@
 //!
 //! # Layout
 //! - `settings`: everything about one port; `line`: `9600 8N1`; `template`: names and topics.
-//! - `port`: one port's life, and the loop that lives it; `tty`: opening and reading; `reopen`: when to try again.
+//! - `port`: one port's life, and the loop that lives it; `tty`: opening and reading; `reopen`, `arrivals`: when to
+//!   try again.
 //! - `lines`: sensors that send lines of text.
 //! - `device`, `points`: who speaks, and what a value is worth; `timestamp`: when it was read.
 //! - `status`: online, offline, and the counters.
 
+mod arrivals;
 mod device;
 mod line;
 mod lines;

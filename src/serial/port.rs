@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 
 use crate::broker::{Message, Now};
 
+use super::arrivals::Arrivals;
 use super::device::Device;
 use super::points::Quality;
 use super::reopen::Reopen;
@@ -24,15 +25,19 @@ use super::{Content, Driver};
 pub async fn run(settings: PortSettings, mut publish: impl FnMut(Message)) -> Infallible {
     let mut port = Port::new(&settings, now());
     let mut tty: Option<Tty> = None;
+    let mut arrivals: Option<Arrivals> = None;
     let mut buffer = vec![0; READ_BYTES];
     loop {
         while let Some(message) = port.poll_message() {
             publish(message);
         }
         if port.poll_open(now()) {
+            // Before the try, so that what is plugged in between the try and the wait is noticed.
+            arrivals = Arrivals::near(settings.path());
             match open(&settings).await {
                 Ok(opened) => {
                     tty = Some(opened);
+                    arrivals = None;
                     port.handle_opened(now());
                 }
                 Err(fault) => port.handle_lost(now(), &fault),
@@ -53,7 +58,9 @@ pub async fn run(settings: PortSettings, mut publish: impl FnMut(Message)) -> In
                     port.handle_lost(now(), &fault);
                 }
             },
-            // Priority 2: what is due.
+            // Priority 2: something was plugged in, maybe what is waited for.
+            () = arrival(arrivals.as_ref()) => port.handle_arrival(now()),
+            // Priority 3: what is due.
             () = sleep_until(timeout) => port.handle_timeout(now()),
         }
     }
@@ -103,6 +110,14 @@ async fn read<'a>(tty: Option<&Tty>, buffer: &'a mut [u8]) -> Result<&'a [u8], F
     Ok(buffer.get(..count).unwrap_or_default())
 }
 
+/// Something new beside the path; never, while the port is open.
+async fn arrival(arrivals: Option<&Arrivals>) {
+    match arrivals {
+        Some(arrivals) => arrivals.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn sleep_until(timeout: Option<Instant>) {
     match timeout {
         Some(timeout) => tokio::time::sleep_until(timeout.into()).await,
@@ -121,7 +136,7 @@ struct Port {
     line: Line,
     bytes: u64,
     opened: u64,
-    health: Health,
+    health: Health<(Line, u64, u64)>,
     messages: VecDeque<Message>,
 }
 
@@ -202,6 +217,11 @@ impl Port {
         self.publish_health(now);
     }
 
+    /// Something was plugged in, and it may be this port.
+    fn handle_arrival(&mut self, now: Now) {
+        self.reopen.handle_arrival(now.mono);
+    }
+
     fn handle_timeout(&mut self, now: Now) {
         self.driver.handle_timeout(now.mono);
         self.finish(now);
@@ -228,15 +248,18 @@ impl Port {
     }
 
     fn publish_health(&mut self, now: Now) {
-        let reason = match &self.line {
-            Line::Open => None,
-            Line::Untried => Some("not opened yet".to_owned()),
-            Line::Closed(fault) => Some(fault.to_string()),
-        };
-        let reopens = self.opened.saturating_sub(1);
-        let text = json!({ "reason": reason, "bytes": self.bytes, "reopens": reopens });
-        self.messages
-            .extend(self.health.handle_text(now.mono, text.to_string()));
+        let state = (self.line.clone(), self.bytes, self.opened.saturating_sub(1));
+        self.messages.extend(
+            self.health
+                .handle_state(now.mono, &state, |(line, bytes, reopens)| {
+                    let reason = match line {
+                        Line::Open => None,
+                        Line::Untried => Some("not opened yet".to_owned()),
+                        Line::Closed(fault) => Some(fault.to_string()),
+                    };
+                    json!({ "reason": reason, "bytes": bytes, "reopens": reopens }).to_string()
+                }),
+        );
     }
 
     /// The next message to publish, `None` when that was all.
