@@ -402,6 +402,22 @@ mod tests {
     }
 
     #[test]
+    fn a_line_cut_by_unplugging_is_counted() {
+        let start = Instant::now();
+        let mut port = Port::new(&settings(), at(start, 0));
+        assert!(port.poll_open(at(start, 0)));
+        port.handle_opened(at(start, 0));
+        port.handle_bytes(at(start, 1000), b"t=21.5\nt=2");
+        port.handle_lost(at(start, 2000), &Fault::Unplugged);
+        let health = std::iter::from_fn(|| port.poll_message())
+            .filter(|message| message.topic.as_str() == "gw/device/d/health")
+            .last()
+            .unwrap();
+        let health: serde_json::Value = serde_json::from_slice(&health.payload).unwrap();
+        assert_eq!((&health["good"], &health["fragments"]), (&json!(1), &json!(1)));
+    }
+
+    #[test]
     fn a_port_that_stays_away_is_told_once() {
         let start = Instant::now();
         let mut port = Port::new(&settings(), at(start, 0));
