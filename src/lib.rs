@@ -30,3 +30,7 @@ pub mod serial;
 pub mod document;
 
 pub mod board;
+
+pub mod config;
+
+pub mod cli;
