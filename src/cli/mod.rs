@@ -1,3 +1,0 @@
-//! One command a file.
-
-pub mod exit;
