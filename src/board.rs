@@ -142,8 +142,8 @@ impl Boards {
                 let key = String::new();
                 return Err(vec![Mistake {
                     file: path,
-                    line: 1,
-                    column: 1,
+                    line: 0,
+                    column: 0,
                     key,
                     message,
                 }]);

@@ -22,9 +22,9 @@ pub use quantity::{duration_from, duration_text, size_from, size_text};
 pub struct Mistake {
     /// The file, as it was named by whoever asked.
     pub file: PathBuf,
-    /// The line, from 1.
+    /// The line, from 1; 0 where the file as a whole is meant.
     pub line: usize,
-    /// The column in characters, from 1.
+    /// The column in characters, from 1; 0 where a line or a file as a whole is meant.
     pub column: usize,
     /// The key with its tables, `listener.lan.address`; empty where the text is no TOML.
     pub key: String,
@@ -147,9 +147,9 @@ impl<'t> Document<'t> {
         self.mistakes.borrow_mut().push(mistake);
     }
 
-    /// Whether anything was wrong so far.
-    pub fn has_mistakes(&self) -> bool {
-        !self.mistakes.borrow().is_empty()
+    /// How much was wrong so far.
+    pub fn mistake_count(&self) -> usize {
+        self.mistakes.borrow().len()
     }
 
     /// Everything that was wrong, by line.
@@ -526,6 +526,13 @@ impl<'d> Table<'d> {
     }
 }
 
+impl Place {
+    /// The key with its tables.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+}
+
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -536,10 +543,11 @@ impl fmt::Display for Mistake {
             message,
         } = self;
         let file = file.display();
-        if key.is_empty() {
-            write!(f, "{file}:{line}:{column}: {message}")
-        } else {
-            write!(f, "{file}:{line}: {key}: {message}")
+        match (line, column) {
+            (0, _) => write!(f, "{file}: {message}"),
+            (_, 0) => write!(f, "{file}:{line}: {message}"),
+            _ if key.is_empty() => write!(f, "{file}:{line}:{column}: {message}"),
+            _ => write!(f, "{file}:{line}: {key}: {message}"),
         }
     }
 }

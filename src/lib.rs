@@ -38,8 +38,8 @@ pub mod storage;
 pub mod document;
 
 pub mod board;
-//pub mod config;
+pub mod config;
 
-//pub mod gateway;
+pub mod gateway;
 
-//pub mod cli;
+pub mod cli;
