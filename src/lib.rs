@@ -10,6 +10,7 @@
 //! - [`net`]: MQTT over byte streams: TCP and TLS, as server and as client.
 //! - [`client`]: the client side of MQTT: its session without I/O, and dialling.
 //! - [`storage`]: what outlives the process.
+//! - [`cli`]: the command line.
 
 pub mod mqtt;
 
@@ -22,3 +23,5 @@ pub mod net;
 pub mod client;
 
 pub mod storage;
+
+pub mod cli;
