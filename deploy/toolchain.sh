@@ -82,6 +82,7 @@ add_source() {
     command -v apt-get >/dev/null ||
       fail "rustup could not download and there is no apt-get; install the source of Rust $version's standard library at $link"
     # Where this machine's apt fetches Debian from: a mirror near by, perhaps the only door out.
+    # shellcheck disable=SC2016  # apt reads $(SITE), not the shell
     site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 2>/dev/null | grep -E '/debian/?$' | sort -u | head -n 1)
     [[ -n $site ]] || fail "apt knows no Debian archive; add one to its sources and run: apt-get update"
     [[ -f $debian_keyring ]] || fail "$debian_keyring is missing (apt-get install debian-archive-keyring)"
