@@ -149,25 +149,13 @@ pub struct Message {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A client is in.
-    ClientConnected {
-        link: LinkId,
-        client: ClientId,
-        identity: Identity,
-        session_present: bool,
-    },
+    ClientConnected { link: LinkId, client: ClientId, identity: Identity, session_present: bool },
     /// A connected client is out.
-    ClientDisconnected {
-        link: LinkId,
-        client: ClientId,
-        reason: DetachReason,
-    },
+    ClientDisconnected { link: LinkId, client: ClientId, reason: DetachReason },
     /// A connection ended before a client came in.
     ConnectionRefused { link: LinkId, reason: DetachReason },
     /// A limit bit; told once per episode, counted always.
-    LimitReached {
-        limit: &'static str,
-        client: Option<ClientId>,
-    },
+    LimitReached { limit: &'static str, client: Option<ClientId> },
 }
 
 /// Why a link ended; there is one way out, and this names who opened it.

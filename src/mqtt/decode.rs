@@ -35,9 +35,7 @@ impl Decoder {
     /// A decoder for the client's end, which knows the version it asked for.
     pub fn client(version: ProtocolVersion, packet_bytes_max: u32) -> Self {
         let _ = packet_bytes_max;
-        Self {
-            version: Some(version),
-        }
+        Self { version: Some(version) }
     }
 
     /// The version in force; `None` until the server's end has read a CONNECT.
