@@ -35,7 +35,7 @@ if std_installed "$triple"; then
   how="the installed standard library"
 elif [[ -f $(std_source)/library/std/Cargo.toml ]]; then
   how="a standard library built from source"
-  build+=(-Zbuild-std=std,panic_abort)
+  build+=("-Zbuild-std=std,panic_abort")
   # -Z is for nightly compilers; this says that we mean it. The source is of exactly this compiler's version.
   export RUSTC_BOOTSTRAP=1
   # Only the precompiled library brings musl's start files along; without it they come from zig.

@@ -4,6 +4,7 @@
 # The boards' triples (ARMv8 64-bit, ARMv7, ARMv6), then the one for trying a static binary on a PC.
 known_triples="aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf arm-unknown-linux-musleabihf x86_64-unknown-linux-musl"
 # Where deploy/toolchain.sh puts what it fetches.
+# shellcheck disable=SC2034  # for whoever sources this
 toolchain_dir=${TIDEGATE_TOOLCHAIN:-${XDG_CACHE_HOME:-$HOME/.cache}/tidegate/toolchain}
 
 known_triple() { [[ " $known_triples " == *" $1 "* ]]; }

@@ -57,10 +57,10 @@ install_linker() {
   echo "$zig_version $zigbuild_version" >"$toolchain_dir/zig/versions"
 }
 
-# Asks rustup for the precompiled library; 3 minutes are ample for 30 MB, and a blocked network must not hang a build.
+# Asks rustup for the precompiled library; 2 minutes are ample for 30 MB, and a blocked network must not hang a build.
 add_with_rustup() {
   command -v rustup >/dev/null || return 1
-  timeout 180 rustup target add "$1" >"$toolchain_dir/rustup.log" 2>&1
+  timeout 120 rustup target add "$1" >"$toolchain_dir/rustup.log" 2>&1
 }
 
 add_source() {
@@ -72,16 +72,12 @@ add_source() {
     return
   fi
   [[ -e $link ]] && fail "$link exists but holds no standard library; move it away, or: rustup component add rust-src"
-  if command -v rustup >/dev/null && [[ $from_source == no ]] &&
-    timeout 180 rustup component add rust-src >"$toolchain_dir/rustup.log" 2>&1; then
-    note "standard library: its source came by rustup"
-    return
-  fi
   work=$toolchain_dir/rust-src-$version
   if [[ ! -f $work/usr/src/rustc-$version/library/std/Cargo.toml ]]; then
     command -v apt-get >/dev/null ||
       fail "rustup could not download and there is no apt-get; install the source of Rust $version's standard library at $link"
     # Where this machine's apt fetches Debian from: a mirror near by, perhaps the only door out.
+    # shellcheck disable=SC2016  # apt reads $(SITE), not the shell
     site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 2>/dev/null | grep -E '/debian/?$' | sort -u | head -n 1)
     [[ -n $site ]] || fail "apt knows no Debian archive; add one to its sources and run: apt-get update"
     [[ -f $debian_keyring ]] || fail "$debian_keyring is missing (apt-get install debian-archive-keyring)"
@@ -119,7 +115,11 @@ for triple in "${triples[@]}"; do
   elif [[ $from_source == no ]] && add_with_rustup "$triple"; then
     note "standard library: $triple came by rustup"
   else
-    [[ $from_source == no ]] && note "standard library: rustup could not add $triple ($(tail -n 1 "$toolchain_dir/rustup.log" 2>/dev/null || echo "no rustup"))"
+    if [[ $from_source == no ]]; then
+      note "standard library: rustup could not add $triple ($(tail -n 1 "$toolchain_dir/rustup.log" 2>/dev/null || echo "no rustup"))"
+      # What failed once is not waited for again.
+      from_source=yes
+    fi
     add_source
   fi
 done
