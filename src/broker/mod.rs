@@ -235,6 +235,21 @@ pub enum DetachReason {
     Shutdown,
 }
 
+impl std::fmt::Display for DetachReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::ClientDisconnect(reason) => write!(f, "DISCONNECT: {reason}"),
+            Self::ConnectionLost => f.write_str("connection lost"),
+            Self::KeepAliveTimeout => f.write_str("keep alive timeout"),
+            Self::ConnectTimeout => f.write_str("no CONNECT in time"),
+            Self::TakenOver => f.write_str("session taken over"),
+            Self::Malformed(error) => write!(f, "malformed packet: {error}"),
+            Self::Refused(reason) => write!(f, "refused: {reason}"),
+            Self::Shutdown => f.write_str("the gateway stops"),
+        }
+    }
+}
+
 /// The broker. See the module's text for how it is driven.
 ///
 /// 1. All state is here, and changes in [`Broker::handle`] only.
@@ -284,6 +299,11 @@ impl Broker {
             publish_interval,
             stopping: false,
         }
+    }
+
+    /// The bounds it keeps.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Takes one input; what follows from it waits in [`Broker::poll_output`].
