@@ -166,7 +166,7 @@ fn holds_wildcard(bytes: &[u8]) -> bool {
     const { assert!(BIT == 0x08 && b'+' & BIT == BIT) };
     let (eights, rest) = bytes.as_chunks::<8>();
     eights.iter().any(|eight| {
-        let zero_where_found = (u64::from_ne_bytes(*eight) | LOW * BIT as u64) ^ (LOW * b'+' as u64);
+        let zero_where_found = (u64::from_ne_bytes(*eight) | (LOW * BIT as u64)) ^ (LOW * b'+' as u64);
         zero_where_found.wrapping_sub(LOW) & !zero_where_found & HIGH != 0
     }) || rest.iter().any(|byte| byte | BIT == b'+')
 }
