@@ -396,7 +396,8 @@ async fn silent_tls_clients_keep_nobody_waiting() {
             for round in 0..20 {
                 let mut stream = tcp::connect("127.0.0.1", port, LONG).await.unwrap();
                 if round % 2 == 0 {
-                    stream.write_all(&[22, 3, 1]).await.unwrap(); // A handshake record begins, and that is all.
+                    // A handshake record begins, and that is all.
+                    stream.write_all(&[22, 3, 1]).await.unwrap();
                 }
                 silent.push(stream);
             }

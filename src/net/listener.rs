@@ -412,7 +412,8 @@ impl fmt::Display for NetError {
                 match source.kind() {
                     io::ErrorKind::AddrInUse => write!(
                         f,
-                        "the port is in use by another program; stop it (ss -ltnp shows which) or take another port"
+                        "the port is in use by another program; \
+                         stop it (ss -ltnp shows which) or take another port"
                     ),
                     io::ErrorKind::AddrNotAvailable => {
                         f.write_str("this machine has no such address (ip address shows which it has)")
