@@ -462,7 +462,7 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 /// what everybody else waits at most.
 const HANDSHAKES_PER_TURN: usize = 4;
 /// How long one connection may wait for a pending place before its kind is refused at once.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_millis(500);
 /// The first pause without descriptors or memory; each one after it is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// The longest of these pauses: what a client would wait for the gateway once there are descriptors again.
@@ -576,10 +576,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             Errno::CONNABORTED
                 | Errno::CONNRESET
                 | Errno::INTR
-                | Errno::PERM
                 | Errno::PROTO
-                | Errno::NOPROTOOPT
-                | Errno::OPNOTSUPP
                 | Errno::NETDOWN
                 | Errno::NETUNREACH
                 | Errno::HOSTDOWN
