@@ -568,7 +568,8 @@ fn open_spare() -> Option<File> {
 }
 
 /// Whether an error of accept(2) is about the connection it would have returned: Linux passes on what
-/// happened to that one meanwhile.
+/// happened to that one meanwhile. Errors that could stay (EPERM, EOPNOTSUPP) are not among them, for without
+/// a pause they would spin.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
