@@ -358,7 +358,7 @@ async fn a_client_that_resets_at_once_leaves_the_door_open() {
         .run_until(async {
             let listener = Rc::new(listener(LOCAL4, None, |_| {}));
             let port = listener.local_addr().port();
-            for _ in 0..200 {
+            for _ in 0..100 {
                 let stream = tcp::connect("127.0.0.1", port, LONG).await.unwrap();
                 SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
             }
@@ -396,7 +396,8 @@ async fn silent_tls_clients_keep_nobody_waiting() {
             for round in 0..20 {
                 let mut stream = tcp::connect("127.0.0.1", port, LONG).await.unwrap();
                 if round % 2 == 0 {
-                    stream.write_all(&[22, 3, 1]).await.unwrap(); // A handshake record begins, and that is all.
+                    // A handshake record begins, and that is all.
+                    stream.write_all(&[22, 3, 1]).await.unwrap();
                 }
                 silent.push(stream);
             }

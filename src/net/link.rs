@@ -44,7 +44,7 @@ pub enum Stream {
 
 /// The buffers all links of one thread share: one to read into, and spare ones for what goes out.
 ///
-/// **Invariant:** `spare_bytes` is the sum of the capacities in `spare`, at most [`SPARE_BYTES_MAX`].
+/// **Invariant:** `spare_bytes` is the sum of the capacities in `spare`, at most `SPARE_BYTES_MAX`.
 #[derive(Debug)]
 pub struct Buffers {
     read: BytesMut,

@@ -29,6 +29,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use tracing::{debug, warn};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::time::ASN1Time;
 
 use super::link::Stream;
 use crate::mqtt::{StringError, Utf8String};
@@ -303,6 +304,8 @@ pub enum TlsError {
         file: PathBuf,
         /// Its last moment.
         not_after: String,
+        /// What the clock shows, which may be what is wrong.
+        now: String,
     },
     /// The file holds no private key.
     NoKey {
@@ -431,13 +434,12 @@ impl fmt::Display for TlsError {
             Self::BadCertificate { file, reason } => {
                 write!(f, "a certificate in {} cannot be used: {reason}", file.display())
             }
-            Self::Expired { file, not_after } => {
-                write!(
-                    f,
-                    "the certificate in {} expired on {not_after}, renew it",
-                    file.display()
-                )
-            }
+            Self::Expired { file, not_after, now } => write!(
+                f,
+                "the certificate in {} expired on {not_after}; \
+                 it is {now} by the clock it is checked against, renew it or set the clock",
+                file.display()
+            ),
             Self::NoKey { file } => write!(
                 f,
                 "{} holds no private key, expected PEM with -----BEGIN PRIVATE KEY-----",
@@ -471,7 +473,8 @@ impl fmt::Display for TlsError {
             ),
             Self::NoSystemRoots { reason } => write!(
                 f,
-                "the system trusts no certificate authority{reason}; install ca-certificates or name a CA file"
+                "the system trusts no certificate authority{reason}; \
+                 install ca-certificates or name a CA file"
             ),
             Self::NameWithoutCertificate => f.write_str(
                 "user names are to be taken from client certificates, but clients are not asked for any; \
@@ -666,14 +669,17 @@ fn check_dates(
     };
     let (_, certificate) = X509Certificate::from_der(leaf).map_err(|error| TlsError::bad(file, error))?;
     let validity = certificate.validity();
+    let now = clock
+        .current_time()
+        .map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
     if is_expired(&certificate, clock) {
         return Err(TlsError::Expired {
             file: file.to_owned(),
             not_after: validity.not_after.to_string(),
+            now: ASN1Time::from_timestamp(now).map_or_else(|_| now.to_string(), |now| now.to_string()),
         });
     }
-    let now = clock.current_time().map_or(0, |now| now.as_secs());
-    if i64::try_from(now).is_ok_and(|now| now < validity.not_before.timestamp()) {
+    if now < validity.not_before.timestamp() {
         warn!(file = %file.display(), not_before = %validity.not_before, "certificate is not valid yet");
     }
     Ok(())
@@ -729,7 +735,8 @@ fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
         });
     }
     if mode & READABLE_BY_ALL != 0 {
-        warn!(file = %file.display(), mode = format_args!("{mode:04o}"), "every user can read the private key");
+        let mode = format_args!("{mode:04o}");
+        warn!(file = %file.display(), mode, "every user can read the private key");
     }
     let says = |words: &[u8]| text.windows(words.len()).any(|window| window == words);
     if says(b"BEGIN ENCRYPTED PRIVATE KEY") || says(b"Proc-Type: 4,ENCRYPTED") {
