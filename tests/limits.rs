@@ -310,11 +310,7 @@ fn the_deepest_topic_allowed_passes() {
     let reader = house.join(client(V5, "reader"));
     let deepest = "a/".repeat(31) + "a";
     assert_eq!(
-        house.subscribe(
-            reader,
-            &"+/".repeat(31).trim_end_matches('/').to_string(),
-            QoS::AtMostOnce
-        ),
+        house.subscribe(reader, "+/".repeat(31).trim_end_matches('/'), QoS::AtMostOnce),
         ReasonCode::Success
     );
     assert_eq!(

@@ -6,7 +6,6 @@ use conversation::*;
 use tidegate::broker::{Limits, LinkId, Output};
 use tidegate::mqtt::{
     Ack, Connect, ConnectProperties, Packet, PacketId, Publish, PublishProperties, QoS, ReasonCode,
-    Subscription,
 };
 
 /// A house with a publisher and a reader of `#` at `qos`.
@@ -386,7 +385,7 @@ fn no_identifier_in_use_is_given_out_again_through_all_65535() {
     });
     let reader = house.join(client(V311, "reader"));
     house.subscribe(reader, "#", QoS::AtLeastOnce);
-    let mut give = |house: &mut House| {
+    let give = |house: &mut House| {
         house
             .broker
             .handle(house.now, own("t", "x", QoS::AtLeastOnce, false));

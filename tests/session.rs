@@ -417,6 +417,25 @@ fn a_client_that_comes_back_with_a_smaller_window_gets_no_more_than_that_at_once
 }
 
 #[test]
+fn a_client_that_never_completes_gathers_no_more_with_every_connection() {
+    let mut house = House::new();
+    let bill = house.join(resuming(V311, "bill"));
+    house.subscribe(bill, "t", QoS::ExactlyOnce);
+    house.close(bill);
+    for _ in 0..5 {
+        for _ in 0..64 {
+            house.step(own("t", "x", QoS::ExactlyOnce, false));
+        }
+        let (bill, outputs) = house.connect(resuming(V311, "bill"));
+        for publish in messages(&outputs, bill) {
+            house.receive(bill, pubrec(publish.packet_id.unwrap().get()));
+        }
+        house.close(bill);
+        assert_eq!(house.stats().inflight_messages, 32);
+    }
+}
+
+#[test]
 fn a_qos_2_message_from_a_client_arrives_once_across_its_connections() {
     let mut house = House::new();
     let reader = house.join(client(V5, "reader"));

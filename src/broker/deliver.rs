@@ -290,8 +290,7 @@ impl Broker {
             return Err(queued);
         };
         if session.inflight.owes_resend()
-            || session.inflight.outstanding() >= attachment.send_window // [MQTT-3.3.4-9]
-            || attachment.is_stalled(self.limits.unsent_bytes_max)
+            || !attachment.takes_more(&session.inflight, self.limits.unsent_bytes_max)
         {
             return Err(queued);
         }
@@ -382,9 +381,7 @@ impl Broker {
             let Some((_, attachment)) = attached(session, &mut self.links) else {
                 return;
             };
-            if session.inflight.outstanding() >= attachment.send_window
-                || attachment.is_stalled(self.limits.unsent_bytes_max)
-            {
+            if !attachment.takes_more(&session.inflight, self.limits.unsent_bytes_max) {
                 return;
             }
             let Some(queued) = session.queue.pop() else {

@@ -44,8 +44,7 @@ impl Broker {
                     return Err(format!("nobody watches the keep-alive of {}", session.client));
                 }
                 let idle = !session.inflight.owes_resend()
-                    && session.inflight.outstanding() < attachment.send_window
-                    && !attachment.is_stalled(self.limits.unsent_bytes_max);
+                    && attachment.takes_more(&session.inflight, self.limits.unsent_bytes_max);
                 if idle && !session.queue.is_empty() {
                     return Err(format!("{} could be sent what waits for it", session.client));
                 }
@@ -92,6 +91,11 @@ impl Broker {
                         return Err(format!("{client} is absent and its will is not due"));
                     }
                 }
+            }
+            if session.inflight.len() > usize::from(self.limits.inflight_max.max(1)) {
+                return Err(format!(
+                    "{client}: more deliveries unfinished than the limits allow"
+                ));
             }
             let queued_bytes: usize = session.queue.iter().map(|queued| queued.message.size_bytes).sum();
             if queued_bytes != session.queue.size_bytes() {

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::connect::Admission;
+use super::inflight::Inflight;
 use super::kept::properties_bytes;
 use super::session::SessionKey;
 use super::timers::Timer;
@@ -111,6 +112,14 @@ impl Attachment {
     /// Whether so much is on its way to the client that nothing but acknowledgements is added.
     pub(super) fn is_stalled(&self, unsent_bytes_max: usize) -> bool {
         self.unsent_bytes >= unsent_bytes_max
+    }
+
+    /// Whether another QoS 1 or 2 message may be sent for the first time [MQTT-3.3.4-9].
+    ///
+    /// What an earlier connection left unfinished counts too, although Receive Maximum does not ask for it: a client
+    /// that never completes would otherwise gather more with every connection.
+    pub(super) fn takes_more(&self, inflight: &Inflight, unsent_bytes_max: usize) -> bool {
+        inflight.len() < usize::from(self.send_window) && !self.is_stalled(unsent_bytes_max)
     }
 
     /// Counts one more message of the client; whether it is one too many (a burst of one second's worth is none).

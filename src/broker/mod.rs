@@ -97,6 +97,9 @@ pub enum Input {
         error: DecodeError,
     },
     /// Everything sent on the link so far is out; more may be sent.
+    ///
+    /// Owed for every link sooner or later after a [`Output::Send`]: a client that has
+    /// [`Limits::unsent_bytes_max`] on its way, or a slice of retained messages, is sent no more before it.
     Flushed {
         /// This link.
         link: LinkId,

@@ -59,7 +59,7 @@ pub struct Stats {
     pub dropped_expired: u64,
     /// Dropped: larger than the client's Maximum Packet Size.
     pub dropped_too_large: u64,
-    /// Dropped: waiting for a session that ended.
+    /// Dropped: queued or unacknowledged in a session that ended.
     pub dropped_session_ended: u64,
     /// Not kept: the room for retained messages was full.
     pub dropped_retained_full: u64,

@@ -3,8 +3,10 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    unused_imports,
     reason = "every test binary uses its own part of the house"
 )]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
