@@ -8,6 +8,7 @@
 //!
 //! Above it, everything may:
 //! - [`net`]: MQTT over byte streams: TCP and TLS, as server and as client.
+//! - [`client`]: the client side of MQTT: its session without I/O, and dialling.
 //! - [`storage`]: what outlives the process.
 //! - [`serial`]: field sensors on serial lines.
 //! - [`document`]: a TOML file read with every mistake told; [`board`] and [`config`] are read with it.
@@ -22,6 +23,8 @@ pub mod auth;
 pub mod broker;
 
 pub mod net;
+
+pub mod client;
 
 pub mod storage;
 

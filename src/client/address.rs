@@ -1,0 +1,184 @@
+//! Where a server is, as a person writes it: `mqtts://user@host:port`, `host:port`, `host`.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+/// The place of an MQTT server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// A name, or an IPv4 or IPv6 address without brackets.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+    /// Whether TLS goes below MQTT.
+    pub tls: bool,
+    /// The user name before `@`.
+    pub user: Option<String>,
+}
+
+/// Why text is no address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AddressError {
+    /// Something before `://` that is neither `mqtt` nor `mqtts`, nor another name of theirs.
+    Scheme(String),
+    /// No host.
+    Host,
+    /// The port is no number from 1 to 65535.
+    Port(String),
+    /// An opening bracket without its closing one, or what stands between them is no IPv6 address.
+    Brackets,
+    /// A password between user and host.
+    Password,
+    /// Something after the port.
+    Path(String),
+}
+
+impl Address {
+    /// The port of `mqtt` as registered with IANA.
+    pub const PORT: u16 = 1883;
+    /// The port of `secure-mqtt` as registered with IANA.
+    pub const PORT_TLS: u16 = 8883;
+
+    /// A server at `host`, in the clear or over TLS, at the usual port or another.
+    pub fn new(host: &str, port: Option<u16>, tls: bool) -> Self {
+        let port = port.unwrap_or(if tls { Self::PORT_TLS } else { Self::PORT });
+        Self {
+            host: host.to_owned(),
+            port,
+            tls,
+            user: None,
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let (tls, rest) = match text.split_once("://") {
+            None => (false, text),
+            Some(("mqtt" | "tcp", rest)) => (false, rest),
+            Some(("mqtts" | "ssl" | "tls", rest)) => (true, rest),
+            Some((scheme, _)) => return Err(AddressError::Scheme(scheme.to_owned())),
+        };
+        let (rest, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if !path.is_empty() {
+            return Err(AddressError::Path(path.to_owned()));
+        }
+        let (user, place) = match rest.rsplit_once('@') {
+            None => (None, rest),
+            Some((user, _)) if user.contains(':') => return Err(AddressError::Password),
+            Some((user, place)) => ((!user.is_empty()).then(|| user.to_owned()), place),
+        };
+        let (host, port) = match place.strip_prefix('[') {
+            Some(bracketed) => {
+                let (host, port) = bracketed.split_once(']').ok_or(AddressError::Brackets)?;
+                let without_zone = host.split_once('%').map_or(host, |(address, _zone)| address);
+                without_zone
+                    .parse::<Ipv6Addr>()
+                    .map_err(|_| AddressError::Brackets)?;
+                (host, port)
+            }
+            // More than one colon is an IPv6 address without brackets, so without a port.
+            None if place.parse::<Ipv6Addr>().is_ok() => (place, ""),
+            None => place.find(':').map_or((place, ""), |colon| place.split_at(colon)),
+        };
+        if host.is_empty() {
+            return Err(AddressError::Host);
+        }
+        let port = match port.strip_prefix(':') {
+            None if port.is_empty() => None,
+            None => return Err(AddressError::Port(port.to_owned())),
+            Some(digits) => match digits.parse() {
+                Ok(0) | Err(_) => return Err(AddressError::Port(digits.to_owned())),
+                Ok(port) => Some(port),
+            },
+        };
+        Ok(Self {
+            user,
+            ..Self::new(host, port, tls)
+        })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "mqtts" } else { "mqtt" };
+        if self.host.contains(':') {
+            write!(f, "{scheme}://[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{scheme}://{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl fmt::Display for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scheme(scheme) => write!(f, "unknown scheme {scheme:?}, expected mqtt:// or mqtts://"),
+            Self::Host => f.write_str("no host, expected for example mqtt://gateway.local:1883"),
+            Self::Port(port) => write!(f, "found the port {port:?}, expected a number from 1 to 65535"),
+            Self::Brackets => f.write_str("expected an IPv6 address between brackets, as in mqtt://[::1]:1883"),
+            Self::Password => f.write_str(
+                "a password in the address can be read by every user of this machine; leave it out and use a password file",
+            ),
+            Self::Path(path) => write!(f, "found {path:?} after the port, expected nothing"),
+        }
+    }
+}
+
+impl std::error::Error for AddressError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_usual_spelling_is_understood() {
+        for (text, expected) in [
+            ("gateway", "mqtt://gateway:1883"),
+            ("gateway:1884", "mqtt://gateway:1884"),
+            ("mqtt://gateway", "mqtt://gateway:1883"),
+            ("mqtts://gateway/", "mqtts://gateway:8883"),
+            ("ssl://10.0.0.1:9000", "mqtts://10.0.0.1:9000"),
+            ("tcp://[::1]:1884", "mqtt://[::1]:1884"),
+            ("[fe80::1%eth0]", "mqtt://[fe80::1%eth0]:1883"),
+            ("::1", "mqtt://[::1]:1883"),
+        ] {
+            assert_eq!(
+                text.parse::<Address>().map(|address| address.to_string()),
+                Ok(expected.to_owned()),
+                "{text}"
+            );
+        }
+        let with_user: Address = "mqtts://probe@gateway".parse().unwrap();
+        assert_eq!(with_user.user.as_deref(), Some("probe"));
+    }
+
+    #[test]
+    fn each_mistake_is_named() {
+        for (text, error) in [
+            ("http://gateway", AddressError::Scheme("http".into())),
+            ("", AddressError::Host),
+            ("mqtt://:1883", AddressError::Host),
+            ("gateway:0", AddressError::Port("0".into())),
+            ("gateway:65536", AddressError::Port("65536".into())),
+            ("gateway:mqtt", AddressError::Port("mqtt".into())),
+            ("[::1]1883", AddressError::Port("1883".into())),
+            ("[::1", AddressError::Brackets),
+            ("[gateway]:1883", AddressError::Brackets),
+            ("mqtt://probe:secret@gateway", AddressError::Password),
+            ("mqtt://gateway/a/b", AddressError::Path("a/b".into())),
+        ] {
+            assert_eq!(text.parse::<Address>(), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_displayed_is_read_back_as_the_same() {
+        for text in ["mqtt://gateway:1883", "mqtts://[::1]:8883"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+    }
+}
