@@ -93,6 +93,15 @@ impl Certificates {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    write_files(arguments)?;
+    let (dir, names) = (arguments.dir.display(), arguments.names.join(", "));
+    let text = format!(
+        "made {dir}/ca.pem, {dir}/ca-key.pem, {dir}/server.pem and {dir}/server-key.pem for {names}\n"
+    );
+    super::print(|out| out.write_all(text.as_bytes()))
+}
+
+fn write_files(arguments: &Arguments) -> anyhow::Result<()> {
     let Arguments { dir, names, force } = arguments;
     let made = Certificates::make(names, SystemTime::now())
         .with_context(|| format!("no certificate can be made for {}", names.join(", ")))?;
@@ -134,12 +143,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             .and_then(|()| file.sync_all())
             .with_context(cannot)?;
     }
-    let text = format!(
-        "made {0}/ca.pem, {0}/ca-key.pem, {0}/server.pem and {0}/server-key.pem for {1}\n",
-        dir.display(),
-        names.join(", ")
-    );
-    super::print(|out| out.write_all(text.as_bytes()))
+    Ok(())
 }
 
 #[cfg(test)]
@@ -163,7 +167,7 @@ mod tests {
     fn a_listener_takes_what_is_made() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let dir = folder.path().join("tls");
-        run(&arguments(&dir, false)).expect("made");
+        write_files(&arguments(&dir, false)).expect("made");
         let settings = ServerSettings {
             certificate: dir.join("server.pem"),
             key: dir.join("server-key.pem"),
@@ -179,7 +183,7 @@ mod tests {
     #[test]
     fn keys_are_for_their_owner_only() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        run(&arguments(folder.path(), false)).expect("made");
+        write_files(&arguments(folder.path(), false)).expect("made");
         for (name, mode) in [("server-key.pem", 0o600), ("ca-key.pem", 0o600)] {
             let found = fs::metadata(folder.path().join(name))
                 .expect("there")
@@ -195,7 +199,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let ca = folder.path().join("ca.pem");
         fs::write(&ca, "mine").expect("written");
-        let told = run(&arguments(folder.path(), false))
+        let told = write_files(&arguments(folder.path(), false))
             .expect_err("in the way")
             .to_string();
         assert!(
@@ -203,7 +207,7 @@ mod tests {
             "{told}"
         );
         assert_eq!(fs::read_to_string(&ca).expect("text"), "mine");
-        run(&arguments(folder.path(), true)).expect("forced");
+        write_files(&arguments(folder.path(), true)).expect("forced");
         assert!(
             fs::read_to_string(&ca)
                 .expect("text")
