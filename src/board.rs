@@ -633,7 +633,8 @@ mod tests {
     #[test]
     fn a_uart_is_found_by_its_device_before_another_ones_link() {
         let text = "[[uart]]\nname='mini'\ndevice='/dev/ttyS0'\nlinks=['/dev/serial0','/dev/ttyAMA0']\n\
-                    kind='mini'\nparity=false\n[[uart]]\nname='pl011'\ndevice='/dev/ttyAMA0'\nkind='pl011'\nparity=true";
+                    kind='mini'\nparity=false\n\
+                    [[uart]]\nname='pl011'\ndevice='/dev/ttyAMA0'\nkind='pl011'\nparity=true";
         let boards = boards(&[("pi", text)]).expect("right");
         let pi = boards.get("pi").expect("there");
         assert_eq!(

@@ -193,7 +193,8 @@ password_file = "nobody"
         [
             "t.toml:2: gatway: unknown key, did you mean \"gateway\"?",
             "t.toml:5: gateway.name: found \"a/#\", holds '+' or '#', which only a topic filter may",
-            "t.toml:6: gateway.log: found the integer 3, expected \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
+            "t.toml:6: gateway.log: found the integer 3, expected \"error\", \"warn\", \"info\", \"debug\" or \
+             \"trace\"",
             "t.toml:7: gateway.board: found \"pi-4\", expected \"auto\" or one of base, beaglebone-black, imx6ull, \
              pi-3b, pi-4b, pi-5, pi-zero-w; did you mean \"pi-4b\"?",
             "t.toml:8: listener.a.address: missing, expected an address with port such as \"127.0.0.1:1883\" or \
@@ -236,8 +237,8 @@ fn a_listener_off_loopback_without_tls_is_refused() {
             "[authentication]\npassword_file = 'users'\n[listener.lan]\naddress = ['127.0.0.1:1', '0.0.0.0:1883']\n"
         ),
         [
-            "t.toml:4: listener.lan.address: 0.0.0.0:1883 is off loopback and has no TLS, so passwords and data could be \
-          read and changed on the way; add [listener.lan.tls], listen on 127.0.0.1, or write \
+            "t.toml:4: listener.lan.address: 0.0.0.0:1883 is off loopback and has no TLS, so passwords and data could \
+             be read and changed on the way; add [listener.lan.tls], listen on 127.0.0.1, or write \
           allow_plaintext_off_loopback = true if that is what you want"
         ]
     );
@@ -357,7 +358,8 @@ fn tls_without_its_files_and_an_unknown_security_key_are_mistakes() {
 
 #[test]
 fn two_listeners_on_one_address_are_refused() {
-    let text = "[listener.a]\naddress = '127.0.0.1:1883'\n[listener.b]\naddress = ['127.0.0.1:1884', '127.0.0.1:1883']\n";
+    let text = "[listener.a]\naddress = '127.0.0.1:1883'\n[listener.b]\n\
+                address = ['127.0.0.1:1884', '127.0.0.1:1883']\n";
     assert_eq!(
         told(text),
         [
@@ -421,8 +423,8 @@ fn a_password_file_that_is_wrong_in_one_line_stops_the_start() {
     assert_eq!(
         folder.load(text).expect_err("writable"),
         [
-            "t.toml:2: authentication.password_file: users has permissions 0666, so others may add users; expected 0600 \
-          or 0640 (chmod 600)"
+            "t.toml:2: authentication.password_file: users has permissions 0666, so others may add users; expected \
+             0600 or 0640 (chmod 600)"
         ]
     );
 }
@@ -581,8 +583,8 @@ fn points_that_share_a_name_or_a_topic_are_refused() {
     assert_eq!(
         told(&points("name = 'x'", "name = 'y'\ntopic = '{gateway}/a/a/x'")),
         [
-            "t.toml:9: serial.a.lines.point.topic: publishes on tidegate/a/a/x, as point x does; expected a topic of its \
-          own, with {point} in it"
+            "t.toml:9: serial.a.lines.point.topic: publishes on tidegate/a/a/x, as point x does; expected a topic of \
+             its own, with {point} in it"
         ]
     );
 }
@@ -610,8 +612,8 @@ fn parity_on_a_uart_without_it_is_refused_with_the_way_out() {
     assert_eq!(
         told(&format!("[gateway]\nboard = 'pi-3b'\n{sensor}")),
         [
-            "t.toml:6: serial.climate.line: found \"115200 7E1\", expected a line without parity, for /dev/serial0 is the \
-          mini-UART of the Raspberry Pi 3 Model B, B+, which has none; with parity take a USB adapter, or \
+            "t.toml:6: serial.climate.line: found \"115200 7E1\", expected a line without parity, for /dev/serial0 is \
+             the mini-UART of the Raspberry Pi 3 Model B, B+, which has none; with parity take a USB adapter, or \
           /dev/ttyAMA0 (config.txt: dtoverlay=disable-bt)"
         ]
     );

@@ -31,7 +31,7 @@ pub(super) enum WrittenUsers {
     /// It names one, and there is a mistake in it.
     Wrong,
     /// It names one.
-    Known(Users),
+    Known(Arc<Users>),
 }
 
 const LEVELS: [(&str, Level); 5] = [
@@ -116,7 +116,7 @@ pub(super) fn read_users(root: &Table<'_>) -> WrittenUsers {
         }
     };
     match Users::parse(&text) {
-        Ok(users) => WrittenUsers::Known(users),
+        Ok(users) => WrittenUsers::Known(Arc::new(users)),
         Err(mistakes) => {
             for mistake in mistakes {
                 table.document().mistake_elsewhere(Mistake {
@@ -158,7 +158,7 @@ impl WrittenUsers {
 
     pub(super) fn into_users(self) -> Option<Arc<Users>> {
         match self {
-            Self::Known(users) => Some(Arc::new(users)),
+            Self::Known(users) => Some(users),
             Self::None | Self::Wrong => None,
         }
     }
