@@ -10,7 +10,11 @@
 //! - [`net`]: MQTT over byte streams: TCP and TLS, as server and as client.
 //! - [`client`]: the client side of MQTT: its session without I/O, and dialling.
 //! - [`storage`]: what outlives the process.
-//! - [`cli`]: the command line.
+//! - [`serial`]: field sensors on serial lines.
+//! - [`document`]: a TOML file read with every mistake told; [`board`] and [`config`] are read with it.
+//! - [`board`]: which board this is, what it has, what it allows.
+//! - [`config`]: what a person may write, and what the program runs on.
+//! - [`cli`]: one command a file.
 
 pub mod mqtt;
 
@@ -23,5 +27,13 @@ pub mod net;
 pub mod client;
 
 pub mod storage;
+
+pub mod serial;
+
+pub mod document;
+
+pub mod board;
+
+pub mod config;
 
 pub mod cli;

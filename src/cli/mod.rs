@@ -12,8 +12,12 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod boards;
+pub mod cert;
+mod check;
 mod completions;
 mod format;
+mod passwd;
 mod password;
 mod publish;
 mod server;
@@ -42,6 +46,14 @@ enum Command {
     Sub(Box<subscribe::Arguments>),
     /// Measure a broker, or several against each other
     Bench(Box<bench::Arguments>),
+    /// Check a configuration file and the files it names
+    Check(check::Arguments),
+    /// Show the board profiles
+    Boards(boards::Arguments),
+    /// Add, change, remove or check a user of a password file
+    Passwd(passwd::Arguments),
+    /// Make a certificate authority and a server certificate
+    Cert(cert::Arguments),
     /// Print version, target and protocol versions
     Version(version::Arguments),
     /// Print the completion script of a shell
@@ -64,6 +76,10 @@ impl Cli {
             Command::Pub(arguments) => publish::run(*arguments),
             Command::Sub(arguments) => subscribe::run(*arguments),
             Command::Bench(arguments) => bench::run(*arguments),
+            Command::Check(arguments) => check::run(&arguments),
+            Command::Boards(arguments) => boards::run(&arguments),
+            Command::Passwd(arguments) => passwd::run(&arguments),
+            Command::Cert(arguments) => cert::run(&arguments),
             Command::Version(arguments) => version::run(&arguments),
             Command::Completions(arguments) => completions::run(&arguments),
         };

@@ -27,7 +27,7 @@ pub(super) fn find(file: Option<&Path>, may_ask: bool) -> anyhow::Result<Option<
     if let Some(password) = std::env::var_os(VARIABLE).filter(|password| !password.is_empty()) {
         return Ok(Some(password.into_encoded_bytes()));
     }
-    if may_ask && io::stdin().is_terminal() && io::stderr().is_terminal() {
+    if may_ask && can_ask() {
         let password = ask("Password: ").context("cannot read the password from the terminal")?;
         return Ok((!password.is_empty()).then_some(password));
     }
@@ -48,8 +48,13 @@ fn from_file(file: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(line.to_vec())
 }
 
+/// Whether there is a person at a terminal.
+pub(super) fn can_ask() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
 /// Asks without showing what is typed.
-fn ask(prompt: &str) -> io::Result<Vec<u8>> {
+pub(super) fn ask(prompt: &str) -> io::Result<Vec<u8>> {
     let mut screen = io::stderr();
     screen.write_all(prompt.as_bytes())?;
     screen.flush()?;

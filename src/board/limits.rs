@@ -1,0 +1,324 @@
+//! The bounds of the core as a person writes them, in a board's profile and in the configuration's `[limits]`.
+
+use std::time::Duration;
+
+use crate::broker::{Limits, Overflow, QueueClass};
+use crate::document::{Key, Section, Table, duration_text, size_text};
+
+/// One list makes the keys, the reading and the showing: key, field, how it is written, range, what it bounds.
+macro_rules! limits {
+    ($($key:literal $field:ident $form:ident($($range:tt)*) $about:literal;)*) => {
+        /// The table `[limits]`.
+        pub static SECTION: Section = Section {
+            name: "limits",
+            about: "What peers may grow; the values of the board hold where nothing is said.",
+            keys: &[$(Key { name: $key, expects: $form::EXPECTS, default: "the board's", about: $about },)*],
+        };
+
+        /// Sets in `limits` what `table` says.
+        pub fn read(table: &Table<'_>, limits: &mut Limits) {
+            $($form::read(table, $key, $($range)*, &mut limits.$field);)*
+            for (key, message) in contradictions(limits) {
+                if table.has(key) {
+                    table.mistake(key, message);
+                }
+            }
+        }
+
+        /// Every key with its value as it would be written.
+        pub fn shown(limits: &Limits) -> Vec<(&'static str, String)> {
+            vec![$(($key, $form::shown(&limits.$field)),)*]
+        }
+    };
+}
+
+limits! {
+    "connections_max" connections_max count(1..=65_536)
+        "Connections at one time, those without CONNECT included.";
+    "connect_timeout" connect_timeout time(1, 300)
+        "From accept to CONNECT.";
+    "keep_alive_max" keep_alive_max_secs seconds(10, 65_535)
+        "The keep-alive told to 5.0 clients that ask for more, or for none.";
+    "packet_bytes_max" packet_bytes_max bytes(1024..=16 << 20)
+        "The largest packet accepted, with its header.";
+    "topic_bytes_max" topic_bytes_max bytes(16..=65_535)
+        "Topic names and filters.";
+    "topic_levels_max" topic_levels_max count(2..=1024)
+        "Levels of a topic name or filter.";
+    "subscriptions_per_client_max" subscriptions_per_client_max count(1..=1 << 20)
+        "Topic filters of one client.";
+    "subscriptions_max" subscriptions_max count(1..=16 << 20)
+        "Topic filters of all clients.";
+    "user_properties_max" user_properties_max count(0..=1024)
+        "User properties of one packet.";
+    "will_bytes_max" will_bytes_max bytes(0..=16 << 20)
+        "Payload of a will.";
+    "inflight_max" inflight_max count(1..=65_535)
+        "Unfinished QoS 1 and 2 deliveries to one client.";
+    "receive_maximum" receive_maximum count(1..=65_535)
+        "Unfinished QoS 2 deliveries from one client.";
+    "topic_alias_maximum" topic_alias_maximum count(0..=65_535)
+        "Topic aliases of one client.";
+    "queue_messages_max" queue_class class(())
+        "Messages waiting for one client.";
+    "queue_bytes_max" queue_bytes_max bytes(1024..=1 << 30)
+        "Payload and topic bytes waiting for one client.";
+    "queue_overflow" queue_overflow overflow(())
+        "Which message goes when a queue is full; every drop is counted.";
+    "queued_bytes_total_max" queued_bytes_total_max bytes(1024..=3 << 30)
+        "Payload and topic bytes waiting for all clients.";
+    "unsent_bytes_max" unsent_bytes_max bytes(4096..=64 << 20)
+        "Bytes handed to a connection and not yet out.";
+    "sessions_max" sessions_max count(1..=1 << 20)
+        "Sessions kept, connected or not.";
+    "session_expiry_max" session_expiry_max time(0, 365 * 24 * 3600)
+        "How long a session outlives its connection at most.";
+    "retained_max" retained_max count(0..=16 << 20)
+        "Retained messages.";
+    "retained_bytes_max" retained_bytes_max bytes(0..=3 << 30)
+        "Payload and topic bytes of retained messages.";
+    "publish_rate_max" publish_rate_max count(1..=u64::from(u32::MAX))
+        "Messages a second from one client, in the long run.";
+}
+
+/// Bounds that cannot hold together: the key to change and why.
+pub fn contradictions(limits: &Limits) -> Vec<(&'static str, String)> {
+    let packet_bytes_max = usize::try_from(limits.packet_bytes_max).unwrap_or(usize::MAX);
+    // The first must not exceed the second.
+    let pairs = [
+        (
+            "packet_bytes_max",
+            packet_bytes_max,
+            "queue_bytes_max",
+            limits.queue_bytes_max,
+        ),
+        (
+            "queue_bytes_max",
+            limits.queue_bytes_max,
+            "queued_bytes_total_max",
+            limits.queued_bytes_total_max,
+        ),
+        (
+            "will_bytes_max",
+            limits.will_bytes_max,
+            "packet_bytes_max",
+            packet_bytes_max,
+        ),
+        (
+            "topic_bytes_max",
+            limits.topic_bytes_max,
+            "packet_bytes_max",
+            packet_bytes_max,
+        ),
+        (
+            "connections_max",
+            limits.connections_max,
+            "sessions_max",
+            limits.sessions_max,
+        ),
+        (
+            "subscriptions_per_client_max",
+            limits.subscriptions_per_client_max,
+            "subscriptions_max",
+            limits.subscriptions_max,
+        ),
+    ];
+    let wrong = pairs.into_iter().filter(|(_, less, _, more)| less > more);
+    wrong
+        .flat_map(|(less_key, less, more_key, more)| {
+            let message = format!("{less_key} is {less} and must not exceed {more_key}, which is {more}");
+            [(less_key, message.clone()), (more_key, message)]
+        })
+        .collect()
+}
+
+mod count {
+    use super::*;
+    use std::ops::RangeInclusive;
+
+    pub(super) const EXPECTS: &str = "an integer";
+
+    pub(super) fn read<T: TryFrom<u64>>(
+        table: &Table<'_>,
+        key: &str,
+        range: RangeInclusive<u64>,
+        field: &mut T,
+    ) {
+        if let Some(value) = table
+            .integer(key, range)
+            .and_then(|value| T::try_from(value).ok())
+        {
+            *field = value;
+        }
+    }
+
+    pub(super) fn shown<T: ToString>(field: &T) -> String {
+        field.to_string()
+    }
+}
+
+mod bytes {
+    use super::*;
+    use std::ops::RangeInclusive;
+
+    pub(super) const EXPECTS: &str = "a size such as \"64 KiB\"";
+
+    pub(super) fn read<T: TryFrom<u64>>(
+        table: &Table<'_>,
+        key: &str,
+        range: RangeInclusive<u64>,
+        field: &mut T,
+    ) {
+        if let Some(value) = table.size(key, range).and_then(|value| T::try_from(value).ok()) {
+            *field = value;
+        }
+    }
+
+    pub(super) fn shown<T: Copy + TryInto<u64>>(field: &T) -> String {
+        format!("{:?}", size_text((*field).try_into().unwrap_or(u64::MAX)))
+    }
+}
+
+mod time {
+    use super::*;
+
+    pub(super) const EXPECTS: &str = "a duration such as \"10s\"";
+
+    pub(super) fn read(table: &Table<'_>, key: &str, secs_min: u64, secs_max: u64, field: &mut Duration) {
+        let range = Duration::from_secs(secs_min)..=Duration::from_secs(secs_max);
+        if let Some(value) = table.duration(key, range) {
+            *field = value;
+        }
+    }
+
+    pub(super) fn shown(field: &Duration) -> String {
+        format!("{:?}", duration_text(*field))
+    }
+}
+
+/// A duration kept as whole seconds.
+mod seconds {
+    use super::*;
+
+    pub(super) const EXPECTS: &str = "a duration such as \"20m\"";
+
+    pub(super) fn read(table: &Table<'_>, key: &str, secs_min: u64, secs_max: u64, field: &mut u16) {
+        let mut duration = Duration::from_secs((*field).into());
+        time::read(table, key, secs_min, secs_max, &mut duration);
+        if duration.subsec_nanos() != 0 {
+            table.mistake(key, "expected whole seconds");
+        } else if let Ok(secs) = u16::try_from(duration.as_secs()) {
+            *field = secs;
+        }
+    }
+
+    pub(super) fn shown(field: &u16) -> String {
+        time::shown(&Duration::from_secs((*field).into()))
+    }
+}
+
+mod class {
+    use super::*;
+
+    pub(super) const EXPECTS: &str = "16, 64, 256, 1024 or 4096";
+
+    pub(super) fn read(table: &Table<'_>, key: &str, (): (), field: &mut QueueClass) {
+        let Some(messages) = table.integer(key, 16..=4096) else {
+            return;
+        };
+        match QueueClass::ALL
+            .into_iter()
+            .find(|class| usize::try_from(messages) == Ok(class.messages()))
+        {
+            Some(class) => *field = class,
+            None => table.mistake(key, format!("found {messages}, expected {EXPECTS}")),
+        }
+    }
+
+    pub(super) fn shown(field: &QueueClass) -> String {
+        field.messages().to_string()
+    }
+}
+
+mod overflow {
+    use super::*;
+
+    pub(super) const EXPECTS: &str = "\"drop-oldest\" or \"drop-newest\"";
+
+    const CHOICES: [(&str, Overflow); 2] = [
+        ("drop-oldest", Overflow::DropOldest),
+        ("drop-newest", Overflow::DropNewest),
+    ];
+
+    pub(super) fn read(table: &Table<'_>, key: &str, (): (), field: &mut Overflow) {
+        if let Some(value) = table.choice(key, &CHOICES) {
+            *field = value;
+        }
+    }
+
+    pub(super) fn shown(field: &Overflow) -> String {
+        let choice = CHOICES.iter().find(|(_, value)| value == field);
+        choice.map(|(name, _)| format!("{name:?}")).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::Document;
+    use std::path::Path;
+
+    static SECTIONS: &[&Section] = &[&SECTION];
+
+    fn read_over_default(text: &str) -> (Limits, Vec<String>) {
+        let document = Document::parse(Path::new("a"), text, SECTIONS);
+        let mut limits = Limits::default();
+        read(&document.root(&SECTION), &mut limits);
+        (
+            limits,
+            document.into_mistakes().iter().map(ToString::to_string).collect(),
+        )
+    }
+
+    #[test]
+    fn what_is_shown_can_be_read_back() {
+        let limits = Limits {
+            connections_max: 77,
+            keep_alive_max_secs: 61,
+            queue_class: QueueClass::N64,
+            queue_overflow: Overflow::DropNewest,
+            packet_bytes_max: 65_537,
+            ..Limits::default()
+        };
+        let text: String = shown(&limits)
+            .iter()
+            .map(|(key, value)| format!("{key} = {value}\n"))
+            .collect();
+        assert_eq!(read_over_default(&text), (limits, Vec::new()));
+    }
+
+    #[test]
+    fn a_queue_has_one_of_five_lengths() {
+        let (_, told) = read_over_default("queue_messages_max = 100");
+        assert_eq!(
+            told,
+            ["a:1: queue_messages_max: found 100, expected 16, 64, 256, 1024 or 4096"]
+        );
+    }
+
+    #[test]
+    fn bounds_that_contradict_each_other_are_told_at_the_key_that_was_written() {
+        let (_, told) = read_over_default("packet_bytes_max = '4 MiB'");
+        assert_eq!(
+            told,
+            [
+                "a:1: packet_bytes_max: packet_bytes_max is 4194304 and must not exceed queue_bytes_max, which is 1048576"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_default_limits_do_not_contradict_each_other() {
+        assert_eq!(contradictions(&Limits::default()), []);
+    }
+}

@@ -1,0 +1,105 @@
+//! `tidegate check`: what is wrong with a configuration, without starting anything.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::USAGE;
+use crate::config::{self, Mistake, Settings, file};
+
+/// Check a configuration file and the files it names, without starting anything
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidegate check --config /etc/tidegate/tidegate.toml
+  tidegate check --keys | less        every key there is
+
+Every mistake is told with file, line and key. Exit codes: 0 right, 2 wrong.")]
+pub(super) struct Arguments {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE", required_unless_present = "keys")]
+    config: Option<PathBuf>,
+
+    /// A folder of board profiles instead of /etc/tidegate/boards
+    #[arg(long, value_name = "DIR")]
+    boards: Option<PathBuf>,
+
+    /// Print every table and key a configuration may hold
+    #[arg(long, exclusive = true)]
+    keys: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let Some(config) = &arguments.config else {
+        return super::print(|out| out.write_all(file::reference().as_bytes()));
+    };
+    match config::check(config, arguments.boards.as_deref()) {
+        Ok(settings) => {
+            let text = format!("{} is right\n{}", config.display(), summary(&settings));
+            super::print(|out| out.write_all(text.as_bytes()))
+        }
+        Err(mistakes) => Ok(tell(&mistakes)),
+    }
+}
+
+/// Tells every mistake on standard error, one a line; what to exit with.
+pub(super) fn tell(mistakes: &[Mistake]) -> ExitCode {
+    let mut text = String::new();
+    for mistake in mistakes {
+        text += &format!("{mistake}\n");
+    }
+    let count = match mistakes.len() {
+        1 => "1 mistake".to_owned(),
+        count => format!("{count} mistakes"),
+    };
+    text += &format!("tidegate: {count} in the configuration\n");
+    // Nobody may be there to read it, which is no reason to panic.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    ExitCode::from(USAGE)
+}
+
+/// What would run, a line for each door and port.
+fn summary(settings: &Settings) -> String {
+    let mut text = format!(
+        "  gateway:  {}\n  board:    {} ({})\n",
+        settings.name, settings.board.name, settings.board.title
+    );
+    let state = settings
+        .storage
+        .as_ref()
+        .map(|storage| storage.directory.display().to_string());
+    text += &format!("  state:    {}\n", state.as_deref().unwrap_or("in memory"));
+    for listener in &settings.listeners {
+        let transport = if listener.net.tls.is_some() {
+            "TLS"
+        } else {
+            "plain"
+        };
+        let door = if listener.policy.anonymous {
+            "anonymous"
+        } else {
+            "by password or certificate"
+        };
+        let _ = writeln!(
+            text,
+            "  listener: {} on {}, {transport}, {door}",
+            listener.net.name, listener.net.address
+        );
+    }
+    if let Some(users) = &settings.users {
+        let _ = writeln!(text, "  users:    {}", users.len());
+    }
+    for port in &settings.serial {
+        let points: usize = port.devices().map(|(device, _)| device.points().len()).sum();
+        let _ = writeln!(
+            text,
+            "  serial:   {} on {}, {points} points",
+            port.name(),
+            port.path().display()
+        );
+    }
+    text
+}

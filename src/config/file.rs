@@ -1,0 +1,505 @@
+//! Everything that may stand in a configuration file; this list feeds the reading, the help and the tests.
+
+use crate::board::limits;
+use crate::document::{Key, Section};
+
+/// Every table, in the order of the help.
+pub static SECTIONS: &[&Section] = &[
+    &ROOT,
+    &GATEWAY,
+    &AUTHENTICATION,
+    &LISTENER,
+    &TLS,
+    &limits::SECTION,
+    &SERIAL,
+    &LINES,
+    &POINT,
+];
+
+/// The top of the file.
+pub static ROOT: Section = Section {
+    name: "",
+    about: "The tables of the file.",
+    keys: &[
+        Key {
+            name: "gateway",
+            expects: TABLE,
+            default: "",
+            about: "The gateway itself.",
+        },
+        Key {
+            name: "authentication",
+            expects: TABLE,
+            default: "",
+            about: "Who may come in.",
+        },
+        Key {
+            name: "listener",
+            expects: "tables such as [listener.NAME]",
+            default: "127.0.0.1:1883 and [::1]:1883",
+            about: "The doors clients come through.",
+        },
+        Key {
+            name: "limits",
+            expects: TABLE,
+            default: "the board's",
+            about: "What peers may grow.",
+        },
+        Key {
+            name: "serial",
+            expects: "tables such as [serial.NAME]",
+            default: "none",
+            about: "The serial ports sensors are on.",
+        },
+    ],
+};
+
+/// The gateway itself.
+pub static GATEWAY: Section = Section {
+    name: "gateway",
+    about: "The gateway itself.",
+    keys: &[
+        Key {
+            name: "name",
+            expects: "a topic name such as \"site/gateway-7\"",
+            default: "\"tidegate\"",
+            about: "The first level or levels of every topic the gateway itself publishes on.",
+        },
+        Key {
+            name: "state_directory",
+            expects: "a folder such as \"/var/lib/tidegate\"",
+            default: "none: everything in memory",
+            about: "A folder of the gateway's own for what outlives it.",
+        },
+        Key {
+            name: "log",
+            expects: "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
+            default: "\"info\"",
+            about: "The least urgent message that is logged.",
+        },
+        Key {
+            name: "board",
+            expects: "\"auto\" or the name of a board (tidegate boards list)",
+            default: "\"auto\"",
+            about: "The board profile, which sets the limits and knows the serial ports.",
+        },
+    ],
+};
+
+/// Who may come in.
+pub static AUTHENTICATION: Section = Section {
+    name: "authentication",
+    about: "Who may come in.",
+    keys: &[Key {
+        name: "password_file",
+        expects: "the path of a file written by \"tidegate passwd\"",
+        default: "none",
+        about: "Users and the hashes of their passwords.",
+    }],
+};
+
+/// A door.
+pub static LISTENER: Section = Section {
+    name: "listener.NAME",
+    about: "A door clients come through; NAME is yours to choose and stands in the log.",
+    keys: &[
+        Key {
+            name: "address",
+            expects: "an address with port such as \"127.0.0.1:1883\" or \"[::]:8883\", or a list of them",
+            default: "must be there",
+            about: "Where it listens; off loopback it needs [listener.NAME.tls].",
+        },
+        Key {
+            name: "tls",
+            expects: TABLE,
+            default: "none: plain TCP",
+            about: "TLS, and client certificates.",
+        },
+        Key {
+            name: "anonymous",
+            expects: FLAG,
+            default: "true on loopback while there is neither a password file nor client certificates, else false",
+            about: "Whether a client may come without proving who it is.",
+        },
+        Key {
+            name: "allow_plaintext_off_loopback",
+            expects: FLAG,
+            default: "false",
+            about: "Accepts the danger that passwords and data are read and changed on the way.",
+        },
+        Key {
+            name: "allow_anonymous_off_loopback",
+            expects: FLAG,
+            default: "false",
+            about: "Accepts the danger that everybody who reaches the address may read and publish everything.",
+        },
+        Key {
+            name: "connections_max",
+            expects: "an integer",
+            default: "that of [limits]",
+            about: "Connections through this door at one time.",
+        },
+        Key {
+            name: "pending_max",
+            expects: "an integer",
+            default: "64",
+            about: "Connections that have not said who they are yet.",
+        },
+        Key {
+            name: "pending_per_address_max",
+            expects: "an integer",
+            default: "8",
+            about: "The same, from one address other than this machine's.",
+        },
+        Key {
+            name: "handshake_timeout",
+            expects: "a duration such as \"10s\"",
+            default: "\"10s\"",
+            about: "From accept to the end of the TLS handshake.",
+        },
+    ],
+};
+
+/// TLS of a door.
+pub static TLS: Section = Section {
+    name: "listener.NAME.tls",
+    about: "TLS 1.2 and 1.3 on this door; try it with \"tidegate cert\".",
+    keys: &[
+        Key {
+            name: "certificate",
+            expects: "the path of a PEM file",
+            default: "must be there",
+            about: "The server's certificate, followed by those that lead to its authority.",
+        },
+        Key {
+            name: "key",
+            expects: "the path of a PEM file",
+            default: "must be there",
+            about: "The certificate's private key; only the gateway's user may read it.",
+        },
+        Key {
+            name: "client_certificates",
+            expects: "\"none\", \"optional\" or \"required\"",
+            default: "\"none\"",
+            about: "Whether clients show a certificate.",
+        },
+        Key {
+            name: "client_ca",
+            expects: "the path of a PEM file",
+            default: "must be there with client certificates",
+            about: "The authorities whose client certificates are accepted.",
+        },
+        Key {
+            name: "user_name",
+            expects: "\"none\", \"common-name\", \"san-dns\", \"san-uri\" or \"san-email\"",
+            default: "\"common-name\" with client certificates",
+            about: "Where in a client's certificate its user name stands; it then needs no password.",
+        },
+    ],
+};
+
+/// A serial port.
+pub static SERIAL: Section = Section {
+    name: "serial.NAME",
+    about: "A serial port; NAME is a level of the topics of its status.",
+    keys: &[
+        Key {
+            name: "path",
+            expects: "a path such as \"/dev/serial/by-id/usb-FTDI_...\"",
+            default: "must be there",
+            about: "The device; one under /dev/serial/by-id/ stays the same when adapters are replugged.",
+        },
+        Key {
+            name: "line",
+            expects: "line settings such as \"9600 8N1\"",
+            default: "\"9600 8N1\"",
+            about: "Speed, data bits, parity and stop bits; then rtscts or xonxoff where it is needed.",
+        },
+        Key {
+            name: "reopen_min",
+            expects: "a duration such as \"500ms\"",
+            default: "\"500ms\"",
+            about: "The first wait before a lost port is opened again; it doubles from try to try.",
+        },
+        Key {
+            name: "reopen_max",
+            expects: "a duration such as \"30s\"",
+            default: "\"30s\"",
+            about: "The longest wait before a lost port is opened again.",
+        },
+        Key {
+            name: "lines",
+            expects: TABLE,
+            default: "must be there",
+            about: "A sensor that sends lines of text.",
+        },
+    ],
+};
+
+/// A sensor that sends lines of text.
+pub static LINES: Section = Section {
+    name: "serial.NAME.lines",
+    about: "A sensor that sends lines of text.",
+    keys: &[
+        Key {
+            name: "device",
+            expects: "a name",
+            default: "the name of the port",
+            about: "The sensor's name, unique within the gateway.",
+        },
+        Key {
+            name: "format",
+            expects: "\"json\", \"key-value\", \"csv\" or \"regex\"",
+            default: "must be there",
+            about: "How a line tells its values.",
+        },
+        Key {
+            name: "pattern",
+            expects: "a regular expression with named captures such as \"T=(?<temperature>[0-9.]+)\"",
+            default: "must be there with format \"regex\"",
+            about: "What a line looks like; each capture can be a point.",
+        },
+        Key {
+            name: "delimiter",
+            expects: "one character",
+            default: "\",\"",
+            about: "What parts the columns of format \"csv\".",
+        },
+        Key {
+            name: "pair_separators",
+            expects: "characters",
+            default: "comma, semicolon, space and tab",
+            about: "What parts the pairs of format \"key-value\"; each character does alone.",
+        },
+        Key {
+            name: "key_separators",
+            expects: "characters",
+            default: "\"=:\"",
+            about: "What parts keys and values of format \"key-value\".",
+        },
+        Key {
+            name: "line_bytes_max",
+            expects: "a size such as \"1 KiB\"",
+            default: "\"1 KiB\"",
+            about: "The longest line; what is longer is garbled.",
+        },
+        Key {
+            name: "idle_gap",
+            expects: "a duration such as \"50ms\"",
+            default: "none",
+            about: "A silence that ends a line, for sensors that send no line end.",
+        },
+        Key {
+            name: "offline_after",
+            expects: "a duration such as \"60s\"",
+            default: "\"60s\"",
+            about: "The silence after which the sensor counts as offline.",
+        },
+        Key {
+            name: "topic",
+            expects: "a topic with {gateway}, {port}, {device} and {point}",
+            default: "\"{gateway}/{port}/{device}/{point}\"",
+            about: "The topic of every point that names no other.",
+        },
+        Key {
+            name: "qos",
+            expects: QOS,
+            default: "0",
+            about: "The quality of every point that names no other.",
+        },
+        Key {
+            name: "retain",
+            expects: FLAG,
+            default: "false",
+            about: "Whether the last reading is retained, for every point that says nothing else.",
+        },
+        Key {
+            name: "payload",
+            expects: PAYLOAD,
+            default: "\"value\"",
+            about: "The form of every point's readings: the value alone, or JSON with time, quality and unit.",
+        },
+        Key {
+            name: "stale_after",
+            expects: "a duration such as \"10s\"",
+            default: "as long as the sensor is online",
+            about: "How long a good value stays fresh, for every point that says nothing else.",
+        },
+        Key {
+            name: "point",
+            expects: "tables such as [[serial.NAME.lines.point]]",
+            default: "at least one",
+            about: "What the sensor tells.",
+        },
+    ],
+};
+
+/// A value a sensor tells.
+pub static POINT: Section = Section {
+    name: "serial.NAME.lines.point",
+    about: "A value the sensor tells.",
+    keys: &[
+        Key {
+            name: "name",
+            expects: "a name such as \"temperature\"",
+            default: "must be there",
+            about: "Unique within the sensor; where nothing else is said it is also the key or capture.",
+        },
+        Key {
+            name: "path",
+            expects: "a path such as \"temperature\", \"$.env.temp\" or \"sensors[0].value\"",
+            default: "the name",
+            about: "The way to the value, with format \"json\".",
+        },
+        Key {
+            name: "key",
+            expects: "a text",
+            default: "the name",
+            about: "The key, with format \"key-value\".",
+        },
+        Key {
+            name: "column",
+            expects: "an integer from 1",
+            default: "must be there with format \"csv\"",
+            about: "The column, with format \"csv\".",
+        },
+        Key {
+            name: "capture",
+            expects: "the name of a capture of the pattern",
+            default: "the name",
+            about: "The capture, with format \"regex\".",
+        },
+        Key {
+            name: "topic",
+            expects: "a topic, which may hold {gateway}, {port}, {device} and {point}",
+            default: "that of the sensor",
+            about: "Where its readings are published; no two points share one.",
+        },
+        Key {
+            name: "kind",
+            expects: "\"number\" or \"text\"",
+            default: "\"number\"",
+            about: "What a value must be to be good.",
+        },
+        Key {
+            name: "unit",
+            expects: "a text such as \"°C\"",
+            default: "none",
+            about: "The unit after scaling, told in payload \"json\".",
+        },
+        Key {
+            name: "scale",
+            expects: NUMBER,
+            default: "1",
+            about: "What the number is multiplied by.",
+        },
+        Key {
+            name: "offset",
+            expects: NUMBER,
+            default: "0",
+            about: "What is added after that.",
+        },
+        Key {
+            name: "decimals",
+            expects: "an integer",
+            default: "as they come",
+            about: "The decimals the result is rounded to.",
+        },
+        Key {
+            name: "valid_min",
+            expects: NUMBER,
+            default: "none",
+            about: "Below it a result is bad.",
+        },
+        Key {
+            name: "valid_max",
+            expects: NUMBER,
+            default: "none",
+            about: "Above it a result is bad.",
+        },
+        Key {
+            name: "qos",
+            expects: QOS,
+            default: "that of the sensor",
+            about: "The quality it is published at.",
+        },
+        Key {
+            name: "retain",
+            expects: FLAG,
+            default: "that of the sensor",
+            about: "Whether the last reading is retained.",
+        },
+        Key {
+            name: "payload",
+            expects: PAYLOAD,
+            default: "that of the sensor",
+            about: "The form of its readings.",
+        },
+        Key {
+            name: "stale_after",
+            expects: "a duration such as \"10s\"",
+            default: "that of the sensor",
+            about: "How long a good value stays fresh.",
+        },
+    ],
+};
+
+const TABLE: &str = "a table";
+const FLAG: &str = "true or false";
+const NUMBER: &str = "a number";
+const QOS: &str = "0, 1 or 2";
+const PAYLOAD: &str = "\"value\" or \"json\"";
+
+/// The list as text for people: every table, key, what it expects, its default and what it does.
+pub fn reference() -> String {
+    let mut text = String::new();
+    for section in SECTIONS.iter().filter(|section| !section.name.is_empty()) {
+        let heading = match section.name {
+            "serial.NAME.lines.point" => format!("[[{}]]", section.name),
+            name => format!("[{name}]"),
+        };
+        text += &format!("{heading}\n  {}\n", section.about);
+        for key in section.keys {
+            text += &format!("\n  {} = {}", key.name, key.expects);
+            text += &format!("\n      {} Default: {}.\n", key.about, key.default);
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_says_what_it_expects_what_it_does_and_what_holds_without_it() {
+        for section in SECTIONS {
+            for key in section.keys {
+                let full = !key.expects.is_empty() && key.about.ends_with('.');
+                assert!(full, "{}.{}", section.name, key.name);
+                assert!(
+                    section.name.is_empty() || !key.default.is_empty(),
+                    "{}.{}",
+                    section.name,
+                    key.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_reference_names_every_key() {
+        let text = reference();
+        for section in SECTIONS.iter().skip(1) {
+            for key in section.keys {
+                assert!(
+                    text.contains(&format!("\n  {} = ", key.name)),
+                    "{}.{}",
+                    section.name,
+                    key.name
+                );
+            }
+        }
+    }
+}

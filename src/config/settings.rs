@@ -1,0 +1,200 @@
+//! What the program runs on: complete, typed, each part the settings of the module it belongs to.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::Level;
+
+use crate::auth::passwords::Users;
+use crate::board::Board;
+use crate::broker::{Limits, ListenerPolicy};
+use crate::mqtt::TopicName;
+use crate::net::listener::ListenerSettings;
+use crate::serial::PortSettings;
+use crate::storage;
+
+/// Everything the gateway runs on.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The first level or levels of every topic the gateway itself publishes on.
+    pub name: TopicName,
+    /// The least urgent message that is logged.
+    pub log: Level,
+    /// Where state is kept; `None` keeps everything in memory.
+    pub storage: Option<storage::Settings>,
+    /// The board this is taken for.
+    pub board: Board,
+    /// What peers may grow: the board's limits with what the configuration says instead.
+    pub limits: Limits,
+    /// The doors, at least one.
+    pub listeners: Vec<Listener>,
+    /// Who may come in by password; `None` where there is no password file.
+    pub users: Option<Arc<Users>>,
+    /// The serial ports.
+    pub serial: Vec<PortSettings>,
+}
+
+/// A door and what it grants. A listener with several addresses becomes several doors of one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// What it listens on.
+    pub net: ListenerSettings,
+    /// What it grants to those who come through.
+    pub policy: ListenerPolicy,
+    /// Whether the gateway starts without it when its address does not exist: the `[::1]` nobody asked for on a
+    /// machine without IPv6.
+    pub may_be_absent: bool,
+}
+
+/// An address off loopback was asked for without the configuration that would make it safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OffLoopback(pub SocketAddr);
+
+/// The port of MQTT without TLS, assigned by IANA.
+pub const PLAIN_PORT: u16 = 1883;
+
+/// The name of a gateway that was given none.
+pub const NAME: &str = "tidegate";
+
+/// Connections that have not sent a CONNECT yet, through one door, where nothing else is said.
+pub const PENDING_MAX: usize = 64;
+
+/// The same, from one address.
+pub const PENDING_PER_ADDRESS_MAX: usize = 8;
+
+/// From accept to the end of the TLS handshake, where nothing else is said.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Settings {
+    /// What runs without a configuration file: anonymous, in memory, on `listen`, or where that is empty on port
+    /// 1883 of the loopback addresses.
+    ///
+    /// # Errors
+    /// [`OffLoopback`] for the first address that others than this machine's programs could reach.
+    pub fn local(listen: &[SocketAddr], board: Board) -> Result<Self, OffLoopback> {
+        if let Some(address) = listen.iter().find(|address| !is_loopback(address)) {
+            return Err(OffLoopback(*address));
+        }
+        let limits = board.limits.clone();
+        let listeners = local_listeners(listen, true, &limits);
+        Ok(Self {
+            name: default_name(),
+            log: Level::INFO,
+            storage: None,
+            board,
+            limits,
+            listeners,
+            users: None,
+            serial: Vec::new(),
+        })
+    }
+}
+
+/// The doors of a gateway whose configuration names none.
+pub(super) fn local_listeners(listen: &[SocketAddr], anonymous: bool, limits: &Limits) -> Vec<Listener> {
+    let usual = [
+        SocketAddr::from((Ipv4Addr::LOCALHOST, PLAIN_PORT)),
+        SocketAddr::from((Ipv6Addr::LOCALHOST, PLAIN_PORT)),
+    ];
+    let addresses = if listen.is_empty() { &usual[..] } else { listen };
+    addresses
+        .iter()
+        .map(|address| Listener {
+            net: ListenerSettings {
+                name: "local".to_owned(),
+                address: *address,
+                tls: None,
+                connections_max: limits.connections_max,
+                pending_max: PENDING_MAX,
+                pending_per_address_max: PENDING_PER_ADDRESS_MAX,
+                handshake_timeout: HANDSHAKE_TIMEOUT,
+            },
+            policy: ListenerPolicy {
+                name: "local".to_owned(),
+                anonymous,
+            },
+            may_be_absent: listen.is_empty() && address.is_ipv6(),
+        })
+        .collect()
+}
+
+/// Whether only programs of this machine reach `address`; `::ffff:127.0.0.1` counts as what it stands for.
+pub(super) fn is_loopback(address: &SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+pub(super) fn default_name() -> TopicName {
+    TopicName::try_from(NAME).expect("the default name is a topic name, held to it by a test")
+}
+
+impl fmt::Display for OffLoopback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} is off loopback, and without a configuration anybody who reaches it could read and publish \
+             everything; expected a loopback address such as 127.0.0.1:{PLAIN_PORT}, or --config FILE with a \
+             [listener.NAME] (see deploy/tidegate.example.toml)",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for OffLoopback {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::board::Boards;
+
+    fn local(listen: &[&str]) -> Result<Settings, OffLoopback> {
+        let listen: Vec<SocketAddr> = listen
+            .iter()
+            .map(|address| address.parse().expect("an address"))
+            .collect();
+        Settings::local(&listen, Boards::compiled_in().base().clone())
+    }
+
+    #[test]
+    fn without_configuration_only_this_machine_is_served() {
+        let settings = local(&[]).expect("loopback");
+        let addresses: Vec<String> = settings
+            .listeners
+            .iter()
+            .map(|listener| listener.net.address.to_string())
+            .collect();
+        assert_eq!(addresses, ["127.0.0.1:1883", "[::1]:1883"]);
+        assert!(
+            settings
+                .listeners
+                .iter()
+                .all(|listener| listener.policy.anonymous)
+        );
+        assert!(settings.storage.is_none() && settings.users.is_none());
+    }
+
+    #[test]
+    fn only_the_ipv6_address_nobody_asked_for_may_be_absent() {
+        let absent = |settings: Settings| -> Vec<bool> {
+            settings
+                .listeners
+                .iter()
+                .map(|listener| listener.may_be_absent)
+                .collect()
+        };
+        assert_eq!(absent(local(&[]).expect("loopback")), [false, true]);
+        assert_eq!(absent(local(&["[::1]:1"]).expect("loopback")), [false]);
+    }
+
+    #[test]
+    fn an_address_off_loopback_needs_a_configuration() {
+        for address in ["0.0.0.0:1883", "[::]:1883", "192.168.1.2:1883", "[fe80::1]:1883"] {
+            assert_eq!(
+                local(&["127.0.0.1:1", address]).err(),
+                address.parse().ok().map(OffLoopback)
+            );
+        }
+        assert!(local(&["127.3.2.1:1", "[::ffff:127.0.0.1]:1"]).is_ok());
+    }
+}

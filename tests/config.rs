@@ -1,0 +1,671 @@
+//! The configuration file: what it becomes, and what each mistake is told as.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tidegate::auth::passwords::{Cost, hash};
+use tidegate::board::Boards;
+use tidegate::broker::QueueClass;
+use tidegate::config::{self, Settings};
+use tidegate::net::tls::{CertificateField, ClientCertificates};
+
+/// A folder with a configuration, a password file `users`, and no board profiles of the machine.
+struct Folder {
+    folder: tempfile::TempDir,
+}
+
+impl Folder {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::create_dir(folder.path().join("boards")).expect("a folder");
+        let made = Self { folder };
+        let hash = hash(
+            b"tide",
+            Cost::new(1024, 1).expect("within bounds"),
+            b"sixteen bytes ok",
+        )
+        .expect("memory");
+        made.write("users", &format!("alice:{hash}\n"), 0o600);
+        made
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str, mode: u32) {
+        fs::write(self.path(name), text).expect("written");
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).expect("permitted");
+    }
+
+    fn load(&self, text: &str) -> Result<Settings, Vec<String>> {
+        self.read(text, config::load)
+    }
+
+    fn check(&self, text: &str) -> Result<Settings, Vec<String>> {
+        self.read(text, config::check)
+    }
+
+    fn read(
+        &self,
+        text: &str,
+        read: impl Fn(&Path, Option<&Path>) -> Result<Settings, Vec<config::Mistake>>,
+    ) -> Result<Settings, Vec<String>> {
+        let file = self.path("t.toml");
+        fs::write(&file, text).expect("written");
+        read(&file, Some(&self.path("boards"))).map_err(|mistakes| {
+            let folder = format!("{}/", self.folder.path().display());
+            mistakes
+                .iter()
+                .map(|mistake| mistake.to_string().replace(&folder, ""))
+                .collect()
+        })
+    }
+}
+
+#[track_caller]
+fn settings(text: &str) -> Settings {
+    Folder::new()
+        .load(text)
+        .unwrap_or_else(|told| panic!("{told:#?}"))
+}
+
+#[track_caller]
+fn told(text: &str) -> Vec<String> {
+    match Folder::new().load(text) {
+        Ok(_) => panic!("no mistake was told"),
+        Err(told) => told,
+    }
+}
+
+#[test]
+fn an_empty_file_is_the_gateway_without_configuration() {
+    let settings = settings("[gateway]\nboard = 'base'\n");
+    let local = Settings::local(&[], Boards::compiled_in().base().clone()).expect("loopback");
+    assert_eq!(settings.listeners, local.listeners);
+    assert_eq!(settings.limits, local.limits);
+    assert_eq!(settings.name, local.name);
+    assert!(settings.storage.is_none() && settings.users.is_none() && settings.serial.is_empty());
+}
+
+#[test]
+fn every_table_reaches_the_settings_of_its_module() {
+    let folder = Folder::new();
+    let settings = folder
+        .load(
+            r#"
+            [gateway]
+            name = "site/gw7"
+            state_directory = "state"
+            log = "debug"
+            board = "pi-zero-w"
+
+            [authentication]
+            password_file = "users"
+
+            [limits]
+            packet_bytes_max = "64 KiB"
+            keep_alive_max = "5m"
+            queue_messages_max = 64
+
+            [listener.here]
+            address = ["127.0.0.1:1883", "[::1]:1883"]
+
+            [listener.field]
+            address = "0.0.0.0:8883"
+            connections_max = 100
+            handshake_timeout = "5s"
+            [listener.field.tls]
+            certificate = "tls/server.pem"
+            key = "/etc/key.pem"
+            client_certificates = "optional"
+            client_ca = "tls/ca.pem"
+            user_name = "san-uri"
+            "#,
+        )
+        .expect("right");
+    assert_eq!(settings.name.as_str(), "site/gw7");
+    assert_eq!(settings.log, tracing::Level::DEBUG);
+    assert_eq!(
+        settings.storage.map(|storage| storage.directory),
+        Some(folder.path("state"))
+    );
+    assert_eq!(settings.board.name, "pi-zero-w");
+    assert!(settings.users.expect("users").verify("alice", b"tide"));
+    assert_eq!(settings.limits.packet_bytes_max, 64 * 1024);
+    assert_eq!(settings.limits.keep_alive_max_secs, 300);
+    assert_eq!(settings.limits.queue_class, QueueClass::N64);
+    assert_eq!(
+        settings.limits.connections_max, 128,
+        "the board's, where nothing is said"
+    );
+
+    let [first, second, field] = &settings.listeners[..] else {
+        panic!("{:#?}", settings.listeners)
+    };
+    assert_eq!(first.net.address.to_string(), "127.0.0.1:1883");
+    assert_eq!(second.net.address.to_string(), "[::1]:1883");
+    assert!(!first.policy.anonymous, "there is a password file");
+    assert_eq!(
+        (first.policy.name.as_str(), first.net.name.as_str()),
+        ("here", "here")
+    );
+    assert_eq!(first.net.connections_max, 128);
+    assert_eq!(field.net.connections_max, 100);
+    assert_eq!(field.net.handshake_timeout, Duration::from_secs(5));
+    let tls = field.net.tls.as_ref().expect("TLS");
+    assert_eq!(tls.certificate, folder.path("tls/server.pem"));
+    assert_eq!(tls.key, PathBuf::from("/etc/key.pem"));
+    assert_eq!(
+        tls.client_certificates,
+        ClientCertificates::Optional {
+            ca: folder.path("tls/ca.pem")
+        }
+    );
+    assert_eq!(tls.user_name_from, Some(CertificateField::SanUri));
+}
+
+#[test]
+fn every_mistake_of_a_file_is_told() {
+    let text = r#"
+[gatway]
+name = "x"
+[gateway]
+name = "a/#"
+log = 3
+board = "pi-4"
+[listener.a]
+adress = "127.0.0.1:1883"
+[listener.b]
+address = "localhost:1883"
+anonymous = "yes"
+tls = true
+[limits]
+connections_max = 0
+session_expiry_max = "1 week"
+[authentication]
+password_file = "nobody"
+"#;
+    assert_eq!(
+        told(text),
+        [
+            "t.toml:2: gatway: unknown key, did you mean \"gateway\"?",
+            "t.toml:5: gateway.name: found \"a/#\", holds '+' or '#', which only a topic filter may",
+            "t.toml:6: gateway.log: found the integer 3, expected \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
+            "t.toml:7: gateway.board: found \"pi-4\", expected \"auto\" or one of base, beaglebone-black, imx6ull, \
+             pi-3b, pi-4b, pi-5, pi-zero-w; did you mean \"pi-4b\"?",
+            "t.toml:8: listener.a.address: missing, expected an address with port such as \"127.0.0.1:1883\" or \
+             \"[::]:8883\", or a list of them",
+            "t.toml:9: listener.a.adress: unknown key, did you mean \"address\"?",
+            "t.toml:11: listener.b.address: found \"localhost:1883\", expected an address with port such as \
+             \"127.0.0.1:1883\" or \"[::]:8883\"",
+            "t.toml:12: listener.b.anonymous: found \"yes\", expected true or false",
+            "t.toml:13: listener.b.tls: found true, expected a table",
+            "t.toml:15: limits.connections_max: found the integer 0, expected an integer from 1 to 65536",
+            "t.toml:16: limits.session_expiry_max: found \"1 week\", expected a duration such as \"10s\"",
+            "t.toml:18: authentication.password_file: cannot read nobody: No such file or directory (os error 2); \
+             make it with \"tidegate passwd nobody NAME\", or remove this key",
+        ]
+    );
+}
+
+#[test]
+fn what_is_no_toml_is_told_with_line_and_column() {
+    let told = told("[gateway]\nname = \n[gateway]\nlog = 'info'\n");
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert!(told[0].starts_with("t.toml:2:"), "{}", told[0]);
+    assert!(told[1].starts_with("t.toml:3:2: duplicate key"), "{}", told[1]);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_told() {
+    let mistakes = config::load(Path::new("/nonexistent/t.toml"), None).expect_err("not there");
+    let told: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        ["/nonexistent/t.toml: cannot be read: No such file or directory (os error 2)"]
+    );
+}
+
+#[test]
+fn a_listener_off_loopback_without_tls_is_refused() {
+    assert_eq!(
+        told(
+            "[authentication]\npassword_file = 'users'\n[listener.lan]\naddress = ['127.0.0.1:1', '0.0.0.0:1883']\n"
+        ),
+        [
+            "t.toml:4: listener.lan.address: 0.0.0.0:1883 is off loopback and has no TLS, so passwords and data could be \
+          read and changed on the way; add [listener.lan.tls], listen on 127.0.0.1, or write \
+          allow_plaintext_off_loopback = true if that is what you want"
+        ]
+    );
+}
+
+#[test]
+fn a_listener_off_loopback_that_asks_nobody_is_refused() {
+    let tls = "[listener.lan.tls]\ncertificate = 'c'\nkey = 'k'\n";
+    assert_eq!(
+        told(&format!(
+            "[listener.lan]\naddress = '[::]:8883'\nanonymous = true\n{tls}"
+        )),
+        [
+            "t.toml:3: listener.lan.anonymous: [::]:8883 is off loopback, so everybody who reaches it could read and \
+          publish everything; remove this key and set password_file in [authentication], ask for client \
+          certificates, or write allow_anonymous_off_loopback = true if that is what you want"
+        ]
+    );
+}
+
+#[test]
+fn each_danger_has_its_own_word() {
+    let plaintext = "allow_plaintext_off_loopback = true\n";
+    let anonymous = "anonymous = true\nallow_anonymous_off_loopback = true\n";
+    let listener = "[listener.lan]\naddress = '0.0.0.0:1883'\n";
+    assert_eq!(
+        told(&format!("{listener}{plaintext}anonymous = true\n")).len(),
+        1,
+        "still anonymous"
+    );
+    assert_eq!(told(&format!("{listener}{anonymous}")).len(), 1, "still plain");
+    let settings = settings(&format!("{listener}{plaintext}{anonymous}"));
+    assert!(settings.listeners[0].policy.anonymous);
+}
+
+#[test]
+fn a_listener_nobody_could_come_through_is_refused() {
+    assert_eq!(
+        told("[listener.lan]\naddress = '127.0.0.1:1883'\nanonymous = false\n"),
+        [
+            "t.toml:1: listener.lan: nobody could come in: it asks for a user name and password and there is no \
+          password_file in [authentication]; make one with \"tidegate passwd FILE NAME\", ask for client \
+          certificates in its tls table, or set anonymous = true"
+        ]
+    );
+}
+
+#[test]
+fn anonymous_is_the_default_only_where_it_can_hurt_nobody() {
+    let anonymous = |text: &str| settings(text).listeners[0].policy.anonymous;
+    let users = "[authentication]\npassword_file = 'users'\n";
+    let tls =
+        "[listener.a.tls]\ncertificate = 'c'\nkey = 'k'\nclient_certificates = 'required'\nclient_ca = 'a'\n";
+    let loopback = "[listener.a]\naddress = '127.0.0.1:1'\n";
+    let lan = "[listener.a]\naddress = '192.168.0.1:1'\n";
+    assert!(anonymous(loopback));
+    assert!(!anonymous(&format!("{users}{loopback}")));
+    assert!(!anonymous(&format!("{loopback}{tls}")));
+    assert!(!anonymous(&format!("{lan}{tls}")));
+    assert!(!anonymous(users), "the doors nobody named ask for passwords, too");
+}
+
+#[test]
+fn required_client_certificates_are_proof_enough_for_anonymous_clients_off_loopback() {
+    let text = "[listener.a]\naddress = '0.0.0.0:8883'\nanonymous = true\n[listener.a.tls]\ncertificate = 'c'\n\
+                key = 'k'\nclient_ca = 'a'\nuser_name = 'none'\nclient_certificates = ";
+    assert!(
+        settings(&format!("{text}'required'")).listeners[0]
+            .policy
+            .anonymous
+    );
+    let told = told(&format!("{text}'optional'"));
+    assert_eq!(told.len(), 1, "who shows none has proved nothing: {told:#?}");
+}
+
+#[test]
+fn client_certificates_name_their_user_by_common_name() {
+    let text = "[listener.a]\naddress = '0.0.0.0:8883'\n[listener.a.tls]\ncertificate = 'c'\nkey = 'k'\n\
+                client_ca = 'a'\nclient_certificates = 'required'\n";
+    let settings = settings(text);
+    let tls = settings.listeners[0].net.tls.as_ref().expect("TLS");
+    assert_eq!(tls.user_name_from, Some(CertificateField::CommonName));
+}
+
+#[test]
+fn a_security_key_without_effect_is_a_mistake() {
+    let text = "[listener.a]\naddress = '127.0.0.1:8883'\n[listener.a.tls]\ncertificate = 'c'\nkey = 'k'\n\
+                client_ca = 'a'\nuser_name = 'san-dns'\n";
+    let because = "has no effect while client_certificates is \"none\"; expected client_certificates = \"required\" or \
+                   \"optional\" beside it";
+    assert_eq!(
+        told(text),
+        [
+            format!("t.toml:6: listener.a.tls.client_ca: {because}"),
+            format!("t.toml:7: listener.a.tls.user_name: {because}")
+        ]
+    );
+}
+
+#[test]
+fn tls_without_its_files_and_an_unknown_security_key_are_mistakes() {
+    let text = "[listener.a]\naddress = '127.0.0.1:8883'\n[listener.a.tls]\ncert = 'c'\n\
+                client_certificates = 'requierd'\nverify = true\n";
+    assert_eq!(
+        told(text),
+        [
+            "t.toml:3: listener.a.tls.certificate: missing, expected the path of a PEM file",
+            "t.toml:3: listener.a.tls.key: missing, expected the path of a PEM file",
+            "t.toml:4: listener.a.tls.cert: unknown key, did you mean \"certificate\"?",
+            "t.toml:5: listener.a.tls.client_certificates: found \"requierd\", expected \"none\", \"optional\" or \
+             \"required\", did you mean \"required\"?",
+            "t.toml:6: listener.a.tls.verify: unknown key, expected \"certificate\", \"key\", \"client_certificates\", \
+             \"client_ca\" or \"user_name\"",
+        ]
+    );
+}
+
+#[test]
+fn two_listeners_on_one_address_are_refused() {
+    let text = "[listener.a]\naddress = '127.0.0.1:1883'\n[listener.b]\naddress = ['127.0.0.1:1884', '127.0.0.1:1883']\n";
+    assert_eq!(
+        told(text),
+        [
+            "t.toml:4: listener.b.address: 127.0.0.1:1883 is taken, listener.a listens on 127.0.0.1:1883; expected \
+          another address or port"
+        ]
+    );
+    let all = "[listener.a]\naddress = ['127.0.0.1:1883', '0.0.0.0:1883']\nallow_plaintext_off_loopback = true\n\
+               anonymous = true\nallow_anonymous_off_loopback = true\n";
+    assert_eq!(told(all).len(), 1, "0.0.0.0 takes every address");
+    assert_eq!(
+        settings("[listener.a]\naddress = ['127.0.0.1:0', '127.0.0.1:0', '[::1]:1', '127.0.0.1:1']")
+            .listeners
+            .len(),
+        4
+    );
+}
+
+#[test]
+fn a_listener_cannot_have_more_connections_than_the_gateway() {
+    assert_eq!(
+        told("[gateway]\nboard = 'base'\n[listener.a]\naddress = '127.0.0.1:1'\nconnections_max = 300\n"),
+        ["t.toml:5: listener.a.connections_max: found 300, expected at most the 256 of [limits]"]
+    );
+}
+
+#[test]
+fn a_listener_that_is_no_table_and_an_empty_list_are_told() {
+    assert_eq!(
+        told("[listener]\nlan = '0.0.0.0:1883'\n[listener.a]\naddress = []\n"),
+        [
+            "t.toml:2: listener.lan: found \"0.0.0.0:1883\", expected a table: name it, as in [listener.NAME]",
+            "t.toml:4: listener.a.address: found an empty list, expected at least one address",
+        ]
+    );
+    assert_eq!(
+        told("[listener]\n"),
+        ["t.toml:1: listener: no listener, expected at least one table such as [listener.NAME]"]
+    );
+}
+
+#[test]
+fn a_password_file_that_is_wrong_in_one_line_stops_the_start() {
+    let folder = Folder::new();
+    let good = fs::read_to_string(folder.path("users")).expect("text");
+    folder.write("users", &format!("{good}bob\n"), 0o600);
+    let text = "[authentication]\npassword_file = 'users'\n";
+    assert_eq!(
+        folder.load(text).expect_err("wrong"),
+        ["users:2: found no colon, expected NAME:$argon2id$…; add users with \"tidegate passwd FILE NAME\""]
+    );
+    folder.write("users", "", 0o600);
+    assert_eq!(
+        folder.load(text).expect_err("empty"),
+        [
+            "users:1: found no user, expected at least one; add one with \"tidegate passwd FILE NAME\", or remove \
+          password_file from the configuration"
+        ]
+    );
+    folder.write("users", &good, 0o666);
+    assert_eq!(
+        folder.load(text).expect_err("writable"),
+        [
+            "t.toml:2: authentication.password_file: users has permissions 0666, so others may add users; expected 0600 \
+          or 0640 (chmod 600)"
+        ]
+    );
+}
+
+#[test]
+fn check_tries_the_files_that_load_leaves_to_their_users() {
+    let folder = Folder::new();
+    fs::write(folder.path("state"), "in the way").expect("written");
+    let text = "[gateway]\nstate_directory = 'state'\n[listener.a]\naddress = '127.0.0.1:8883'\nanonymous = true\n\
+                [listener.a.tls]\ncertificate = 'server.pem'\nkey = 'key.pem'\n";
+    assert!(folder.load(text).is_ok());
+    assert_eq!(
+        folder.check(text).expect_err("no such files"),
+        [
+            "t.toml:2: gateway.state_directory: state is no folder, expected one or nothing yet",
+            "t.toml:6: listener.a.tls: cannot read server.pem: No such file or directory (os error 2)",
+        ]
+    );
+}
+
+const SENSOR: &str = r#"
+[serial.climate]
+path = "/dev/ttyUSB7"
+line = "115200 7E1"
+reopen_min = "1s"
+reopen_max = "10s"
+[serial.climate.lines]
+format = "key-value"
+device = "hall"
+topic = "plant/{device}/{point}"
+payload = "json"
+stale_after = "10s"
+[[serial.climate.lines.point]]
+name = "temperature"
+key = "t"
+unit = "°C"
+scale = 0.1
+decimals = 1
+valid_min = -40
+valid_max = 85
+[[serial.climate.lines.point]]
+name = "state"
+kind = "text"
+qos = 1
+retain = true
+payload = "value"
+"#;
+
+#[test]
+fn a_sensor_reaches_the_settings_of_its_port() {
+    let settings = settings(SENSOR);
+    let [port] = &settings.serial[..] else {
+        panic!("{:#?}", settings.serial)
+    };
+    assert_eq!(
+        (port.name().as_str(), port.path()),
+        ("climate", Path::new("/dev/ttyUSB7"))
+    );
+    assert_eq!(port.line(), "115200 7E1".parse().expect("a line"));
+    assert_eq!(port.reopen().min(), Duration::from_secs(1));
+    let (device, _) = port.devices().next().expect("one device");
+    assert_eq!(device.name().as_str(), "hall");
+    let [temperature, state] = device.points() else {
+        panic!("{:#?}", device.points())
+    };
+    assert_eq!(temperature.topic.as_str(), "plant/hall/temperature");
+    assert_eq!(temperature.unit.as_deref(), Some("°C"));
+    assert_eq!(temperature.stale_after, Some(Duration::from_secs(10)));
+    assert!(!temperature.retain && state.retain);
+    assert_ne!(temperature.payload, state.payload);
+}
+
+#[test]
+fn every_mistake_about_a_sensor_is_told_where_it_stands() {
+    let text = r#"[serial."a/b"]
+path = "ttyUSB0"
+line = "9600 9N1"
+reopen_min = "1m"
+[serial."a/b".lines]
+format = "csv"
+pattern = "x"
+topic = "a/{pont}"
+[[serial."a/b".lines.point]]
+name = "one"
+[[serial."a/b".lines.point]]
+column = 0
+key = "k"
+scale = 0
+[[serial."a/b".lines.point]]
+name = "two"
+column = 2
+qos = 3
+kind = "text"
+unit = ""
+decimals = 2
+"#;
+    assert_eq!(
+        told(text),
+        [
+            "t.toml:1: serial.a/b: the name of the port: '/' found, expected a name without '/', '+', '#' and control \
+             characters, not starting with '$' or a space",
+            "t.toml:2: serial.a/b.path: found \"ttyUSB0\", expected an absolute path such as \
+             \"/dev/serial/by-id/usb-FTDI_...\"",
+            "t.toml:3: serial.a/b.line: found \"9600 9N1\", character \"9N1\", expected data bits (5 to 8), parity (N, \
+             E or O) and stop bits (1 or 2), such as 8N1 or 7E1",
+            "t.toml:4: serial.a/b.reopen_min: reopen_min is longer than reopen_max, expected it to be shorter",
+            "t.toml:7: serial.a/b.lines.pattern: has no effect with format \"csv\", expected it with \"regex\" only",
+            "t.toml:8: serial.a/b.lines.topic: found \"a/{pont}\", unknown placeholder {pont}, expected {gateway}, \
+             {port}, {device} or {point}",
+            "t.toml:9: serial.a/b.lines.point.column: missing, expected an integer from 1",
+            "t.toml:11: serial.a/b.lines.point.name: missing, expected a name such as \"temperature\"",
+            "t.toml:12: serial.a/b.lines.point.column: found the integer 0, expected an integer from 1 to 65535",
+            "t.toml:13: serial.a/b.lines.point.key: has no effect with this format, expected column",
+            "t.toml:14: serial.a/b.lines.point.scale: expected a finite scale other than 0",
+            "t.toml:18: serial.a/b.lines.point.qos: found the integer 3, expected an integer from 0 to 2",
+            "t.toml:20: serial.a/b.lines.point.unit: found \"\", expected a text such as \"°C\"",
+            "t.toml:21: serial.a/b.lines.point.decimals: has no effect on kind \"text\", expected it with \"number\" \
+             only",
+        ]
+    );
+}
+
+#[test]
+fn a_capture_the_pattern_does_not_have_is_told_at_its_point() {
+    let text = r#"[serial.a]
+path = "/dev/ttyUSB7"
+[serial.a.lines]
+format = "regex"
+pattern = "T=(?<temperature>[0-9.]+)"
+[[serial.a.lines.point]]
+name = "temperature"
+[[serial.a.lines.point]]
+name = "humidity"
+"#;
+    assert_eq!(
+        told(text),
+        [
+            "t.toml:8: serial.a.lines.point: point humidity is capture humidity, which the pattern does not have; \
+          expected one of temperature"
+        ]
+    );
+}
+
+#[test]
+fn points_that_share_a_name_or_a_topic_are_refused() {
+    let points = |first: &str, second: &str| {
+        format!(
+            "[serial.a]\npath = '/dev/ttyUSB7'\n[serial.a.lines]\nformat = 'json'\n\
+             [[serial.a.lines.point]]\n{first}\n[[serial.a.lines.point]]\n{second}\n"
+        )
+    };
+    assert_eq!(
+        told(&points("name = 'x'", "name = 'x'")),
+        ["t.toml:8: serial.a.lines.point.name: \"x\" stands twice, expected a different name"]
+    );
+    assert_eq!(
+        told(&points("name = 'x'", "name = 'y'\ntopic = '{gateway}/a/a/x'")),
+        [
+            "t.toml:9: serial.a.lines.point.topic: publishes on tidegate/a/a/x, as point x does; expected a topic of its \
+          own, with {point} in it"
+        ]
+    );
+}
+
+#[test]
+fn two_ports_on_one_device_or_one_topic_are_refused() {
+    let second = SENSOR.replace("serial.climate", "serial.second");
+    let told = told(&format!("{SENSOR}{second}"));
+    assert_eq!(
+        told[0],
+        "t.toml:28: serial.second: publishes on tidegate/device/hall/status, as [serial.climate] does; \
+                         expected another name of the device, or another topic"
+    );
+    assert_eq!(
+        told.last().map(String::as_str),
+        Some(
+            "t.toml:29: serial.second.path: /dev/ttyUSB7 is the port of [serial.climate] already, expected another one"
+        )
+    );
+}
+
+#[test]
+fn parity_on_a_uart_without_it_is_refused_with_the_way_out() {
+    let sensor = SENSOR.replace("/dev/ttyUSB7", "/dev/serial0");
+    assert_eq!(
+        told(&format!("[gateway]\nboard = 'pi-3b'\n{sensor}")),
+        [
+            "t.toml:6: serial.climate.line: found \"115200 7E1\", expected a line without parity, for /dev/serial0 is the \
+          mini-UART of the Raspberry Pi 3 Model B, B+, which has none; with parity take a USB adapter, or \
+          /dev/ttyAMA0 (config.txt: dtoverlay=disable-bt)"
+        ]
+    );
+    settings(&format!(
+        "[gateway]\nboard = 'pi-3b'\n{}",
+        sensor.replace("7E1", "8N1")
+    ));
+    settings(&format!("[gateway]\nboard = 'base'\n{sensor}"));
+    settings(&format!(
+        "[gateway]\nboard = 'pi-3b'\n{}",
+        SENSOR.replace("ttyUSB7", "ttyAMA0")
+    ));
+}
+
+#[test]
+fn a_topic_longer_than_the_limit_is_refused() {
+    let sensor = SENSOR.replace("plant/{device}", &"x".repeat(250));
+    let told = told(&format!("[gateway]\nboard = 'base'\n{sensor}"));
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(
+        told[0].ends_with("has 262 bytes, expected at most the 256 of topic_bytes_max in [limits]"),
+        "{}",
+        told[0]
+    );
+}
+
+#[test]
+fn mistakes_in_a_board_profile_are_told_with_those_of_the_file() {
+    let folder = Folder::new();
+    fs::write(folder.path("boards/acme.toml"), "titel = 'x'\n").expect("written");
+    assert_eq!(
+        folder.load("[gateway]\nnam = 'x'\n").expect_err("wrong"),
+        [
+            "boards/acme.toml:1: titel: unknown key, did you mean \"title\"?",
+            "t.toml:2: gateway.nam: unknown key, did you mean \"name\"?",
+        ]
+    );
+}
+
+#[test]
+fn no_cut_and_no_flipped_byte_of_a_file_panics() {
+    let folder = Folder::new();
+    let text = format!("[gateway]\nname = 'x'\n[listener.a]\naddress = '127.0.0.1:1'\n{SENSOR}");
+    for end in (0..text.len()).step_by(3) {
+        if let Some(cut) = text.get(..end) {
+            let _ = folder.load(cut);
+        }
+    }
+    for at in (0..text.len()).step_by(5) {
+        let mut bytes = text.clone().into_bytes();
+        bytes[at] = b'[' ^ (bytes[at] & 7);
+        if let Ok(text) = String::from_utf8(bytes) {
+            let _ = folder.load(&text);
+        }
+    }
+    assert!(folder.load(&text).is_ok(), "the whole file is right");
+}
