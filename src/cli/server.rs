@@ -48,8 +48,8 @@ pub(super) struct ServerArguments {
     #[arg(long, value_name = "FILE", help_heading = "Client")]
     password_file: Option<PathBuf>,
     /// Only there to say why there is none.
-    #[arg(short = 'P', hide = true, value_parser = no_password, value_name = "PASSWORD", num_args = 0..=1)]
-    _password: Option<Utf8String>,
+    #[arg(short = 'P', hide = true, value_name = "PASSWORD", num_args = 0..=1, default_missing_value = "")]
+    password: Option<String>,
     /// Take up the session of an earlier run, and leave this one behind (needs --id before 5.0)
     #[arg(short = 'c', long, alias = "disable-clean-session", help_heading = "Client")]
     resume: bool,
@@ -103,6 +103,12 @@ impl ServerArguments {
     /// # Errors
     /// Where a file cannot be used, or options contradict each other.
     pub(super) fn prepare(&self, stdin_is_free: bool) -> anyhow::Result<(Target, Options)> {
+        if self.password.is_some() {
+            return Err(UsageError::new(format_args!(
+                "a password in the arguments can be read by every user of this machine; use --password-file FILE, or set {}, or leave it out to be asked",
+                password::VARIABLE
+            )));
+        }
         let address = self.address();
         let user_of_url = address.user.as_deref().map(Utf8String::try_from).transpose();
         let user_of_url = user_of_url.map_err(|error| UsageError::new(format_args!("user name of --url: {error}")))?;
@@ -298,16 +304,16 @@ fn client_id(given: &str) -> Result<ClientId, String> {
     ClientId::new(text(given)?).ok_or_else(|| "expected at least one character".to_owned())
 }
 
-fn no_password(_: &str) -> Result<Utf8String, String> {
-    Err(format!(
-        "a password in the arguments can be read by every user of this machine; use --password-file FILE, or set {}, or leave it out to be asked",
-        password::VARIABLE
-    ))
-}
-
 /// 18 bytes at most, within the 23 that 3.1 allows.
 fn process_client_id() -> Option<ClientId> {
     ClientId::new(Utf8String::try_from(format!("tidegate{}", std::process::id()).as_str()).ok()?)
+}
+
+impl Version {
+    /// The version meant.
+    pub(super) fn protocol(self) -> ProtocolVersion {
+        self.0
+    }
 }
 
 impl clap::ValueEnum for Version {
