@@ -16,10 +16,13 @@ mod boards;
 pub mod cert;
 mod check;
 mod completions;
+mod demo;
 mod format;
+mod logging;
 mod passwd;
 mod password;
 mod publish;
+mod run;
 mod server;
 mod subscribe;
 mod version;
@@ -40,6 +43,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the gateway
+    Run(run::Arguments),
+    /// Show the gateway's main job, with nothing installed and no hardware
+    Demo(demo::Arguments),
     /// Publish messages
     Pub(Box<publish::Arguments>),
     /// Subscribe, and print the messages that come
@@ -73,6 +80,8 @@ impl Cli {
     /// Runs the command; returns what the process exits with, having said on standard error what went wrong.
     pub fn run(self) -> ExitCode {
         let result = match self.command {
+            Command::Run(arguments) => run::run(&arguments),
+            Command::Demo(arguments) => demo::run(&arguments),
             Command::Pub(arguments) => publish::run(*arguments),
             Command::Sub(arguments) => subscribe::run(*arguments),
             Command::Bench(arguments) => bench::run(*arguments),
