@@ -42,7 +42,7 @@ impl TopicName {
         if text.as_str().is_empty() {
             return Err(TopicError::Empty); // [MQTT-4.7.3-1]
         }
-        if text.as_bytes().iter().any(|byte| matches!(byte, b'+' | b'#')) {
+        if holds_wildcard(text.as_bytes()) {
             return Err(TopicError::WildcardInName); // [MQTT-3.3.2-2]
         }
         Ok(Self(text))
@@ -157,6 +157,20 @@ impl TopicFilter {
     }
 }
 
+/// Whether `+` or `#` occurs in `bytes`; eight at a time, because every PUBLISH asks.
+fn holds_wildcard(bytes: &[u8]) -> bool {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    // The two differ in bit 3 alone, so with that bit set both are `+`.
+    const BIT: u8 = b'+' ^ b'#';
+    const { assert!(BIT == 0x08 && b'+' & BIT == BIT) };
+    let (eights, rest) = bytes.as_chunks::<8>();
+    eights.iter().any(|eight| {
+        let zero_where_found = (u64::from_ne_bytes(*eight) | (LOW * BIT as u64)) ^ (LOW * b'+' as u64);
+        zero_where_found.wrapping_sub(LOW) & !zero_where_found & HIGH != 0
+    }) || rest.iter().any(|byte| byte | BIT == b'+')
+}
+
 impl TryFrom<&str> for TopicName {
     type Error = TopicError;
 
@@ -255,6 +269,20 @@ mod tests {
             ("$share/a/", TopicError::MalformedShare),
         ] {
             assert_eq!(TopicFilter::try_from(filter), Err(error), "{filter}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_is_found_wherever_it_stands_and_nothing_else_is_taken_for_one() {
+        for len in 1..20 {
+            for at in 0..len {
+                for byte in 1..=0x7F_u8 {
+                    let mut text = vec![b'a'; len];
+                    text[at] = byte;
+                    let text = String::from_utf8(text).unwrap();
+                    assert_eq!(TopicName::try_from(text.as_str()).is_err(), matches!(byte, b'+' | b'#'), "{text}");
+                }
+            }
         }
     }
 
