@@ -31,8 +31,16 @@ const USAGE: u8 = 2;
 
 /// An MQTT broker for small gateways, with the serial field sensors built in
 #[derive(Debug, Parser)]
-#[command(name = "tidegate", version, max_term_width = 110, subcommand_required = true, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 all went well, 1 it failed, 2 the command line or the configuration is wrong.")]
+#[command(
+    name = "tidegate",
+    version,
+    max_term_width = 110,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "Exit codes: 0 all went well, 1 it failed, 2 the command line or the configuration is wrong."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -64,9 +72,17 @@ enum Command {
 fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
     match write(&mut out).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot write the output"),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write the output")
+        }
         _ => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// Tells the person at the shell something on standard error; nobody may be there to read it, which is no reason to
+/// panic.
+fn tell(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "tidegate: {text}");
 }
 
 impl Cli {
@@ -84,8 +100,7 @@ impl Cli {
             Command::Completions(arguments) => completions::run(&arguments),
         };
         result.unwrap_or_else(|error| {
-            // Nobody may be there to read it, which is no reason to panic.
-            let _ = writeln!(io::stderr(), "tidegate: {error:#}");
+            tell(format_args!("{error:#}"));
             ExitCode::from(if error.is::<UsageError>() { USAGE } else { FAILURE })
         })
     }
@@ -104,6 +119,10 @@ impl fmt::Display for UsageError {
 impl std::error::Error for UsageError {}
 
 impl UsageError {
+    #[allow(
+        clippy::new_ret_no_self,
+        reason = "made to be returned, by functions that fail in other ways too"
+    )]
     fn new(text: impl fmt::Display) -> anyhow::Error {
         Self(text.to_string()).into()
     }
