@@ -1,17 +1,21 @@
 //! The awaitable client against a server that says what its script tells it to, over TCP.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use smallvec::smallvec;
+use tidegate::cli::cert::Certificates;
 use tidegate::client::{Address, Client, ClientError, Disconnection, Event, Message, Options, Target};
 use tidegate::mqtt::{
     Ack, ClientId, ConnAck, ConnAckProperties, Disconnect, Packet, PacketId, Publish, QoS, ReasonCode,
     SubAck, SubscribeProperties, Subscription, TopicFilter, TopicName, Utf8String,
 };
-use tidegate::net::tls::ClientSettings;
+use tidegate::net::listener::{Listener, ListenerSettings};
+use tidegate::net::tls::{ClientCertificates, ClientSettings, Roots, ServerSettings};
 use tokio::net::TcpListener;
 
 use peer::{Peer, run};
@@ -319,6 +323,95 @@ fn disconnect_says_goodbye_and_closes() {
             assert_eq!(client.next_event().await, Err(Disconnection::Requested));
         };
         tokio::join!(server, client);
+    });
+}
+
+/// A TLS listener whose certificate names localhost, and the file with its authority.
+fn listen_over_tls(directory: &Path) -> (Listener, PathBuf) {
+    let made = Certificates::make(&["localhost".to_owned()], SystemTime::now()).unwrap();
+    let write = |name: &str, text: String| {
+        let file = directory.join(name);
+        fs::write(&file, text).unwrap();
+        file
+    };
+    let (certificate, key) = (
+        write("server.pem", made.server),
+        write("server-key.pem", made.server_key),
+    );
+    let tls = ServerSettings {
+        certificate,
+        key,
+        client_certificates: ClientCertificates::Ignored,
+        user_name_from: None,
+    };
+    let settings = ListenerSettings {
+        name: "tls".to_owned(),
+        address: (Ipv4Addr::LOCALHOST, 0).into(),
+        tls: Some(tls),
+        connections_max: 8,
+        pending_max: 8,
+        pending_per_address_max: 8,
+        handshake_timeout: Duration::from_secs(20),
+    };
+    (Listener::bind(settings, None).unwrap(), write("ca.pem", made.ca))
+}
+
+fn target_over_tls(listener: &Listener, settings: &ClientSettings) -> Target {
+    let address = Address::new("127.0.0.1", Some(listener.local_addr().port()), true);
+    Target::new(address, settings, Duration::from_secs(20)).unwrap()
+}
+
+#[test]
+fn over_tls_messages_arrive_from_a_server_whose_authority_is_trusted() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let (listener, ca) = listen_over_tls(directory.path());
+        let settings = ClientSettings {
+            roots: Roots::File(ca),
+            server_name: Some("localhost".to_owned()),
+            ..ClientSettings::default()
+        };
+        let target = target_over_tls(&listener, &settings);
+        let server = async {
+            let incoming = listener.accept().await.handshake().await.unwrap();
+            let mut peer = Peer::new(incoming.stream);
+            assert!(matches!(peer.hear().await, Some(Packet::Connect(_))));
+            peer.say(Packet::ConnAck(Box::default())).await;
+            peer.say(publish("secret", QoS::AtMostOnce, None)).await;
+            assert!(matches!(peer.hear().await, Some(Packet::Disconnect(_))));
+        };
+        let client = async {
+            let mut client = Client::connect(&target, Options::default()).await.unwrap();
+            assert_eq!(
+                client.next_message().await.unwrap(),
+                message("secret", QoS::AtMostOnce)
+            );
+            client.disconnect(ReasonCode::Success).await;
+        };
+        tokio::join!(server, client);
+    });
+}
+
+#[test]
+fn over_tls_a_server_that_is_not_trusted_hears_nothing() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let (listener, ca) = listen_over_tls(directory.path());
+        let stranger = Certificates::make(&["localhost".to_owned()], SystemTime::now()).unwrap();
+        let strangers_ca = directory.path().join("stranger.pem");
+        fs::write(&strangers_ca, stranger.ca).unwrap();
+        let with = |roots: PathBuf, server_name: &str| ClientSettings {
+            roots: Roots::File(roots),
+            server_name: Some(server_name.to_owned()),
+            ..ClientSettings::default()
+        };
+        for settings in [with(strangers_ca, "localhost"), with(ca, "another.example")] {
+            let target = target_over_tls(&listener, &settings);
+            let server = async { listener.accept().await.handshake().await.is_err() };
+            let (client, refused) = tokio::join!(Client::connect(&target, Options::default()), server);
+            assert!(matches!(client, Err(ClientError::Dial(_))), "{client:?}");
+            assert!(refused);
+        }
     });
 }
 

@@ -373,7 +373,7 @@ mod tests {
             ("%t %p", "site/a \x01on"),
             ("%x %X", "016f6e 016F6E"),
             ("%l/%q/%r", "3/1/1"),
-            ("%I", "2026-11-22T00:25:00.123Z"),
+            ("%I", "2026-11-21T23:05:00.123Z"),
             ("%U", "1795302300.123000000"),
             ("%C %D %E %F %R", "text/plain c7 60 1 answers"),
             ("%P %S", "n:1 n:2 3 4"),
@@ -393,7 +393,7 @@ mod tests {
         assert_eq!(value["payloadlen"], 12);
         assert_eq!(value["qos"], 1);
         assert_eq!(value["retain"], 1);
-        assert_eq!(value["tst"], "2026-11-22T00:25:00.123Z");
+        assert_eq!(value["tst"], "2026-11-21T23:05:00.123Z");
         let value: Value = serde_json::from_str(&rendered("%j", &message(b"\xff\x00"))).unwrap();
         assert_eq!(value["payload_hex"], "ff00");
         let value: Value = serde_json::from_str(&rendered("%J", &message(b"{\"t\": 21.5}"))).unwrap();

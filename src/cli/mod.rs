@@ -48,12 +48,6 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Publish messages
-    Pub(Box<publish::Arguments>),
-    /// Subscribe, and print the messages that come
-    Sub(Box<subscribe::Arguments>),
-    /// Measure a broker, or several against each other
-    Bench(Box<bench::Arguments>),
     /// Check a configuration file and the files it names
     Check(check::Arguments),
     /// Show the board profiles
@@ -62,6 +56,12 @@ enum Command {
     Passwd(passwd::Arguments),
     /// Make a certificate authority and a server certificate
     Cert(cert::Arguments),
+    /// Publish messages
+    Pub(Box<publish::Arguments>),
+    /// Subscribe, and print the messages that come
+    Sub(Box<subscribe::Arguments>),
+    /// Measure a broker, or several against each other
+    Bench(Box<bench::Arguments>),
     /// Print version, target and protocol versions
     Version(version::Arguments),
     /// Print the completion script of a shell
@@ -89,13 +89,13 @@ impl Cli {
     /// Runs the command; returns what the process exits with, having said on standard error what went wrong.
     pub fn run(self) -> ExitCode {
         let result = match self.command {
-            Command::Pub(arguments) => publish::run(*arguments),
-            Command::Sub(arguments) => subscribe::run(*arguments),
-            Command::Bench(arguments) => bench::run(*arguments),
             Command::Check(arguments) => check::run(&arguments),
             Command::Boards(arguments) => boards::run(&arguments),
             Command::Passwd(arguments) => passwd::run(&arguments),
             Command::Cert(arguments) => cert::run(&arguments),
+            Command::Pub(arguments) => publish::run(*arguments),
+            Command::Sub(arguments) => subscribe::run(*arguments),
+            Command::Bench(arguments) => bench::run(*arguments),
             Command::Version(arguments) => version::run(&arguments),
             Command::Completions(arguments) => completions::run(&arguments),
         };

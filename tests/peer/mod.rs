@@ -21,8 +21,12 @@ pub struct Peer {
 impl Peer {
     pub async fn accept(listener: &TcpListener) -> Self {
         let (stream, _) = listener.accept().await.unwrap();
+        Self::new(Stream::Tcp(stream))
+    }
+
+    pub fn new(stream: Stream) -> Self {
         Self {
-            link: Link::server(Stream::Tcp(stream), 1024 * 1024),
+            link: Link::server(stream, 1024 * 1024),
             buffers: Buffers::new(),
         }
     }
