@@ -410,6 +410,7 @@ impl Broker {
 }
 
 /// The link a session is attached to, and its parameters.
+#[inline(always)]
 pub(super) fn attached<'a>(
     session: &Session,
     links: &'a mut SecondaryMap<LinkId, Link>,
@@ -447,21 +448,36 @@ fn publish_of(
 
 /// The properties of one delivery: the message's own, unchanged [MQTT-3.3.2-17], with what is left of its life
 /// [MQTT-3.3.2-6] and the identifiers of the subscriptions it answers [MQTT-3.3.4-3].
+#[inline(always)]
 pub(super) fn outgoing_properties(
     version: ProtocolVersion,
     (properties, expires_at): (Option<&PublishProperties>, Option<Instant>),
     subscription_ids: &SubscriptionIds,
     now: Instant,
 ) -> Option<Box<PublishProperties>> {
-    let ids = subscription_ids.as_slice();
-    if version != ProtocolVersion::V5 || (properties.is_none() && ids.is_empty()) {
+    let none = properties.is_none() && subscription_ids.is_empty();
+    if none || version != ProtocolVersion::V5 {
         return None;
     }
+    Some(some_properties(
+        properties,
+        expires_at,
+        subscription_ids.as_slice(),
+        now,
+    ))
+}
+
+fn some_properties(
+    properties: Option<&PublishProperties>,
+    expires_at: Option<Instant>,
+    ids: &[u32],
+    now: Instant,
+) -> Box<PublishProperties> {
     let mut outgoing = properties.cloned().unwrap_or_default();
     outgoing.subscription_ids.extend_from_slice(ids);
     if let Some(at) = expires_at {
         let left = at.saturating_duration_since(now).as_secs();
         outgoing.message_expiry_secs = Some(u32::try_from(left).unwrap_or(u32::MAX));
     }
-    Some(Box::new(outgoing))
+    Box::new(outgoing)
 }

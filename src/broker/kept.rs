@@ -68,6 +68,10 @@ impl SubscriptionIds {
         Self((!ids.is_empty()).then(|| Rc::new(ids)))
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     pub(super) fn as_slice(&self) -> &[u32] {
         self.0.as_deref().map_or(&[], Vec::as_slice)
     }

@@ -52,7 +52,7 @@ pub struct Limits {
     pub retained_max: usize,
     /// Payload, topic and property bytes of retained messages.
     pub retained_bytes_max: usize,
-    /// Messages a second one client may publish, in the long run; bursts of as many are let through.
+    /// Messages one client may publish within a second.
     pub publish_rate_max: u32,
 }
 

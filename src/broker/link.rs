@@ -79,8 +79,9 @@ pub(super) struct Attachment {
     pub(super) packet_bytes_max: u32,
     /// What the client's topic aliases stand for, from 1 on.
     pub(super) aliases: Vec<Option<TopicName>>,
-    /// When the rate of its publishing will be back within the limit, were nothing more to come.
-    pub(super) rate_at: Instant,
+    /// Messages it published in the second that ends at `rate_until`.
+    pub(super) rate_count: u32,
+    pub(super) rate_until: Instant,
     /// PUBLISH bytes sent since the last [`super::Input::Flushed`].
     pub(super) unsent_bytes: usize,
     /// Bytes of all other packets sent since.
@@ -114,6 +115,13 @@ impl Attachment {
         self.unsent_bytes >= unsent_bytes_max
     }
 
+    /// Whether the client takes no packet as large as this one, which has roughly `bytes`.
+    #[cold]
+    fn is_too_large(&self, publish: &Publish, bytes: usize) -> bool {
+        let allowed = usize::try_from(self.packet_bytes_max).unwrap_or(usize::MAX);
+        bytes + 16 > allowed && encoded_len(&Packet::Publish(publish.clone()), self.version) > allowed
+    }
+
     /// Whether another QoS 1 or 2 message may be sent for the first time [MQTT-3.3.4-9].
     ///
     /// What an earlier connection left unfinished counts too, although Receive Maximum does not ask for it: a client
@@ -122,14 +130,14 @@ impl Attachment {
         inflight.len() < usize::from(self.send_window) && !self.is_stalled(unsent_bytes_max)
     }
 
-    /// Counts one more message of the client; whether it is one too many (a burst of one second's worth is none).
-    pub(super) fn exceeds_rate(&mut self, now: Instant, interval: Duration) -> bool {
-        let next = self.rate_at.max(now) + interval;
-        if next.duration_since(now) > Duration::from_secs(1) {
-            return true;
+    /// Counts one more message of the client; whether it is one too many for the second that runs.
+    pub(super) fn exceeds_rate(&mut self, now: Instant, rate_max: u32) -> bool {
+        if now >= self.rate_until {
+            self.rate_until = now + Duration::from_secs(1);
+            self.rate_count = 0;
         }
-        self.rate_at = next;
-        false
+        self.rate_count = self.rate_count.saturating_add(1);
+        self.rate_count > rate_max
     }
 
     /// The topic of a PUBLISH that carries `alias` (section 3.3.2.3.4).
@@ -282,25 +290,30 @@ impl Broker {
 
 /// Sends `publish` on a link, or says that it is larger than the client takes [MQTT-3.1.2-24].
 ///
-/// Takes the parts of the broker it needs, so that it can be called while a session is being looked at.
+/// Takes the parts of the broker it needs, so that it can be called while a session is being looked at; inlined, so
+/// that the packet is built where the outputs wait and not moved there.
+#[inline(always)]
 pub(super) fn send_publish(
     outputs: &mut VecDeque<Output>,
     link: LinkId,
     attachment: &mut Attachment,
     publish: Publish,
 ) -> Result<(), TooLarge> {
-    let topic_bytes = publish.topic.as_ref().map_or(0, |topic| topic.as_str().len());
-    let mut bytes = 10 + topic_bytes + publish.payload.len();
+    let mut bytes = 10 + publish.payload.len();
+    if let Some(topic) = &publish.topic {
+        bytes += topic.as_str().len();
+    }
     if let Some(properties) = publish.properties.as_deref() {
         bytes += properties_bytes(properties) + 5 * properties.subscription_ids.len();
     }
-    let packet = Packet::Publish(publish);
-    let allowed = usize::try_from(attachment.packet_bytes_max).unwrap_or(usize::MAX);
-    if bytes + 16 > allowed && encoded_len(&packet, attachment.version) > allowed {
+    if attachment.packet_bytes_max < u32::MAX && attachment.is_too_large(&publish, bytes) {
         return Err(TooLarge);
     }
     attachment.unsent_bytes += bytes;
-    outputs.push_back(Output::Send { link, packet });
+    outputs.push_back(Output::Send {
+        link,
+        packet: Packet::Publish(publish),
+    });
     Ok(())
 }
 

@@ -23,7 +23,7 @@ mod will;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use slotmap::SecondaryMap;
@@ -259,8 +259,6 @@ pub struct Broker {
     assigned_ids: AssignedIds,
     /// What most sessions share where a listener asks for no proof.
     anonymous: Rc<Identity>,
-    /// Between two messages of a client that publishes as fast as it may.
-    publish_interval: Duration,
     stopping: bool,
 }
 
@@ -270,7 +268,6 @@ const OUTPUTS_KEPT: usize = 256;
 impl Broker {
     /// An empty broker within `limits`; `seed` feeds every choice that must not be guessable.
     pub fn new(limits: Limits, rights: Rights, seed: u64) -> Self {
-        let publish_interval = Duration::from_secs(1) / limits.publish_rate_max.max(1);
         Self {
             limits,
             rights,
@@ -284,7 +281,6 @@ impl Broker {
             episodes: Episodes::default(),
             assigned_ids: AssignedIds::new(seed),
             anonymous: Rc::new(Identity::Anonymous),
-            publish_interval,
             stopping: false,
         }
     }

@@ -29,7 +29,7 @@ impl Broker {
             ..
         } = publish;
         let (key, version) = (attachment.session, attachment.version);
-        if attachment.exceeds_rate(now, self.publish_interval) {
+        if attachment.exceeds_rate(now, self.limits.publish_rate_max) {
             if let Some(client) = self.sessions.get(key).map(|session| session.client.clone()) {
                 self.limit_reached_for("publish_rate_max", &client);
             }

@@ -49,6 +49,9 @@ pub(super) struct Session {
     pub(super) queue_full_told: bool,
 }
 
+// An idle client costs these two and its entries in the tables: well under 1 KiB.
+const _: () = assert!(size_of::<Session>() + size_of::<Link>() <= 384);
+
 /// All sessions, found by key or by client identifier.
 ///
 /// 1. A client identifier names one session, whoever it belongs to.

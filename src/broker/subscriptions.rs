@@ -69,7 +69,10 @@ struct Node {
 #[derive(Debug)]
 enum Children {
     Few(SmallVec<[NodeKey; 2]>),
-    #[allow(clippy::box_collection, reason = "most nodes have few children, and should be no larger for the others")]
+    #[allow(
+        clippy::box_collection,
+        reason = "most nodes have few children, and should be no larger for the others"
+    )]
     Many(Box<HashMap<Rc<str>, NodeKey, FixedState>>),
 }
 
