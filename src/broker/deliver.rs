@@ -315,6 +315,13 @@ impl Broker {
     /// Sends what a session owes its client, as far as the window and the link let it: first again what an earlier
     /// link was sent, then what waits, then retained messages for new subscriptions.
     pub(super) fn pump(&mut self, now: Instant, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if session.owes_nothing() {
+            session.queue_full_told = false;
+            return;
+        }
         if self.resend(now, key) {
             self.send_queued(now, key);
             self.replay(now, key);

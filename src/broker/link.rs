@@ -116,7 +116,7 @@ impl Attachment {
     }
 
     /// Whether the client takes no packet as large as this one, which has roughly `bytes`.
-    #[cold]
+    #[inline(never)]
     fn is_too_large(&self, publish: &Publish, bytes: usize) -> bool {
         let allowed = usize::try_from(self.packet_bytes_max).unwrap_or(usize::MAX);
         bytes + 16 > allowed && encoded_len(&Packet::Publish(publish.clone()), self.version) > allowed

@@ -79,6 +79,11 @@ impl Session {
         }
     }
 
+    /// Whether there is nothing that could be sent now or later but for new messages.
+    pub(super) fn owes_nothing(&self) -> bool {
+        self.queue.is_empty() && self.replays.is_empty() && !self.inflight.owes_resend()
+    }
+
     /// What it holds for its client, in bytes.
     pub(super) fn held_bytes(&self) -> usize {
         self.queue.size_bytes() + self.inflight.size_bytes()
