@@ -21,7 +21,8 @@ use crate::mqtt::{
 /// Connections beyond `connections_max` that are heard, so that they can be told why they may not stay.
 const SURPLUS_MAX: usize = 16;
 
-/// Packets a client may send behind its CONNECT while its password is checked: a SUBSCRIBE and a few messages.
+/// Packets a client may send behind its CONNECT while its password is checked: a SUBSCRIBE and a few
+/// messages.
 const WAITING_PACKETS_MAX: usize = 16;
 
 /// The bytes of these packets; small, for nobody has proved anything yet.
@@ -79,7 +80,7 @@ impl Broker {
         self.stats.links_accepted += 1;
         let surplus = self.links.len() >= self.limits.connections_max;
         if surplus {
-            self.limit_reached("connections_max");
+            self.limit_reached(now, "connections_max");
         }
         if self.stopping || self.links.len() >= self.limits.connections_max.saturating_add(SURPLUS_MAX) {
             self.stats.connections_refused += 1;
@@ -251,7 +252,7 @@ impl Broker {
             Verdict::Allow => {
                 self.admit(now, link, admission, Rc::new(Identity::User(user)));
                 for packet in waiting {
-                    self.handle_packet(now, link, packet); // [MQTT-3.1.4-5]: nothing of a client that was refused
+                    self.handle_packet(now, link, packet); // [MQTT-3.1.4-5]
                 }
             }
             Verdict::Deny => self.refuse(now, link, ReasonCode::BadUserNameOrPassword),
@@ -286,7 +287,7 @@ impl Broker {
                 self.detach(now, old, DetachReason::TakenOver); // [MQTT-3.1.4-3]
             }
         } else if self.sessions.len() >= self.limits.sessions_max {
-            self.limit_reached("sessions_max");
+            self.limit_reached(now, "sessions_max");
             return self.refuse(now, link, ReasonCode::QuotaExceeded);
         }
         // The session may have ended with the connection that was taken over.
@@ -336,7 +337,7 @@ impl Broker {
             unsent_bytes: 0,
             unsent_control_bytes: 0,
             retained_left: RETAINED_SLICE,
-            slow_told: false,
+            slow_at: None,
         });
         self.stats.clients_accepted += 1;
         self.stats.clients_connected += 1;
@@ -436,8 +437,8 @@ impl Admission {
     }
 }
 
-/// A copy of what matters in a packet, free of the read buffer, and its size; `None` where no client that is not in yet
-/// may send it.
+/// A copy of what matters in a packet, free of the read buffer, and its size; `None` where no client that is
+/// not in yet may send it.
 fn detached(packet: Packet) -> Option<(Packet, usize)> {
     let plain = |ack: Ack| Ack {
         properties: None,

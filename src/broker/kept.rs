@@ -9,7 +9,8 @@ use crate::mqtt::{PublishProperties, QoS, TopicName, Utf8String};
 
 /// A message kept for later: in a queue, in flight, retained, as a will.
 ///
-/// 1. It owns its bytes: nothing in it shares the read buffer its packet came in, so keeping 64 bytes never keeps 64 KiB.
+/// 1. It owns its bytes: nothing in it shares the read buffer its packet came in, so keeping 64 bytes never
+///    keeps 64 KiB.
 /// 2. It is copied once and shared by all who wait for it; topic and payload share one allocation.
 #[derive(Debug)]
 pub(super) struct Kept {

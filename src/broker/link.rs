@@ -58,7 +58,8 @@ pub(super) struct Arrival {
 pub(super) struct Verifying {
     pub(super) admission: Admission,
     pub(super) user: Utf8String,
-    /// What the client sent without waiting for CONNACK (section 3.1.4), in its order, free of the read buffer.
+    /// What the client sent without waiting for CONNACK (section 3.1.4), in its order, free of the read
+    /// buffer.
     pub(super) waiting: Vec<Packet>,
     pub(super) waiting_bytes: usize,
 }
@@ -68,7 +69,8 @@ pub(super) struct Verifying {
 pub(super) struct Attachment {
     pub(super) session: SessionKey,
     pub(super) version: ProtocolVersion,
-    /// Whether the peer is a broker that bridges, which wants RETAIN as published and nothing of its own back.
+    /// Whether the peer is a broker that bridges, which wants RETAIN as published and nothing of its own
+    /// back.
     pub(super) bridge: bool,
     /// The silence after which the link ends: one and a half keep-alives; zero: never.
     pub(super) silence_max: Duration,
@@ -88,12 +90,12 @@ pub(super) struct Attachment {
     pub(super) unsent_control_bytes: usize,
     /// Retained messages that may be sent before the next [`super::Input::Flushed`].
     pub(super) retained_left: u16,
-    /// Whether it was told that this client reads too slowly.
-    pub(super) slow_told: bool,
+    /// When this client last lost a message because it reads too slowly.
+    pub(super) slow_at: Option<Instant>,
 }
 
-/// Retained messages sent to one link in one go: enough for a dashboard's first screen, few enough that others wait
-/// for tens of microseconds only.
+/// Retained messages sent to one link in one go: enough for a dashboard's first screen, few enough that
+/// others wait for tens of microseconds only.
 pub(super) const RETAINED_SLICE: u16 = 64;
 
 /// Roughly what an acknowledgement takes on the wire, in bytes.
@@ -124,8 +126,8 @@ impl Attachment {
 
     /// Whether another QoS 1 or 2 message may be sent for the first time [MQTT-3.3.4-9].
     ///
-    /// What an earlier connection left unfinished counts too, although Receive Maximum does not ask for it: a client
-    /// that never completes would otherwise gather more with every connection.
+    /// What an earlier connection left unfinished counts too, although Receive Maximum does not ask for it: a
+    /// client that never completes would otherwise gather more with every connection.
     pub(super) fn takes_more(&self, inflight: &Inflight, unsent_bytes_max: usize) -> bool {
         inflight.len() < usize::from(self.send_window) && !self.is_stalled(unsent_bytes_max)
     }
@@ -184,7 +186,6 @@ impl Broker {
         };
         self.timers.cancel(ended.timer_at, Timer::Link(link));
         self.stats.links -= 1;
-        self.episodes.end("connections_max");
         if reason != DetachReason::ConnectionLost {
             if let Some(farewell) = farewell(&ended, reason) {
                 self.outputs.push_back(Output::Send {
@@ -211,8 +212,8 @@ impl Broker {
 
     /// Sends a packet that is no PUBLISH.
     ///
-    /// These go out even to a client that reads too slowly, for it is owed them; one that makes us owe it more than
-    /// twice what may be on its way to it is not reading at all.
+    /// These go out even to a client that reads too slowly, for it is owed them; one that makes us owe it
+    /// more than twice what may be on its way to it is not reading at all.
     pub(super) fn send_control(&mut self, now: Instant, link: LinkId, packet: Packet) {
         let bytes = match &packet {
             Packet::SubAck(ack) => CONTROL_BYTES + ack.reasons.len(),
@@ -260,7 +261,6 @@ impl Broker {
             attachment.unsent_bytes = 0;
             attachment.unsent_control_bytes = 0;
             attachment.retained_left = RETAINED_SLICE;
-            attachment.slow_told = false;
             let session = attachment.session;
             self.pump(now, session);
         }
@@ -290,8 +290,8 @@ impl Broker {
 
 /// Sends `publish` on a link, or says that it is larger than the client takes [MQTT-3.1.2-24].
 ///
-/// Takes the parts of the broker it needs, so that it can be called while a session is being looked at; inlined, so
-/// that the packet is built where the outputs wait and not moved there.
+/// Takes the parts of the broker it needs, so that it can be called while a session is being looked at;
+/// inlined, so that the packet is built where the outputs wait and not moved there.
 #[inline(always)]
 pub(super) fn send_publish(
     outputs: &mut VecDeque<Output>,
@@ -354,8 +354,8 @@ fn refusal(reason: ReasonCode) -> Packet {
     }))
 }
 
-/// Whether one of the five return codes of 3.1 and 3.1.1 says it (section 3.2.2.3 of 3.1.1); otherwise the connection
-/// is closed without CONNACK [MQTT-3.2.2-6 of 3.1.1].
+/// Whether one of the five return codes of 3.1 and 3.1.1 says it (section 3.2.2.3 of 3.1.1); otherwise the
+/// connection is closed without CONNACK [MQTT-3.2.2-6 of 3.1.1].
 fn has_return_code(reason: ReasonCode) -> bool {
     matches!(
         reason,

@@ -2,6 +2,15 @@
 //!
 //! **One input, then drain:** [`Broker::handle`], then [`Broker::poll_output`] until `None`, then wait until
 //! [`Broker::poll_timeout`] or the next input.
+//!
+//! # Layout, in the order a message passes
+//! - `link`: one connection, and the one way out of it. `connect`: the way in. `timers`: deadlines.
+//! - `session`: what outlives a connection; `will`, `inflight`, `offline` are its parts.
+//! - `publish`: what clients send. `subscriptions`: whom it reaches. `retained`: what topics keep. `kept`:
+//!   messages that outlive their call.
+//! - `deliver`: into sessions and out of them. `subscribe`: new readers, and the retained messages they are
+//!   owed.
+//! - `limits`: every bound. `stats`: every count. `invariants`: the walk over all of it.
 
 mod connect;
 mod deliver;
@@ -91,7 +100,8 @@ pub enum Input {
     Malformed {
         /// On this link.
         link: LinkId,
-        /// The version to answer in, as the decoder knows it: it may have read it from the very CONNECT that is wrong.
+        /// The version to answer in, as the decoder knows it: it may have read it from the very CONNECT that
+        /// is wrong.
         version: Option<ProtocolVersion>,
         /// The broken rule.
         error: DecodeError,
@@ -241,7 +251,8 @@ pub enum DetachReason {
 /// The broker. See the module's text for how it is driven.
 ///
 /// 1. All state is here, and changes in [`Broker::handle`] only.
-/// 2. The same inputs give the same outputs: nothing depends on a clock, an address or the order of a hash table.
+/// 2. The same inputs give the same outputs: nothing depends on a clock, an address or the order of a hash
+///    table.
 /// 3. A key that is stale, a link's or a session's, finds nothing and does nothing.
 /// 4. Every message that is dropped is counted in [`Stats`].
 #[derive(Debug)]
@@ -346,7 +357,8 @@ impl Broker {
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, link, &unsubscribe),
             Packet::PingReq => self.send_control(now, link, Packet::PingResp), // [MQTT-3.12.4-1]
             Packet::Disconnect(disconnect) => self.handle_disconnect(now, link, &disconnect),
-            // A second CONNECT [MQTT-3.1.0-2], AUTH without a method in use [MQTT-4.12.0-7], or what only servers send.
+            // A second CONNECT [MQTT-3.1.0-2], AUTH without a method in use [MQTT-4.12.0-7], or what only
+            // servers send.
             Packet::Connect(_)
             | Packet::Auth(_)
             | Packet::ConnAck(_)
