@@ -162,18 +162,25 @@ impl Broker {
             (None, Some(user)) => {
                 let user = user.detached();
                 let password = Bytes::copy_from_slice(connect.password.as_deref().unwrap_or_default());
-                if let Some(Link {
+                let Some(Link {
                     stage: Stage::Arrived(arrival),
-                    ..
+                    timer_at,
                 }) = self.links.get_mut(link)
-                {
-                    let user = user.clone();
-                    arrival.verifying = Some(Verifying {
-                        admission,
-                        user,
-                        waiting: Vec::new(),
-                        waiting_bytes: 0,
-                    });
+                else {
+                    return;
+                };
+                let (waiting, waiting_bytes) = (Vec::new(), 0);
+                arrival.verifying = Some(Verifying {
+                    admission,
+                    user: user.clone(),
+                    waiting,
+                    waiting_bytes,
+                });
+                // The client has done its part in time; the check, which may queue behind others, has its own.
+                self.timers.cancel(*timer_at, Timer::Link(link));
+                *timer_at = now.checked_add(self.limits.connect_timeout);
+                if let Some(at) = *timer_at {
+                    self.timers.set(at, Timer::Link(link));
                 }
                 self.outputs.push_back(Output::Verify { link, user, password });
             }

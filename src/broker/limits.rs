@@ -11,7 +11,7 @@ use crate::mqtt::ClientId;
 pub struct Limits {
     /// Connections at one time, those without CONNECT included.
     pub connections_max: usize,
-    /// From accept to CONNECT.
+    /// From accept to CONNECT, and again from there to the verdict on a password.
     pub connect_timeout: Duration,
     /// Server Keep Alive for 5.0 clients that ask for more, or for none (section 3.2.2.3.14).
     pub keep_alive_max_secs: u16,
