@@ -296,6 +296,17 @@ fn a_verdict_that_does_not_come_in_time_ends_the_connection() {
 }
 
 #[test]
+fn the_check_of_a_password_has_its_own_time() {
+    let mut house = House::new();
+    let link = house.arrive_at_locked_door();
+    house.wait(secs(9));
+    house.receive(link, connect_packet(with_password(client(V5, "bill"), "bill")));
+    assert_eq!(house.wait(secs(9)), []);
+    let outputs = house.verified(link, Verdict::Allow);
+    assert_eq!(connack(&outputs, link).reason, ReasonCode::Success);
+}
+
+#[test]
 fn a_first_packet_that_is_not_connect_ends_the_connection() {
     let mut house = House::new();
     let link = house.arrive();
