@@ -143,7 +143,7 @@ fn a_wrong_command_line_exits_with_2_and_says_what_is_wrong() {
         (&["sub", "-t", "a", "-F", "%p", "-v"], "cannot be used with"),
         (&["sub", "-t", "a", "-C", "0"], "0 is not in"),
         (&["sub", "-t", "a", "-W", "soon"], "number of seconds"),
-        (&["sub", "-t", "a", "-V", "3.1.1", "-c"], "client identifier"),
+        (&["sub", "-t", "a", "-V", "3.1.1", "-c"], "--id"),
         (
             &["sub", "-t", "a", "-V", "3.1.1", "--retain-handling", "new"],
             "-V 5",
