@@ -136,7 +136,9 @@ impl Boards {
         let folder = directory.unwrap_or(Path::new(DIRECTORY));
         match profiles_of(folder) {
             Ok(found) => sources.extend(found),
-            Err((_, error)) if directory.is_none() && error.kind() == io::ErrorKind::NotFound => {}
+            // Nobody asked for it, and it is not there, or in a folder that is none of this user's business: whoever
+            // runs with the configuration beside it can look into that one.
+            Err(_) if directory.is_none() && fs::metadata(folder).is_err() => {}
             Err((path, error)) => {
                 let message = format!("cannot be read: {error}; expected a folder of NAME.toml files");
                 let key = String::new();
@@ -633,7 +635,8 @@ mod tests {
     #[test]
     fn a_uart_is_found_by_its_device_before_another_ones_link() {
         let text = "[[uart]]\nname='mini'\ndevice='/dev/ttyS0'\nlinks=['/dev/serial0','/dev/ttyAMA0']\n\
-                    kind='mini'\nparity=false\n[[uart]]\nname='pl011'\ndevice='/dev/ttyAMA0'\nkind='pl011'\nparity=true";
+                    kind='mini'\nparity=false\n\
+                    [[uart]]\nname='pl011'\ndevice='/dev/ttyAMA0'\nkind='pl011'\nparity=true";
         let boards = boards(&[("pi", text)]).expect("right");
         let pi = boards.get("pi").expect("there");
         assert_eq!(

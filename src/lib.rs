@@ -1,20 +1,26 @@
 //! Tidegate: an MQTT broker for small ARM Linux gateways, with the serial field sensors built in.
 //!
+//! Bytes become packets in [`net`], packets and readings become inputs, the [`broker`] turns inputs into outputs, and
+//! the [`gateway`] carries each output to a link or to whoever asked.
+//!
 //! # Layout, bottom up
 //! Below this line nothing knows tokio, a file, a socket or a clock:
 //! - [`mqtt`]: bytes to packets and back; topics, properties, reason codes.
 //! - [`auth`]: who may come in, who may do what.
 //! - [`broker`]: every MQTT rule; one owner, no I/O.
 //!
-//! Above it, everything may:
+//! Above it stand the adapters:
 //! - [`net`]: MQTT over byte streams: TCP and TLS, as server and as client.
-//! - [`client`]: the client side of MQTT: its session without I/O, and dialling.
-//! - [`storage`]: what outlives the process.
+//! - [`client`]: the client side of MQTT: a session without I/O, and dialling.
 //! - [`serial`]: field sensors on serial lines.
-//! - [`document`]: a TOML file read with every mistake told; [`board`] and [`config`] are read with it.
+//! - [`storage`]: what outlives the process.
+//!
+//! And what joins them:
+//! - [`document`]: TOML that tells every mistake with its place.
 //! - [`board`]: which board this is, what it has, what it allows.
-//! - [`config`]: what a person may write, and what the program runs on.
-//! - [`cli`]: one command a file.
+//! - [`config`]: what a person may write, made into what the program runs on.
+//! - [`gateway`]: the loop; read this first.
+//! - [`cli`]: the commands.
 
 pub mod mqtt;
 
@@ -26,14 +32,14 @@ pub mod net;
 
 pub mod client;
 
-pub mod storage;
-
 pub mod serial;
+pub mod storage;
 
 pub mod document;
 
 pub mod board;
-
 pub mod config;
+
+pub mod gateway;
 
 pub mod cli;

@@ -1,8 +1,10 @@
 //! The configuration file: what it becomes, and what each mistake is told as.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tidegate::auth::passwords::{Cost, hash};
@@ -193,7 +195,8 @@ password_file = "nobody"
         [
             "t.toml:2: gatway: unknown key, did you mean \"gateway\"?",
             "t.toml:5: gateway.name: found \"a/#\", holds '+' or '#', which only a topic filter may",
-            "t.toml:6: gateway.log: found the integer 3, expected \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
+            "t.toml:6: gateway.log: found the integer 3, expected \"error\", \"warn\", \"info\", \"debug\" or \
+             \"trace\"",
             "t.toml:7: gateway.board: found \"pi-4\", expected \"auto\" or one of base, beaglebone-black, imx6ull, \
              pi-3b, pi-4b, pi-5, pi-zero-w; did you mean \"pi-4b\"?",
             "t.toml:8: listener.a.address: missing, expected an address with port such as \"127.0.0.1:1883\" or \
@@ -236,8 +239,8 @@ fn a_listener_off_loopback_without_tls_is_refused() {
             "[authentication]\npassword_file = 'users'\n[listener.lan]\naddress = ['127.0.0.1:1', '0.0.0.0:1883']\n"
         ),
         [
-            "t.toml:4: listener.lan.address: 0.0.0.0:1883 is off loopback and has no TLS, so passwords and data could be \
-          read and changed on the way; add [listener.lan.tls], listen on 127.0.0.1, or write \
+            "t.toml:4: listener.lan.address: 0.0.0.0:1883 is off loopback and has no TLS, so passwords and data could \
+             be read and changed on the way; add [listener.lan.tls], listen on 127.0.0.1, or write \
           allow_plaintext_off_loopback = true if that is what you want"
         ]
     );
@@ -357,7 +360,8 @@ fn tls_without_its_files_and_an_unknown_security_key_are_mistakes() {
 
 #[test]
 fn two_listeners_on_one_address_are_refused() {
-    let text = "[listener.a]\naddress = '127.0.0.1:1883'\n[listener.b]\naddress = ['127.0.0.1:1884', '127.0.0.1:1883']\n";
+    let text = "[listener.a]\naddress = '127.0.0.1:1883'\n[listener.b]\n\
+                address = ['127.0.0.1:1884', '127.0.0.1:1883']\n";
     assert_eq!(
         told(text),
         [
@@ -421,8 +425,8 @@ fn a_password_file_that_is_wrong_in_one_line_stops_the_start() {
     assert_eq!(
         folder.load(text).expect_err("writable"),
         [
-            "t.toml:2: authentication.password_file: users has permissions 0666, so others may add users; expected 0600 \
-          or 0640 (chmod 600)"
+            "t.toml:2: authentication.password_file: users has permissions 0666, so others may add users; expected \
+             0600 or 0640 (chmod 600)"
         ]
     );
 }
@@ -581,8 +585,8 @@ fn points_that_share_a_name_or_a_topic_are_refused() {
     assert_eq!(
         told(&points("name = 'x'", "name = 'y'\ntopic = '{gateway}/a/a/x'")),
         [
-            "t.toml:9: serial.a.lines.point.topic: publishes on tidegate/a/a/x, as point x does; expected a topic of its \
-          own, with {point} in it"
+            "t.toml:9: serial.a.lines.point.topic: publishes on tidegate/a/a/x, as point x does; expected a topic of \
+             its own, with {point} in it"
         ]
     );
 }
@@ -610,8 +614,8 @@ fn parity_on_a_uart_without_it_is_refused_with_the_way_out() {
     assert_eq!(
         told(&format!("[gateway]\nboard = 'pi-3b'\n{sensor}")),
         [
-            "t.toml:6: serial.climate.line: found \"115200 7E1\", expected a line without parity, for /dev/serial0 is the \
-          mini-UART of the Raspberry Pi 3 Model B, B+, which has none; with parity take a USB adapter, or \
+            "t.toml:6: serial.climate.line: found \"115200 7E1\", expected a line without parity, for /dev/serial0 is \
+             the mini-UART of the Raspberry Pi 3 Model B, B+, which has none; with parity take a USB adapter, or \
           /dev/ttyAMA0 (config.txt: dtoverlay=disable-bt)"
         ]
     );
@@ -668,4 +672,95 @@ fn no_cut_and_no_flipped_byte_of_a_file_panics() {
         }
     }
     assert!(folder.load(&text).is_ok(), "the whole file is right");
+}
+
+/// Runs the program; what it printed, what it complained about, and its exit code.
+fn run(arguments: &[&str], input: &str) -> (String, String, Option<i32>) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    // A command that wants no input may be gone already.
+    let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
+    let output = child.wait_with_output().expect("it ends");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (text(output.stdout), text(output.stderr), output.status.code())
+}
+
+#[test]
+fn the_check_command_tells_every_mistake_and_exits_with_2() {
+    let folder = Folder::new();
+    let (file, boards) = (folder.path("t.toml"), folder.path("boards"));
+    let (file, boards) = (file.to_str().expect("text"), boards.to_str().expect("text"));
+    fs::write(file, "[gateway]\nnam = 'x'\nlog = 'loud'\n").expect("written");
+    let (out, err, code) = run(&["check", "--config", file, "--boards", boards], "");
+    assert_eq!((out.as_str(), code), ("", Some(2)));
+    assert_eq!(
+        err,
+        format!(
+            "{file}:2: gateway.nam: unknown key, did you mean \"name\"?\n\
+             {file}:3: gateway.log: found \"loud\", expected \"error\", \"warn\", \"info\", \"debug\" or \"trace\"\n\
+             tidegate: 2 mistakes in the configuration\n"
+        )
+    );
+    fs::write(file, "[gateway]\nname = 'x'\n").expect("written");
+    let (out, err, code) = run(&["check", "--config", file, "--boards", boards], "");
+    assert!(
+        out.starts_with(&format!("{file} is right\n  gateway:  x\n")),
+        "{out}"
+    );
+    assert_eq!((err.as_str(), code), ("", Some(0)));
+}
+
+#[test]
+fn the_passwd_command_adds_checks_changes_and_removes_users() {
+    let folder = Folder::new();
+    let (file, boards) = (folder.path("new"), folder.path("boards"));
+    let (file, boards) = (file.to_str().expect("text"), boards.to_str().expect("text"));
+    let passwd = |name: &str, option: &str, input: &str| {
+        let (out, _, code) = run(&["passwd", file, name, option, "--boards", boards], input);
+        (out, code)
+    };
+    let said = |text: &str, code| (format!("{text}\n"), Some(code));
+    assert_eq!(passwd("alice", "--stdin", "tide\n"), said("added alice", 0));
+    assert_eq!(passwd("bob", "--stdin", "ebb\r\n"), said("added bob", 0));
+    assert_eq!(passwd("alice", "--stdin", "flood"), said("changed alice", 0));
+    let check = |name: &str, password: &str| {
+        run(&["passwd", file, name, "--check", "--stdin"], password)
+            .2
+            .expect("an exit code")
+    };
+    assert_eq!(
+        (
+            check("alice", "flood"),
+            check("alice", "tide"),
+            check("bob", "ebb"),
+            check("eve", "ebb")
+        ),
+        (0, 1, 0, 1)
+    );
+    assert_eq!(passwd("bob", "--delete", ""), said("removed bob", 0));
+    assert_eq!(passwd("alice", "--delete", "").1, Some(1), "the last user stays");
+    assert_eq!(
+        passwd("eve", "--stdin", "\n").1,
+        Some(1),
+        "an empty password is none"
+    );
+    assert_eq!(
+        passwd("a:b", "--stdin", "x").1,
+        Some(2),
+        "a colon would end the name"
+    );
+    let text = fs::read_to_string(file).expect("text");
+    assert!(
+        text.starts_with("alice:$argon2id$v=19$m=4096,t=3,p=1$") && text.lines().count() == 1,
+        "{text}"
+    );
+    assert_eq!(
+        fs::metadata(file).expect("there").permissions().mode() & 0o777,
+        0o600
+    );
 }

@@ -1,10 +1,12 @@
 //! Who may come in and who may do what: pure look-ups, no files, no clock, no thread.
 //!
 //! - [`passwords`]: the password file's text to users, and the (slow) check of one password.
+//! - [`remembered`]: passwords that were right a moment ago.
 //! - [`access`]: the one door for rights, [`access::Rights::authorize`].
 
 pub mod access;
 pub mod passwords;
+pub mod remembered;
 
 use crate::mqtt::Utf8String;
 

@@ -312,7 +312,8 @@ mod tests {
         assert_eq!(
             told,
             [
-                "a:1: packet_bytes_max: packet_bytes_max is 4194304 and must not exceed queue_bytes_max, which is 1048576"
+                "a:1: packet_bytes_max: packet_bytes_max is 4194304 and must not exceed queue_bytes_max, \
+                which is 1048576"
             ]
         );
     }

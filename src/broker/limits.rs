@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use super::{Broker, Event, Output};
+use crate::mqtt::ClientId;
+
 /// The bounds of the core. The values of [`Limits::default`] are those of `boards/base.toml`, held to it by a test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -13,7 +16,7 @@ pub struct Limits {
     pub keep_alive_max_secs: u16,
     /// The largest packet accepted, in bytes with its fixed header; told to 5.0 clients.
     pub packet_bytes_max: u32,
-    /// Topic names and filters, in bytes.
+    /// Topic names and filters, client identifiers and user names, in bytes.
     pub topic_bytes_max: usize,
     /// Levels of a topic name or filter.
     pub topic_levels_max: usize,
@@ -23,7 +26,7 @@ pub struct Limits {
     pub subscriptions_max: usize,
     /// User properties of one packet.
     pub user_properties_max: usize,
-    /// Payload of a will, in bytes.
+    /// A will with its topic and properties, in bytes.
     pub will_bytes_max: usize,
     /// Unfinished QoS 1 and 2 deliveries to one client, whatever more it would accept.
     pub inflight_max: u16,
@@ -33,11 +36,11 @@ pub struct Limits {
     pub topic_alias_maximum: u16,
     /// Messages waiting for one client.
     pub queue_class: QueueClass,
-    /// Payload and topic bytes waiting for one client.
+    /// Payload, topic and property bytes waiting for one client, queued or unacknowledged.
     pub queue_bytes_max: usize,
     /// Which message goes when a queue is full.
     pub queue_overflow: Overflow,
-    /// Payload and topic bytes waiting for all clients.
+    /// Payload, topic and property bytes waiting for all clients, counted once for each.
     pub queued_bytes_total_max: usize,
     /// Bytes handed to a link and not yet out, after which nothing but acknowledgements is sent to it, in bytes.
     pub unsent_bytes_max: usize,
@@ -47,7 +50,7 @@ pub struct Limits {
     pub session_expiry_max: Duration,
     /// Retained messages.
     pub retained_max: usize,
-    /// Payload and topic bytes of retained messages.
+    /// Payload, topic and property bytes of retained messages.
     pub retained_bytes_max: usize,
     /// Messages a second one client may publish, in the long run; bursts of as many are let through.
     pub publish_rate_max: u32,
@@ -121,5 +124,46 @@ impl Default for Limits {
             retained_bytes_max: 8 * 1024 * 1024,
             publish_rate_max: 100_000,
         }
+    }
+}
+
+/// The limits that are biting now, so that each is told once and not once a message.
+#[derive(Debug, Default)]
+pub(super) struct Episodes {
+    biting: Vec<&'static str>,
+}
+
+impl Episodes {
+    /// Whether `limit` was not biting yet.
+    fn begin(&mut self, limit: &'static str) -> bool {
+        let new = !self.biting.contains(&limit);
+        if new {
+            self.biting.push(limit);
+        }
+        new
+    }
+
+    /// There is room again.
+    pub(super) fn end(&mut self, limit: &'static str) {
+        if !self.biting.is_empty() {
+            self.biting.retain(|&other| other != limit);
+        }
+    }
+}
+
+impl Broker {
+    /// Tells that a limit of the whole broker bites, once until [`Episodes::end`].
+    pub(super) fn limit_reached(&mut self, limit: &'static str) {
+        if self.episodes.begin(limit) {
+            self.outputs
+                .push_back(Output::Event(Event::LimitReached { limit, client: None }));
+        }
+    }
+
+    /// Tells that a limit bites for one client; who calls knows whether it was told before.
+    pub(super) fn limit_reached_for(&mut self, limit: &'static str, client: &ClientId) {
+        let client = Some(client.clone());
+        self.outputs
+            .push_back(Output::Event(Event::LimitReached { limit, client }));
     }
 }

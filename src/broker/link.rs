@@ -1,6 +1,358 @@
 //! What belongs to one connection and ends with it.
 
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::connect::Admission;
+use super::inflight::Inflight;
+use super::kept::properties_bytes;
+use super::session::SessionKey;
+use super::timers::Timer;
+use super::{Broker, DetachReason, Event, ListenerPolicy, Output};
+use crate::mqtt::{
+    ConnAck, DecodeError, Disconnect, Packet, ProtocolVersion, Publish, ReasonCode, TopicName, Utf8String,
+    encoded_len,
+};
+
 slotmap::new_key_type! {
     /// One connection, by a key that is never used again: a stale one finds nothing and does nothing.
     pub struct LinkId;
+}
+
+/// One connection.
+///
+/// 1. It is in exactly one stage, and only [`Stage::Attached`] knows a session.
+/// 2. A link that is attached to a session is the one that session knows, and the other way round.
+/// 3. `timer_at` is the moment of its one running deadline.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) stage: Stage,
+    pub(super) timer_at: Option<Instant>,
+}
+
+/// How far a connection has come.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// CONNECT is owed, or its password is being checked.
+    Arrived(Box<Arrival>),
+    /// The client is in.
+    Attached(Attachment),
+}
+
+/// What is known of a connection before its client is in.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) listener: Rc<ListenerPolicy>,
+    pub(super) certificate_user: Option<Utf8String>,
+    /// Accepted beyond `connections_max`, to be told so.
+    pub(super) surplus: bool,
+    /// What CONNECT says the client speaks.
+    pub(super) version: Option<ProtocolVersion>,
+    /// Set from CONNECT until its password was checked.
+    pub(super) verifying: Option<Verifying>,
+}
+
+/// A CONNECT whose password is being checked, and what came after it.
+#[derive(Debug)]
+pub(super) struct Verifying {
+    pub(super) admission: Admission,
+    pub(super) user: Utf8String,
+    /// What the client sent without waiting for CONNACK (section 3.1.4), in its order, free of the read buffer.
+    pub(super) waiting: Vec<Packet>,
+    pub(super) waiting_bytes: usize,
+}
+
+/// The parameters of a connected client, by value.
+#[derive(Debug)]
+pub(super) struct Attachment {
+    pub(super) session: SessionKey,
+    pub(super) version: ProtocolVersion,
+    /// Whether the peer is a broker that bridges, which wants RETAIN as published and nothing of its own back.
+    pub(super) bridge: bool,
+    /// The silence after which the link ends: one and a half keep-alives; zero: never.
+    pub(super) silence_max: Duration,
+    pub(super) last_received: Instant,
+    /// PUBLISH packets of QoS 1 and 2 that may be unfinished.
+    pub(super) send_window: u16,
+    /// Maximum Packet Size of the client.
+    pub(super) packet_bytes_max: u32,
+    /// What the client's topic aliases stand for, from 1 on.
+    pub(super) aliases: Vec<Option<TopicName>>,
+    /// When the rate of its publishing will be back within the limit, were nothing more to come.
+    pub(super) rate_at: Instant,
+    /// PUBLISH bytes sent since the last [`super::Input::Flushed`].
+    pub(super) unsent_bytes: usize,
+    /// Bytes of all other packets sent since.
+    pub(super) unsent_control_bytes: usize,
+    /// Retained messages that may be sent before the next [`super::Input::Flushed`].
+    pub(super) retained_left: u16,
+    /// Whether it was told that this client reads too slowly.
+    pub(super) slow_told: bool,
+}
+
+/// Retained messages sent to one link in one go: enough for a dashboard's first screen, few enough that others wait
+/// for tens of microseconds only.
+pub(super) const RETAINED_SLICE: u16 = 64;
+
+/// Roughly what an acknowledgement takes on the wire, in bytes.
+const CONTROL_BYTES: usize = 4;
+
+impl Link {
+    /// What the client speaks, once it has said so.
+    fn version(&self) -> Option<ProtocolVersion> {
+        match &self.stage {
+            Stage::Arrived(arrival) => arrival.version,
+            Stage::Attached(attachment) => Some(attachment.version),
+        }
+    }
+}
+
+impl Attachment {
+    /// Whether so much is on its way to the client that nothing but acknowledgements is added.
+    pub(super) fn is_stalled(&self, unsent_bytes_max: usize) -> bool {
+        self.unsent_bytes >= unsent_bytes_max
+    }
+
+    /// Whether another QoS 1 or 2 message may be sent for the first time [MQTT-3.3.4-9].
+    ///
+    /// What an earlier connection left unfinished counts too, although Receive Maximum does not ask for it: a client
+    /// that never completes would otherwise gather more with every connection.
+    pub(super) fn takes_more(&self, inflight: &Inflight, unsent_bytes_max: usize) -> bool {
+        inflight.len() < usize::from(self.send_window) && !self.is_stalled(unsent_bytes_max)
+    }
+
+    /// Counts one more message of the client; whether it is one too many (a burst of one second's worth is none).
+    pub(super) fn exceeds_rate(&mut self, now: Instant, interval: Duration) -> bool {
+        let next = self.rate_at.max(now) + interval;
+        if next.duration_since(now) > Duration::from_secs(1) {
+            return true;
+        }
+        self.rate_at = next;
+        false
+    }
+
+    /// The topic of a PUBLISH that carries `alias` (section 3.3.2.3.4).
+    ///
+    /// # Errors
+    /// What the client is told in DISCONNECT.
+    pub(super) fn resolve_alias(
+        &mut self,
+        topic: Option<TopicName>,
+        alias: u16,
+        alias_max: u16,
+    ) -> Result<TopicName, ReasonCode> {
+        if alias == 0 || alias > alias_max {
+            return Err(ReasonCode::TopicAliasInvalid); // [MQTT-3.3.2-8] [MQTT-3.3.2-9]
+        }
+        let index = usize::from(alias) - 1;
+        match topic {
+            Some(topic) => {
+                if self.aliases.len() <= index {
+                    self.aliases.resize(index + 1, None);
+                }
+                if let Some(known) = self.aliases.get_mut(index)
+                    && known.as_ref() != Some(&topic)
+                {
+                    *known = Some(topic.detached());
+                }
+                Ok(topic)
+            }
+            None => self
+                .aliases
+                .get(index)
+                .cloned()
+                .flatten()
+                .ok_or(ReasonCode::ProtocolError),
+        }
+    }
+}
+
+impl Broker {
+    /// Ends a link: the only way out, whoever opened it. A second call for the same link does nothing.
+    pub(super) fn detach(&mut self, now: Instant, link: LinkId, reason: DetachReason) {
+        let Some(ended) = self.links.remove(link) else {
+            return;
+        };
+        self.timers.cancel(ended.timer_at, Timer::Link(link));
+        self.stats.links -= 1;
+        self.episodes.end("connections_max");
+        if reason != DetachReason::ConnectionLost {
+            if let Some(farewell) = farewell(&ended, reason) {
+                self.outputs.push_back(Output::Send {
+                    link,
+                    packet: farewell,
+                });
+            }
+            self.outputs.push_back(Output::Close { link });
+        }
+        match ended.stage {
+            Stage::Arrived(_) => {
+                self.stats.connections_refused += 1;
+                self.outputs
+                    .push_back(Output::Event(Event::ConnectionRefused { link, reason }));
+            }
+            Stage::Attached(attachment) => self.leave(now, link, attachment.session, reason),
+        }
+    }
+
+    /// Ends a link whose peer was refused, or broke a rule.
+    pub(super) fn refuse(&mut self, now: Instant, link: LinkId, reason: ReasonCode) {
+        self.detach(now, link, DetachReason::Refused(reason));
+    }
+
+    /// Sends a packet that is no PUBLISH.
+    ///
+    /// These go out even to a client that reads too slowly, for it is owed them; one that makes us owe it more than
+    /// twice what may be on its way to it is not reading at all.
+    pub(super) fn send_control(&mut self, now: Instant, link: LinkId, packet: Packet) {
+        let bytes = match &packet {
+            Packet::SubAck(ack) => CONTROL_BYTES + ack.reasons.len(),
+            Packet::UnsubAck(ack) => CONTROL_BYTES + ack.reasons.len(),
+            _ => CONTROL_BYTES,
+        };
+        self.outputs.push_back(Output::Send { link, packet });
+        if let Some(Link {
+            stage: Stage::Attached(attachment),
+            ..
+        }) = self.links.get_mut(link)
+        {
+            attachment.unsent_control_bytes += bytes;
+            if attachment.unsent_control_bytes > self.limits.unsent_bytes_max.saturating_mul(2) {
+                self.refuse(now, link, ReasonCode::QuotaExceeded);
+            }
+        }
+    }
+
+    /// The bytes are no MQTT [MQTT-4.13.1-1].
+    pub(super) fn handle_malformed(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        version: Option<ProtocolVersion>,
+        error: DecodeError,
+    ) {
+        if let Some(Link {
+            stage: Stage::Arrived(arrival),
+            ..
+        }) = self.links.get_mut(link)
+        {
+            arrival.version = arrival.version.or(version);
+        }
+        self.detach(now, link, DetachReason::Malformed(error));
+    }
+
+    /// Everything sent is out: more may follow.
+    pub(super) fn handle_flushed(&mut self, now: Instant, link: LinkId) {
+        if let Some(Link {
+            stage: Stage::Attached(attachment),
+            ..
+        }) = self.links.get_mut(link)
+        {
+            attachment.unsent_bytes = 0;
+            attachment.unsent_control_bytes = 0;
+            attachment.retained_left = RETAINED_SLICE;
+            attachment.slow_told = false;
+            let session = attachment.session;
+            self.pump(now, session);
+        }
+    }
+
+    /// A link's deadline came: for its CONNECT, or for its next sign of life.
+    pub(super) fn handle_link_timer(&mut self, now: Instant, link: LinkId) {
+        let Some(known) = self.links.get_mut(link) else {
+            return;
+        };
+        known.timer_at = None;
+        match &known.stage {
+            Stage::Arrived(_) => self.detach(now, link, DetachReason::ConnectTimeout),
+            Stage::Attached(attachment) => {
+                let due = attachment.last_received + attachment.silence_max;
+                if due <= now {
+                    self.stats.keep_alive_timeouts += 1;
+                    self.detach(now, link, DetachReason::KeepAliveTimeout); // [MQTT-3.1.2-22]
+                } else {
+                    known.timer_at = Some(due);
+                    self.timers.set(due, Timer::Link(link));
+                }
+            }
+        }
+    }
+}
+
+/// Sends `publish` on a link, or says that it is larger than the client takes [MQTT-3.1.2-24].
+///
+/// Takes the parts of the broker it needs, so that it can be called while a session is being looked at.
+pub(super) fn send_publish(
+    outputs: &mut VecDeque<Output>,
+    link: LinkId,
+    attachment: &mut Attachment,
+    publish: Publish,
+) -> Result<(), TooLarge> {
+    let topic_bytes = publish.topic.as_ref().map_or(0, |topic| topic.as_str().len());
+    let mut bytes = 10 + topic_bytes + publish.payload.len();
+    if let Some(properties) = publish.properties.as_deref() {
+        bytes += properties_bytes(properties) + 5 * properties.subscription_ids.len();
+    }
+    let packet = Packet::Publish(publish);
+    let allowed = usize::try_from(attachment.packet_bytes_max).unwrap_or(usize::MAX);
+    if bytes + 16 > allowed && encoded_len(&packet, attachment.version) > allowed {
+        return Err(TooLarge);
+    }
+    attachment.unsent_bytes += bytes;
+    outputs.push_back(Output::Send { link, packet });
+    Ok(())
+}
+
+/// The packet is larger than the client's Maximum Packet Size.
+#[derive(Debug)]
+pub(super) struct TooLarge;
+
+/// The last packet a peer gets, where its version has one for the occasion.
+fn farewell(link: &Link, reason: DetachReason) -> Option<Packet> {
+    let code = match reason {
+        DetachReason::ClientDisconnect(_) | DetachReason::ConnectionLost | DetachReason::ConnectTimeout => {
+            return None;
+        }
+        DetachReason::KeepAliveTimeout => ReasonCode::KeepAliveTimeout,
+        DetachReason::TakenOver => ReasonCode::SessionTakenOver,
+        DetachReason::Malformed(error) => error.reason(),
+        DetachReason::Refused(code) => code,
+        DetachReason::Shutdown => ReasonCode::ServerShuttingDown,
+    };
+    let version = link.version()?;
+    match (&link.stage, version) {
+        (Stage::Attached(_), ProtocolVersion::V5) => Some(Packet::Disconnect(Box::new(Disconnect {
+            reason: code,
+            ..Disconnect::default()
+        }))),
+        // Before 5.0 a server has no DISCONNECT: it closes.
+        (Stage::Attached(_), _) => None,
+        (_, ProtocolVersion::V5) => Some(refusal(code)),
+        (_, _) => has_return_code(code).then(|| refusal(code)),
+    }
+}
+
+/// CONNACK that refuses; never with a session present [MQTT-3.2.2-6].
+fn refusal(reason: ReasonCode) -> Packet {
+    Packet::ConnAck(Box::new(ConnAck {
+        reason,
+        ..ConnAck::default()
+    }))
+}
+
+/// Whether one of the five return codes of 3.1 and 3.1.1 says it (section 3.2.2.3 of 3.1.1); otherwise the connection
+/// is closed without CONNACK [MQTT-3.2.2-6 of 3.1.1].
+fn has_return_code(reason: ReasonCode) -> bool {
+    matches!(
+        reason,
+        ReasonCode::UnsupportedProtocolVersion
+            | ReasonCode::ClientIdentifierNotValid
+            | ReasonCode::ServerUnavailable
+            | ReasonCode::ServerBusy
+            | ReasonCode::ServerShuttingDown
+            | ReasonCode::QuotaExceeded
+            | ReasonCode::BadUserNameOrPassword
+            | ReasonCode::NotAuthorized
+    )
 }

@@ -3,21 +3,49 @@
 //! **One input, then drain:** [`Broker::handle`], then [`Broker::poll_output`] until `None`, then wait until
 //! [`Broker::poll_timeout`] or the next input.
 
+mod connect;
+mod deliver;
+mod inflight;
+mod invariants;
+mod kept;
 mod limits;
 mod link;
+mod offline;
+mod publish;
+mod retained;
+mod session;
+mod stats;
+mod subscribe;
+mod subscriptions;
+mod timers;
+mod will;
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use slotmap::SecondaryMap;
 
 use crate::auth::Identity;
-use crate::auth::access::Rights;
-use crate::mqtt::{ClientId, DecodeError, Packet, PublishProperties, QoS, ReasonCode, TopicName, Utf8String};
+use crate::auth::access::{Action, Rights};
+use crate::mqtt::{
+    ClientId, DecodeError, Packet, ProtocolVersion, PublishProperties, QoS, ReasonCode, TopicName, Utf8String,
+};
+
+use connect::AssignedIds;
+use deliver::Passing;
+use limits::Episodes;
+use link::{Link, Stage};
+use retained::Retained;
+use session::Sessions;
+use subscriptions::Subscriptions;
+use timers::{Timer, Timers};
 
 pub use limits::{Limits, Overflow, QueueClass};
 pub use link::LinkId;
+pub use stats::Stats;
 
 /// The moment an input arrived; the core never asks for it.
 #[derive(Debug, Clone, Copy)]
@@ -63,10 +91,15 @@ pub enum Input {
     Malformed {
         /// On this link.
         link: LinkId,
+        /// The version to answer in, as the decoder knows it: it may have read it from the very CONNECT that is wrong.
+        version: Option<ProtocolVersion>,
         /// The broken rule.
         error: DecodeError,
     },
     /// Everything sent on the link so far is out; more may be sent.
+    ///
+    /// Owed for every link sooner or later after a [`Output::Send`]: a client that has
+    /// [`Limits::unsent_bytes_max`] on its way, or a slice of retained messages, is sent no more before it.
     Flushed {
         /// This link.
         link: LinkId,
@@ -149,13 +182,39 @@ pub struct Message {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A client is in.
-    ClientConnected { link: LinkId, client: ClientId, identity: Identity, session_present: bool },
+    ClientConnected {
+        /// By this connection.
+        link: LinkId,
+        /// Its client identifier, perhaps one we assigned.
+        client: ClientId,
+        /// Who it has proved to be.
+        identity: Identity,
+        /// Whether it resumed a session.
+        session_present: bool,
+    },
     /// A connected client is out.
-    ClientDisconnected { link: LinkId, client: ClientId, reason: DetachReason },
+    ClientDisconnected {
+        /// The connection that ended.
+        link: LinkId,
+        /// Its client identifier.
+        client: ClientId,
+        /// Who ended it, and why.
+        reason: DetachReason,
+    },
     /// A connection ended before a client came in.
-    ConnectionRefused { link: LinkId, reason: DetachReason },
+    ConnectionRefused {
+        /// The connection that ended.
+        link: LinkId,
+        /// Who ended it, and why.
+        reason: DetachReason,
+    },
     /// A limit bit; told once per episode, counted always.
-    LimitReached { limit: &'static str, client: Option<ClientId> },
+    LimitReached {
+        /// The field of [`Limits`].
+        limit: &'static str,
+        /// Whose limit it is; `None` for those of the whole broker.
+        client: Option<ClientId>,
+    },
 }
 
 /// Why a link ended; there is one way out, and this names who opened it.
@@ -179,29 +238,188 @@ pub enum DetachReason {
     Shutdown,
 }
 
+impl std::fmt::Display for DetachReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::ClientDisconnect(reason) => write!(f, "DISCONNECT: {reason}"),
+            Self::ConnectionLost => f.write_str("connection lost"),
+            Self::KeepAliveTimeout => f.write_str("keep alive timeout"),
+            Self::ConnectTimeout => f.write_str("no CONNECT in time"),
+            Self::TakenOver => f.write_str("session taken over"),
+            Self::Malformed(error) => write!(f, "malformed packet: {error}"),
+            Self::Refused(reason) => write!(f, "refused: {reason}"),
+            Self::Shutdown => f.write_str("the gateway stops"),
+        }
+    }
+}
+
 /// The broker. See the module's text for how it is driven.
-pub struct Broker {}
+///
+/// 1. All state is here, and changes in [`Broker::handle`] only.
+/// 2. The same inputs give the same outputs: nothing depends on a clock, an address or the order of a hash table.
+/// 3. A key that is stale, a link's or a session's, finds nothing and does nothing.
+/// 4. Every message that is dropped is counted in [`Stats`].
+#[derive(Debug)]
+pub struct Broker {
+    limits: Limits,
+    rights: Rights,
+    links: SecondaryMap<LinkId, Link>,
+    sessions: Sessions,
+    subscriptions: Subscriptions,
+    retained: Retained,
+    timers: Timers,
+    outputs: VecDeque<Output>,
+    stats: Stats,
+    episodes: Episodes,
+    assigned_ids: AssignedIds,
+    /// What most sessions share where a listener asks for no proof.
+    anonymous: Rc<Identity>,
+    /// Between two messages of a client that publishes as fast as it may.
+    publish_interval: Duration,
+    stopping: bool,
+}
+
+/// Outputs for which room is kept when all are taken; a burst beyond gives its memory back.
+const OUTPUTS_KEPT: usize = 256;
 
 impl Broker {
     /// An empty broker within `limits`; `seed` feeds every choice that must not be guessable.
     pub fn new(limits: Limits, rights: Rights, seed: u64) -> Self {
-        let _ = (limits, rights, seed);
-        todo!()
+        let publish_interval = Duration::from_secs(1) / limits.publish_rate_max.max(1);
+        Self {
+            limits,
+            rights,
+            links: SecondaryMap::new(),
+            sessions: Sessions::new(seed),
+            subscriptions: Subscriptions::new(seed),
+            retained: Retained::default(),
+            timers: Timers::default(),
+            outputs: VecDeque::new(),
+            stats: Stats::default(),
+            episodes: Episodes::default(),
+            assigned_ids: AssignedIds::new(seed),
+            anonymous: Rc::new(Identity::Anonymous),
+            publish_interval,
+            stopping: false,
+        }
+    }
+
+    /// The bounds it keeps.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Takes one input; what follows from it waits in [`Broker::poll_output`].
     pub fn handle(&mut self, now: Now, input: Input) {
-        let _ = (now, input);
-        todo!()
+        let now = now.mono;
+        match input {
+            Input::Received { link, packet } => self.handle_packet(now, link, packet),
+            Input::Flushed { link } => self.handle_flushed(now, link),
+            Input::Publish(message) => self.handle_own_message(now, message),
+            Input::Connected {
+                link,
+                listener,
+                certificate_user,
+                ..
+            } => {
+                self.handle_connected(now, link, listener, certificate_user);
+            }
+            Input::Malformed { link, version, error } => self.handle_malformed(now, link, version, error),
+            Input::Closed { link } => self.detach(now, link, DetachReason::ConnectionLost),
+            Input::Verified { link, verdict } => self.handle_verified(now, link, verdict),
+            Input::Tick => self.handle_tick(now),
+            Input::Shutdown => self.handle_shutdown(now),
+        }
     }
 
     /// The next thing to do, `None` when all is done.
     pub fn poll_output(&mut self) -> Option<Output> {
-        todo!()
+        let output = self.outputs.pop_front();
+        if output.is_none() && self.outputs.capacity() > OUTPUTS_KEPT {
+            self.outputs.shrink_to(OUTPUTS_KEPT);
+        }
+        output
     }
 
     /// When the next [`Input::Tick`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        todo!()
+        self.timers.next()
+    }
+
+    /// What has been counted so far.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn handle_packet(&mut self, now: Instant, link: LinkId, packet: Packet) {
+        let Some(known) = self.links.get_mut(link) else {
+            return; // taken over, kicked, closed: whatever it still says is ignored
+        };
+        self.stats.packets_received += 1;
+        match &mut known.stage {
+            Stage::Attached(attachment) => attachment.last_received = now,
+            Stage::Arrived(_) => return self.handle_early_packet(now, link, packet),
+        }
+        match packet {
+            Packet::Publish(publish) => self.handle_publish(now, link, publish),
+            Packet::PubAck(ack) => self.handle_puback(now, link, &ack),
+            Packet::PubRec(ack) => self.handle_pubrec(now, link, &ack),
+            Packet::PubRel(ack) => self.handle_pubrel(now, link, &ack),
+            Packet::PubComp(ack) => self.handle_pubcomp(now, link, &ack),
+            Packet::Subscribe(subscribe) => self.handle_subscribe(now, link, &subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, link, &unsubscribe),
+            Packet::PingReq => self.send_control(now, link, Packet::PingResp), // [MQTT-3.12.4-1]
+            Packet::Disconnect(disconnect) => self.handle_disconnect(now, link, &disconnect),
+            // A second CONNECT [MQTT-3.1.0-2], AUTH without a method in use [MQTT-4.12.0-7], or what only servers send.
+            Packet::Connect(_)
+            | Packet::Auth(_)
+            | Packet::ConnAck(_)
+            | Packet::SubAck(_)
+            | Packet::UnsubAck(_)
+            | Packet::PingResp => self.refuse(now, link, ReasonCode::ProtocolError),
+        }
+    }
+
+    /// A message of the gateway's own; the client rules do not bind it, the rights do.
+    fn handle_own_message(&mut self, now: Instant, message: Message) {
+        let Message {
+            topic,
+            payload,
+            qos,
+            retain,
+            properties,
+        } = message;
+        if !self
+            .rights
+            .authorize(&Identity::Gateway, Action::Publish, topic.as_str())
+        {
+            self.stats.publishes_denied += 1;
+            return;
+        }
+        let properties = properties.filter(|properties| !properties.is_empty());
+        let expires_at = kept::expiry(properties.as_deref(), now);
+        self.route(
+            now,
+            None,
+            Passing::new(topic, payload, properties, qos, retain, expires_at),
+        );
+    }
+
+    fn handle_tick(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Link(link) => self.handle_link_timer(now, link),
+                Timer::Will(key) => self.handle_will_timer(now, key),
+                Timer::SessionExpiry(key) => self.handle_session_expiry(now, key),
+            }
+        }
+    }
+
+    fn handle_shutdown(&mut self, now: Instant) {
+        self.stopping = true;
+        let links: Vec<_> = self.links.keys().collect();
+        for link in links {
+            self.detach(now, link, DetachReason::Shutdown);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -50,6 +50,14 @@ pub struct Certificates {
     pub server_key: String,
 }
 
+/// The authority's certificate, for clients.
+pub(super) const CA_FILE: &str = "ca.pem";
+const CA_KEY_FILE: &str = "ca-key.pem";
+/// The server's certificate.
+pub(super) const SERVER_FILE: &str = "server.pem";
+/// The server's private key.
+pub(super) const SERVER_KEY_FILE: &str = "server-key.pem";
+
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const CA_DAYS: u32 = 3650;
 /// Clients of some systems refuse server certificates that are good for more than 825 days.
@@ -93,16 +101,25 @@ impl Certificates {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments { dir, names, force } = arguments;
+    write_files(&arguments.dir, &arguments.names, arguments.force)?;
+    let (dir, names) = (arguments.dir.display(), arguments.names.join(", "));
+    let text = format!(
+        "made {dir}/ca.pem, {dir}/ca-key.pem, {dir}/server.pem and {dir}/server-key.pem for {names}\n"
+    );
+    super::print(|out| out.write_all(text.as_bytes()))
+}
+
+/// Makes authority and server certificate for `names` and writes them to `dir`, over older ones only with `force`.
+pub(super) fn write_files(dir: &Path, names: &[String], force: bool) -> anyhow::Result<()> {
     let made = Certificates::make(names, SystemTime::now())
         .with_context(|| format!("no certificate can be made for {}", names.join(", ")))?;
     const OPEN: u32 = 0o644;
     const SECRET: u32 = 0o600;
     let files = [
-        ("ca.pem", made.ca, OPEN),
-        ("ca-key.pem", made.ca_key, SECRET),
-        ("server.pem", made.server, OPEN),
-        ("server-key.pem", made.server_key, SECRET),
+        (CA_FILE, made.ca, OPEN),
+        (CA_KEY_FILE, made.ca_key, SECRET),
+        (SERVER_FILE, made.server, OPEN),
+        (SERVER_KEY_FILE, made.server_key, SECRET),
     ];
     fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
     let there: Vec<&str> = files
@@ -134,12 +151,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             .and_then(|()| file.sync_all())
             .with_context(cannot)?;
     }
-    let text = format!(
-        "made {0}/ca.pem, {0}/ca-key.pem, {0}/server.pem and {0}/server-key.pem for {1}\n",
-        dir.display(),
-        names.join(", ")
-    );
-    super::print(|out| out.write_all(text.as_bytes()))
+    Ok(())
 }
 
 #[cfg(test)]
@@ -148,22 +160,17 @@ mod tests {
     use crate::net::clock::FlooredClock;
     use crate::net::tls::{ClientCertificates, Server, ServerSettings};
     use std::os::unix::fs::PermissionsExt;
-    use std::path::Path;
     use std::sync::Arc;
 
-    fn arguments(dir: &Path, force: bool) -> Arguments {
-        Arguments {
-            dir: dir.to_owned(),
-            names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
-            force,
-        }
+    fn write_files(dir: &Path, force: bool) -> anyhow::Result<()> {
+        super::write_files(dir, &["localhost".to_owned(), "127.0.0.1".to_owned()], force)
     }
 
     #[test]
     fn a_listener_takes_what_is_made() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let dir = folder.path().join("tls");
-        run(&arguments(&dir, false)).expect("made");
+        write_files(&dir, false).expect("made");
         let settings = ServerSettings {
             certificate: dir.join("server.pem"),
             key: dir.join("server-key.pem"),
@@ -179,7 +186,7 @@ mod tests {
     #[test]
     fn keys_are_for_their_owner_only() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        run(&arguments(folder.path(), false)).expect("made");
+        write_files(folder.path(), false).expect("made");
         for (name, mode) in [("server-key.pem", 0o600), ("ca-key.pem", 0o600)] {
             let found = fs::metadata(folder.path().join(name))
                 .expect("there")
@@ -195,7 +202,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let ca = folder.path().join("ca.pem");
         fs::write(&ca, "mine").expect("written");
-        let told = run(&arguments(folder.path(), false))
+        let told = write_files(folder.path(), false)
             .expect_err("in the way")
             .to_string();
         assert!(
@@ -203,7 +210,7 @@ mod tests {
             "{told}"
         );
         assert_eq!(fs::read_to_string(&ca).expect("text"), "mine");
-        run(&arguments(folder.path(), true)).expect("forced");
+        write_files(folder.path(), true).expect("forced");
         assert!(
             fs::read_to_string(&ca)
                 .expect("text")

@@ -16,10 +16,13 @@ mod boards;
 pub mod cert;
 mod check;
 mod completions;
+mod demo;
 mod format;
+mod logging;
 mod passwd;
 mod password;
 mod publish;
+mod run;
 mod server;
 mod subscribe;
 mod version;
@@ -48,6 +51,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the gateway
+    Run(run::Arguments),
+    /// Show the gateway's main job, with nothing installed and no hardware
+    Demo(demo::Arguments),
     /// Check a configuration file and the files it names
     Check(check::Arguments),
     /// Show the board profiles
@@ -89,6 +96,8 @@ impl Cli {
     /// Runs the command; returns what the process exits with, having said on standard error what went wrong.
     pub fn run(self) -> ExitCode {
         let result = match self.command {
+            Command::Run(arguments) => run::run(&arguments),
+            Command::Demo(arguments) => demo::run(&arguments),
             Command::Check(arguments) => check::run(&arguments),
             Command::Boards(arguments) => boards::run(&arguments),
             Command::Passwd(arguments) => passwd::run(&arguments),

@@ -234,7 +234,10 @@ impl Lines<'_> {
                 let topic = &point.settings.topic;
                 point_table.mistake(
                     "topic",
-                    format!("publishes on {topic}, as point {other} does; expected a topic of its own, with {{point}} in it"),
+                    format!(
+                        "publishes on {topic}, as point {other} does; expected a topic of its own, \
+                         with {{point}} in it"
+                    ),
                 );
             } else if let (Some(format), Some(framing)) = (&format, framing) {
                 // One by one, so that each point's mistake is told where it stands.

@@ -1,7 +1,7 @@
 //! Bytes to packets: incremental, strict, and bounded before it allocates.
 //!
-//! This file cuts the byte stream into packets and holds what no single packet can know (version, direction, which
-//! packet comes first); `packets` reads their bodies, `properties` the property sections of 5.0.
+//! This file cuts the byte stream into packets and holds what no single packet can know (version, direction,
+//! which packet comes first); `packets` reads their bodies, `properties` the property sections of 5.0.
 
 mod error;
 mod packets;
@@ -20,7 +20,8 @@ use super::packet::{Ack, Packet};
 
 /// The most user properties one packet (or one will) may bring; more are refused before they are stored.
 ///
-/// A user property takes 5 bytes on the wire and over 60 in memory; nobody is known to send more than a handful.
+/// A user property takes 5 bytes on the wire and over 60 in memory; nobody is known to send more than a
+/// handful.
 pub const USER_PROPERTIES_MAX: usize = 64;
 
 /// The most topic filters one SUBSCRIBE or UNSUBSCRIBE may bring.
@@ -32,8 +33,8 @@ pub const FILTERS_MAX: usize = 1024;
 ///
 /// 1. At most one of `unread` and `unfinished` is not empty once `poll_packet` has returned `None`, and it is
 ///    `unfinished`: what was fed is either decoded, or copied.
-/// 2. `unfinished` never has room for more than the packet it waits for, which is at most `packet_bytes_max`, nor for
-///    more than twice what has arrived of it (and never for more than [`FIRST_ROOM_BYTES`] before that).
+/// 2. `unfinished` never has room for more than the packet it waits for, which is at most `packet_bytes_max`,
+///    nor for more than twice what has arrived of it or [`FIRST_ROOM_BYTES`], whichever is more.
 /// 3. Without an unfinished packet it owns no heap memory.
 /// 4. After an error it holds nothing and takes nothing.
 #[derive(Debug)]
@@ -59,8 +60,8 @@ pub enum Side {
     Client,
 }
 
-/// The room an unfinished packet gets at first: most packets fit, and a peer that only announces a large one costs
-/// no more than this.
+/// The room an unfinished packet gets at first: most packets fit, and a peer that only announces a large one
+/// costs no more than this.
 const FIRST_ROOM_BYTES: usize = 1024;
 
 /// The first byte and the Remaining Length of a packet (section 2.1).
@@ -100,10 +101,10 @@ impl Decoder {
 
     /// The version in force, which is also the one to answer in.
     ///
-    /// At the server's end it is `None` until the protocol level of a CONNECT was read, and stays so when the protocol
-    /// name is not MQTT's, because then no answer would be understood. It is known when the rest of CONNECT is
-    /// malformed; and when the level is not supported, it is the version whose CONNACK such a client reads best:
-    /// 3.1.1 below level 5 [MQTT-3.1.2-2 of 3.1.1], 5.0 above.
+    /// At the server's end it is `None` until the protocol level of a CONNECT was read, and stays so when the
+    /// protocol name is not MQTT's, because then no answer would be understood. It is known when the rest of
+    /// CONNECT is malformed; and when the level is not supported, it is the version whose CONNACK such a
+    /// client reads best: 3.1.1 below level 5 [MQTT-3.1.2-2 of 3.1.1], 5.0 above.
     pub fn version(&self) -> Option<ProtocolVersion> {
         self.version
     }
@@ -115,7 +116,8 @@ impl Decoder {
 
     /// Takes the next bytes of the connection; packets that lie whole in `bytes` will share them.
     ///
-    /// Meant to be followed by [`Decoder::poll_packet`] until it returns `None`; bytes fed before that are copied.
+    /// Meant to be followed by [`Decoder::poll_packet`] until it returns `None`; bytes fed before that are
+    /// copied.
     pub fn feed(&mut self, bytes: Bytes) {
         if self.failed.is_some() {
             return;
@@ -132,8 +134,8 @@ impl Decoder {
 
     /// The next whole packet, or `None` until more bytes are fed.
     ///
-    /// When it returns `None` the decoder holds no reference to what was fed: the head of an unfinished packet is
-    /// copied into a buffer of its own, so the caller's read buffer is free again.
+    /// When it returns `None` the decoder holds no reference to what was fed: the head of an unfinished
+    /// packet is copied into a buffer of its own, so the caller's read buffer is free again.
     ///
     /// # Errors
     /// [`DecodeError`]; the connection must then be closed, and every further call returns the same error.
@@ -211,7 +213,8 @@ impl Decoder {
 
     /// Reads the fixed header off `bytes` and checks it; `None` until it is whole.
     ///
-    /// Everything the first bytes can break is found here, before the rest is waited for or room is made for it.
+    /// Everything the first bytes can break is found here, before the rest is waited for or room is made for
+    /// it.
     fn fixed_header(&self, bytes: &[u8]) -> Result<Option<FixedHeader>, DecodeError> {
         let Some((&first, rest)) = bytes.split_first() else {
             return Ok(None);
@@ -286,7 +289,8 @@ impl Decoder {
         if !allowed {
             return Err(DecodeError::WrongDirection);
         }
-        // 3.1 lets whoever repeats PUBREL, SUBSCRIBE or UNSUBSCRIBE set DUP; later versions do not [MQTT-2.1.3-1].
+        // 3.1 lets whoever repeats PUBREL, SUBSCRIBE or UNSUBSCRIBE set DUP; later versions do not
+        // [MQTT-2.1.3-1].
         let repeated = self.version == Some(ProtocolVersion::V31) && expected_flags != 0 && flags == 0b1010;
         if flags != expected_flags && !repeated {
             return Err(DecodeError::FixedHeaderFlags); // [MQTT-2.1.3-1]
@@ -294,8 +298,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// PUBACK, PUBREC, PUBREL or PUBCOMP of four bytes at the front of `unread`: the commonest packets that share
-    /// nothing of what was fed, so they take no handle to it.
+    /// PUBACK, PUBREC, PUBREL or PUBCOMP of four bytes at the front of `unread`: the commonest packets that
+    /// share nothing of what was fed, so they take no handle to it.
     fn plain_ack(&self, header: FixedHeader) -> Option<Packet> {
         let [_, 2, high, low] = *self.unread.get(..header.packet_len)? else {
             return None;
@@ -382,7 +386,8 @@ impl Decoder {
         Ok(decoded)
     }
 
-    /// The version of every packet but CONNECT: `check_first_byte` lets none of them pass before CONNECT has set it.
+    /// The version of every packet but CONNECT: `check_first_byte` lets none of them pass before CONNECT has
+    /// set it.
     fn version_in_force(&self) -> ProtocolVersion {
         self.version.unwrap_or(ProtocolVersion::V311)
     }
@@ -405,4 +410,91 @@ mod kind {
     pub(super) const PINGRESP: u8 = 13;
     pub(super) const DISCONNECT: u8 = 14;
     pub(super) const AUTH: u8 = 15;
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PACKET_BYTES_MAX: u32 = 4096;
+
+    const CONNECT: &[u8] = b"\x10\x0D\0\x04MQTT\x04\x02\0\0\0\x01c";
+
+    fn assert_bounded(decoder: &Decoder) {
+        assert!(decoder.unread.is_empty());
+        let len = decoder.unfinished.len();
+        let room = decoder.unfinished.capacity();
+        assert!(room <= PACKET_BYTES_MAX as usize, "{len} bytes in {room}");
+        assert!(room <= (2 * len).max(FIRST_ROOM_BYTES), "{len} bytes in {room}");
+        assert!(room == 0 || len > 0, "{room} bytes of room for nothing");
+    }
+
+    #[test]
+    fn an_idle_decoder_owns_nothing_and_is_small() {
+        let mut decoder = Decoder::server(PACKET_BYTES_MAX);
+        for piece in CONNECT.chunks(3) {
+            decoder.feed(Bytes::from_static(piece));
+            let _ = decoder.poll_packet();
+        }
+        assert_eq!(decoder.version(), Some(ProtocolVersion::V311));
+        assert_eq!(decoder.unfinished.capacity(), 0);
+        assert!(size_of::<Decoder>() <= 80);
+    }
+
+    #[test]
+    fn a_peer_that_announces_a_large_packet_costs_little_until_it_sends_it() {
+        let mut decoder = Decoder::server(1 << 20);
+        decoder.feed(Bytes::from_static(b"\x10\xF0\xFF\x3F\0\x04MQTT"));
+        assert_eq!(decoder.poll_packet(), Ok(None));
+        assert_eq!(decoder.unfinished.capacity(), FIRST_ROOM_BYTES);
+    }
+
+    #[test]
+    fn an_unfinished_packet_grows_to_its_length_and_no_further() {
+        let mut decoder = Decoder::server(PACKET_BYTES_MAX);
+        decoder.feed(Bytes::from_static(CONNECT));
+        assert!(matches!(decoder.poll_packet(), Ok(Some(_))));
+        // 3,000 bytes in all: three of header, the rest zeroes but for the topic's length.
+        let mut packet = vec![0; 3000];
+        packet[..7].copy_from_slice(b"\x30\xB5\x17\0\x02ab");
+        let mut packets = 0;
+        for piece in packet.chunks(100) {
+            decoder.feed(Bytes::copy_from_slice(piece));
+            match decoder.poll_packet() {
+                Ok(Some(_)) => packets += 1,
+                polled => assert_eq!(polled, Ok(None)),
+            }
+            assert_bounded(&decoder);
+        }
+        assert_eq!(packets, 1);
+        assert_eq!(decoder.unfinished.capacity(), 0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2048, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn arbitrary_bytes_never_make_it_hold_more_than_the_bound(
+            greeted in any::<bool>(),
+            pieces in vec(vec(any::<u8>(), 0..40), 0..12),
+            first in prop_oneof![Just(0x10_u8), Just(0x30), Just(0x82), any::<u8>()],
+            announced in 0_u32..6000,
+        ) {
+            let mut decoder = Decoder::server(PACKET_BYTES_MAX);
+            if greeted {
+                decoder.feed(Bytes::from_static(CONNECT));
+                prop_assert!(matches!(decoder.poll_packet(), Ok(Some(_))));
+            }
+            let header = [first, announced as u8 | 0x80, (announced >> 7) as u8 & 0x7F];
+            decoder.feed(Bytes::copy_from_slice(&header));
+            for piece in pieces {
+                while let Ok(Some(_)) = decoder.poll_packet() {}
+                assert_bounded(&decoder);
+                decoder.feed(Bytes::from(piece));
+            }
+        }
+    }
 }

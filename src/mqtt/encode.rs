@@ -24,10 +24,10 @@ const REMAINING_BYTES_MAX: usize = 268_435_455;
 
 /// Appends `packet` to `out` as `version` writes it; leaves out what the version cannot say.
 ///
-/// Appends nothing where the version cannot say the packet at all (AUTH before 5.0), and where the packet is larger
-/// than any version can say (a Remaining Length over 268,435,455). The caller keeps binary fields (password, payload
-/// of a will, correlation and authentication data) within the 65,535 bytes their length can say, as the decoder does;
-/// what is longer is a bug, and cut.
+/// Appends nothing where the version cannot say the packet at all (AUTH before 5.0), and where the packet is
+/// larger than any version can say (a Remaining Length over 268,435,455). The caller keeps binary fields
+/// (password, payload of a will, correlation and authentication data) within the 65,535 bytes their length
+/// can say, as the decoder does; what is longer is a bug, and cut.
 pub fn encode(packet: &Packet, version: ProtocolVersion, out: &mut BytesMut) {
     if let Packet::Publish(publish) = packet {
         // The one packet that is worth a way of its own: its payload is not counted by walking over it.
@@ -362,8 +362,7 @@ impl Section for ConnAckProperties {
         out.u32_property(id::MAXIMUM_PACKET_SIZE, self.packet_bytes_max);
         out.string_property(
             id::ASSIGNED_CLIENT_IDENTIFIER,
-            self
-                .assigned_client_id
+            self.assigned_client_id
                 .as_ref()
                 .map(|client_id| client_id.as_utf8()),
         );

@@ -42,7 +42,7 @@ impl TopicName {
         if text.as_str().is_empty() {
             return Err(TopicError::Empty); // [MQTT-4.7.3-1]
         }
-        if text.as_bytes().iter().any(|byte| matches!(byte, b'+' | b'#')) {
+        if holds_wildcard(text.as_bytes()) {
             return Err(TopicError::WildcardInName); // [MQTT-3.3.2-2]
         }
         Ok(Self(text))
@@ -119,7 +119,9 @@ impl TopicFilter {
 
     /// The share name and the filter behind it, where this is a shared subscription (section 4.8.2).
     pub fn share(&self) -> Option<(&str, &str)> {
-        self.as_str().strip_prefix("$share/").and_then(|rest| rest.split_once('/'))
+        self.as_str()
+            .strip_prefix("$share/")
+            .and_then(|rest| rest.split_once('/'))
     }
 
     /// The text topics are matched against: without `$share/NAME/`.
@@ -155,6 +157,20 @@ impl TopicFilter {
     pub fn detached(&self) -> Self {
         Self(self.0.detached())
     }
+}
+
+/// Whether `+` or `#` occurs in `bytes`; eight at a time, because every PUBLISH asks.
+fn holds_wildcard(bytes: &[u8]) -> bool {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    // The two differ in bit 3 alone, so with that bit set both are `+`.
+    const BIT: u8 = b'+' ^ b'#';
+    const { assert!(BIT == 0x08 && b'+' & BIT == BIT) };
+    let (eights, rest) = bytes.as_chunks::<8>();
+    eights.iter().any(|eight| {
+        let zero_where_found = (u64::from_ne_bytes(*eight) | (LOW * BIT as u64)) ^ (LOW * b'+' as u64);
+        zero_where_found.wrapping_sub(LOW) & !zero_where_found & HIGH != 0
+    }) || rest.iter().any(|byte| byte | BIT == b'+')
 }
 
 impl TryFrom<&str> for TopicName {
@@ -205,7 +221,9 @@ impl fmt::Display for TopicError {
             Self::MisplacedHash => "'#' must stand alone in the last level",
             Self::MisplacedPlus => "'+' must stand alone in its level",
             Self::MalformedShare => "expected $share/NAME/FILTER with a NAME without wildcards",
-            Self::NotText => "not well-formed UTF-8, or with the character U+0000, or longer than 65535 bytes",
+            Self::NotText => {
+                "not well-formed UTF-8, or with the character U+0000, or longer than 65535 bytes"
+            }
         })
     }
 }
@@ -217,14 +235,20 @@ mod tests {
     use super::*;
 
     fn matches(filter: &str, topic: &str) -> bool {
-        TopicFilter::try_from(filter).unwrap().matches(&TopicName::try_from(topic).unwrap())
+        TopicFilter::try_from(filter)
+            .unwrap()
+            .matches(&TopicName::try_from(topic).unwrap())
     }
 
     #[test]
     fn a_filter_matches_as_the_examples_of_the_standard_say() {
         for (filter, topic, expected) in [
             ("sport/tennis/player1/#", "sport/tennis/player1", true),
-            ("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon", true),
+            (
+                "sport/tennis/player1/#",
+                "sport/tennis/player1/score/wimbledon",
+                true,
+            ),
             ("sport/tennis/+", "sport/tennis/player1", true),
             ("sport/tennis/+", "sport/tennis/player1/ranking", false),
             ("sport/+", "sport", false),
@@ -255,6 +279,24 @@ mod tests {
             ("$share/a/", TopicError::MalformedShare),
         ] {
             assert_eq!(TopicFilter::try_from(filter), Err(error), "{filter}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_is_found_wherever_it_stands_and_nothing_else_is_taken_for_one() {
+        for len in 1..20 {
+            for at in 0..len {
+                for byte in 1..=0x7F_u8 {
+                    let mut text = vec![b'a'; len];
+                    text[at] = byte;
+                    let text = String::from_utf8(text).unwrap();
+                    assert_eq!(
+                        TopicName::try_from(text.as_str()).is_err(),
+                        matches!(byte, b'+' | b'#'),
+                        "{text}"
+                    );
+                }
+            }
         }
     }
 

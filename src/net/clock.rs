@@ -4,6 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
+use tracing::warn;
 
 /// A wall clock that never shows a time before its floor.
 ///
@@ -16,17 +17,26 @@ pub struct FlooredClock {
     started: Instant,
 }
 
-/// 2026-11-21 00:00 UTC in seconds of Unix time: this program did not exist before, so no clock that shows
+/// 2026-11-01 00:00 UTC in seconds of Unix time: this program did not exist before, so no clock that shows
 /// less is right. Raised at every release.
-const BUILT_AFTER_UNIX_SECS: u64 = 1_795_219_200;
+const BUILT_AFTER_UNIX_SECS: u64 = 1_793_491_200;
 
 impl FlooredClock {
     /// A clock whose floor is `last_seen`, or the date of this release where that is later or nothing was
-    /// seen.
+    /// seen. Tells the log where the system's clock lies below it.
     pub fn new(last_seen: Option<SystemTime>) -> Self {
         let released = UNIX_EPOCH + Duration::from_secs(BUILT_AFTER_UNIX_SECS);
+        let floor = last_seen.map_or(released, |seen| seen.max(released));
+        let system = SystemTime::now();
+        if system < floor {
+            warn!(
+                system_unix_secs = unix_secs(system),
+                floor_unix_secs = unix_secs(floor),
+                "system clock is behind, checking certificates against the latest time known"
+            );
+        }
         Self {
-            floor: last_seen.map_or(released, |seen| seen.max(released)),
+            floor,
             started: Instant::now(),
         }
     }
@@ -68,6 +78,11 @@ impl TimeProvider for FlooredClock {
         let since_epoch = self.now().duration_since(UNIX_EPOCH).ok()?;
         Some(UnixTime::since_unix_epoch(since_epoch))
     }
+}
+
+fn unix_secs(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since_epoch| since_epoch.as_secs())
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ pub enum Stream {
 
 /// The buffers all links of one thread share: one to read into, and spare ones for what goes out.
 ///
-/// **Invariant:** `spare_bytes` is the sum of the capacities in `spare`, at most [`SPARE_BYTES_MAX`].
+/// **Invariant:** `spare_bytes` is the sum of the capacities in `spare`, at most `SPARE_BYTES_MAX`.
 #[derive(Debug)]
 pub struct Buffers {
     read: BytesMut,
@@ -292,7 +292,25 @@ impl AsyncWrite for Stream {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use super::*;
+    use crate::net::tcp;
+
+    #[tokio::test]
+    async fn an_idle_link_owns_no_buffer() {
+        let listener = tcp::listen(std::net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut buffers = Buffers::new();
+        let mut link = Link::client(Stream::Tcp(stream), ProtocolVersion::V5, 1024);
+        for _ in 0..3 {
+            link.send(&Packet::PingReq, &mut buffers);
+            assert_eq!(link.unsent(), 2);
+            poll_fn(|cx| link.poll_flush(cx, &mut buffers)).await.unwrap();
+            assert_eq!((link.unsent(), link.outgoing.capacity()), (0, 0));
+            assert_eq!(buffers.spare.len(), 1, "the buffer is the next sender's");
+        }
+    }
 
     #[test]
     fn the_read_buffer_is_used_again_once_no_packet_shares_it() {

@@ -412,7 +412,8 @@ impl fmt::Display for NetError {
                 match source.kind() {
                     io::ErrorKind::AddrInUse => write!(
                         f,
-                        "the port is in use by another program; stop it (ss -ltnp shows which) or take another port"
+                        "the port is in use by another program; \
+                         stop it (ss -ltnp shows which) or take another port"
                     ),
                     io::ErrorKind::AddrNotAvailable => {
                         f.write_str("this machine has no such address (ip address shows which it has)")
@@ -461,7 +462,7 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 /// what everybody else waits at most.
 const HANDSHAKES_PER_TURN: usize = 4;
 /// How long one connection may wait for a pending place before its kind is refused at once.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_millis(500);
 /// The first pause without descriptors or memory; each one after it is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// The longest of these pauses: what a client would wait for the gateway once there are descriptors again.
@@ -567,7 +568,8 @@ fn open_spare() -> Option<File> {
 }
 
 /// Whether an error of accept(2) is about the connection it would have returned: Linux passes on what
-/// happened to that one meanwhile.
+/// happened to that one meanwhile. Errors that could stay (EPERM, EOPNOTSUPP) are not among them, for without
+/// a pause they would spin.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
@@ -575,10 +577,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             Errno::CONNABORTED
                 | Errno::CONNRESET
                 | Errno::INTR
-                | Errno::PERM
                 | Errno::PROTO
-                | Errno::NOPROTOOPT
-                | Errno::OPNOTSUPP
                 | Errno::NETDOWN
                 | Errno::NETUNREACH
                 | Errno::HOSTDOWN

@@ -29,6 +29,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use tracing::{debug, warn};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::time::ASN1Time;
 
 use super::link::Stream;
 use crate::mqtt::{StringError, Utf8String};
@@ -303,6 +304,8 @@ pub enum TlsError {
         file: PathBuf,
         /// Its last moment.
         not_after: String,
+        /// What the clock shows, which may be what is wrong.
+        now: String,
     },
     /// The file holds no private key.
     NoKey {
@@ -431,13 +434,12 @@ impl fmt::Display for TlsError {
             Self::BadCertificate { file, reason } => {
                 write!(f, "a certificate in {} cannot be used: {reason}", file.display())
             }
-            Self::Expired { file, not_after } => {
-                write!(
-                    f,
-                    "the certificate in {} expired on {not_after}, renew it",
-                    file.display()
-                )
-            }
+            Self::Expired { file, not_after, now } => write!(
+                f,
+                "the certificate in {} expired on {not_after}; \
+                 it is {now} by the clock it is checked against, renew it or set the clock",
+                file.display()
+            ),
             Self::NoKey { file } => write!(
                 f,
                 "{} holds no private key, expected PEM with -----BEGIN PRIVATE KEY-----",
@@ -471,7 +473,8 @@ impl fmt::Display for TlsError {
             ),
             Self::NoSystemRoots { reason } => write!(
                 f,
-                "the system trusts no certificate authority{reason}; install ca-certificates or name a CA file"
+                "the system trusts no certificate authority{reason}; \
+                 install ca-certificates or name a CA file"
             ),
             Self::NameWithoutCertificate => f.write_str(
                 "user names are to be taken from client certificates, but clients are not asked for any; \
@@ -524,6 +527,10 @@ impl fmt::Display for HandshakeError {
             Self::Refused(Error::InvalidCertificate(Bad::UnknownIssuer)) => {
                 f.write_str("the peer's certificate is not from a trusted authority (check the CA file)")
             }
+            Self::Refused(Error::InvalidCertificate(Bad::BadSignature)) => f.write_str(
+                "the peer's certificate is not from the trusted authority, only from one of the same name \
+                 (check the CA file)",
+            ),
             Self::Refused(Error::AlertReceived(AlertDescription::CertificateRequired)) => {
                 f.write_str("the peer requires a client certificate")
             }
@@ -662,14 +669,17 @@ fn check_dates(
     };
     let (_, certificate) = X509Certificate::from_der(leaf).map_err(|error| TlsError::bad(file, error))?;
     let validity = certificate.validity();
+    let now = clock
+        .current_time()
+        .map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
     if is_expired(&certificate, clock) {
         return Err(TlsError::Expired {
             file: file.to_owned(),
             not_after: validity.not_after.to_string(),
+            now: ASN1Time::from_timestamp(now).map_or_else(|_| now.to_string(), |now| now.to_string()),
         });
     }
-    let now = clock.current_time().map_or(0, |now| now.as_secs());
-    if i64::try_from(now).is_ok_and(|now| now < validity.not_before.timestamp()) {
+    if now < validity.not_before.timestamp() {
         warn!(file = %file.display(), not_before = %validity.not_before, "certificate is not valid yet");
     }
     Ok(())
@@ -725,7 +735,8 @@ fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
         });
     }
     if mode & READABLE_BY_ALL != 0 {
-        warn!(file = %file.display(), mode = format_args!("{mode:04o}"), "every user can read the private key");
+        let mode = format_args!("{mode:04o}");
+        warn!(file = %file.display(), mode, "every user can read the private key");
     }
     let says = |words: &[u8]| text.windows(words.len()).any(|window| window == words);
     if says(b"BEGIN ENCRYPTED PRIVATE KEY") || says(b"Proc-Type: 4,ENCRYPTED") {
@@ -806,5 +817,62 @@ impl ServerCertVerifier for AnyCertificate {
         self.provider
             .signature_verification_algorithms
             .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::string::Ia5String;
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+
+    use super::*;
+
+    /// What `field` says in a certificate of which `from` is replaced by `to`, of the same length. That
+    /// breaks the signature, which was checked long before anybody asks for the name.
+    fn name_in_patched(
+        field: CertificateField,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<Utf8String, CertificateError> {
+        assert_eq!(from.len(), to.len());
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "marker");
+        params.distinguished_name.push(DnType::OrganizationName, "margin");
+        params.subject_alt_names = ["first.example", "other.example"]
+            .map(|name| SanType::DnsName(Ia5String::try_from(name).unwrap()))
+            .into();
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let mut der = certificate.der().to_vec();
+        let places: Vec<_> = (0..der.len() - from.len())
+            .filter(|&at| der[at..].starts_with(from))
+            .collect();
+        assert!(!places.is_empty());
+        for at in places {
+            der[at..at + to.len()].copy_from_slice(to);
+        }
+        let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+        name_of(&certificate, field)
+    }
+
+    #[test]
+    fn a_name_that_is_not_utf8_names_nobody() {
+        let field = CertificateField::CommonName;
+        let expected = Err(CertificateError::BadName(field, StringError::NotUtf8));
+        assert_eq!(name_in_patched(field, b"marker", b"mar\xffer"), expected);
+        // Not even where a good one stands beside it.
+        let field = CertificateField::SanDns;
+        let expected = Err(CertificateError::BadName(field, StringError::NotUtf8));
+        assert_eq!(
+            name_in_patched(field, b"first.example", b"fir\xc3t.example"),
+            expected
+        );
+    }
+
+    #[test]
+    fn a_certificate_with_two_common_names_names_nobody() {
+        // The object identifier of organizationName, 2.5.4.10, made into that of commonName, 2.5.4.3.
+        let named = name_in_patched(CertificateField::CommonName, &[0x55, 4, 10], &[0x55, 4, 3]);
+        assert_eq!(named, Err(CertificateError::TwoNames));
     }
 }

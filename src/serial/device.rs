@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::broker::{Message, Now};
 
-use super::points::{Point, PointSettings};
+use super::points::{Point, PointSettings, Quality};
 use super::settings::{SettingsError, check_time};
 use super::status::{Health, StatusTopics, status_message};
 use super::template::Name;
@@ -95,11 +95,11 @@ pub(super) struct Device {
     /// When it counts as offline; `None` while it does.
     offline_at: Option<Instant>,
     counters: Counters,
-    health: Health,
+    health: Health<(Quality, Counters)>,
 }
 
 /// What a device said so far, counted in readings, and the last one in values.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
 struct Counters {
     good: u64,
     bad: u64,
@@ -206,24 +206,27 @@ impl Device {
 
     fn publish_health(&mut self, now: Now, out: &mut VecDeque<Message>) {
         let quality = self.points.iter().map(Point::quality).max().unwrap_or_default();
-        let Counters {
-            good,
-            bad,
-            overlong,
-            fragments,
-            invalid_values,
-        } = self.counters;
-        let text = json!({
-            "status": if self.offline_at.is_some() { "online" } else { "offline" },
-            "quality": quality.word(),
-            "good": good,
-            "bad": bad,
-            "overlong": overlong,
-            "fragments": fragments,
-            "invalid_values": invalid_values,
-        })
-        .to_string();
-        out.extend(self.health.handle_text(now.mono, text));
+        out.extend(
+            self.health
+                .handle_state(now.mono, &(quality, self.counters), |(quality, counters)| {
+                    let Counters {
+                        good,
+                        bad,
+                        overlong,
+                        fragments,
+                        invalid_values,
+                    } = counters;
+                    json!({
+                        "quality": quality.word(),
+                        "good": good,
+                        "bad": bad,
+                        "overlong": overlong,
+                        "fragments": fragments,
+                        "invalid_values": invalid_values,
+                    })
+                    .to_string()
+                }),
+        );
     }
 
     /// When [`Device::handle_timeout`] is due.
@@ -233,5 +236,181 @@ impl Device {
             .chain(self.offline_at)
             .chain(self.health.poll_timeout())
             .min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::mqtt::TopicName;
+    use crate::serial::{PayloadForm, Raw};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A device `d` with the points `json` and `value`, which are told in these forms, on topics of these names.
+    fn device() -> Device {
+        let point = |name: &str, payload| PointSettings {
+            payload,
+            ..PointSettings::new(name.parse().unwrap(), TopicName::try_from(name).unwrap())
+        };
+        let points = vec![
+            point("json", PayloadForm::Json),
+            point("value", PayloadForm::Value),
+        ];
+        let settings = DeviceSettings::new("d".parse().unwrap(), points, 60 * SECOND).unwrap();
+        let topics = StatusTopics::of_device(&TopicName::try_from("gw").unwrap(), settings.name()).unwrap();
+        Device::new(&settings, &topics)
+    }
+
+    /// A clock that nobody set, so that no message tells the time.
+    fn at(start: Instant, secs: u32) -> Now {
+        Now {
+            mono: start + secs * SECOND,
+            wall: UNIX_EPOCH,
+        }
+    }
+
+    fn both(raw: &str) -> Content {
+        Content::Values(
+            [0, 1]
+                .map(|point| Sample {
+                    point,
+                    raw: Raw::Text(raw.to_owned()),
+                })
+                .into(),
+        )
+    }
+
+    fn told(out: &mut VecDeque<Message>) -> Vec<String> {
+        let show =
+            |message: Message| format!("{} {}", message.topic, String::from_utf8_lossy(&message.payload));
+        out.drain(..).map(show).collect()
+    }
+
+    /// All that was told but the health.
+    fn told_without_health(out: &mut VecDeque<Message>) -> Vec<String> {
+        told(out)
+            .into_iter()
+            .filter(|text| !text.starts_with("gw/device/d/health"))
+            .collect()
+    }
+
+    #[test]
+    fn a_device_is_online_with_its_first_good_value_and_told_so_before_it() {
+        let (start, mut device, mut out) = (Instant::now(), device(), VecDeque::new());
+        device.handle_content(at(start, 0), &Content::Garbled(Garble::Malformed), &mut out);
+        assert_eq!(told_without_health(&mut out), [r#"json {"v":null,"q":"bad"}"#]);
+        device.handle_content(at(start, 1), &both("x"), &mut out);
+        assert_eq!(told_without_health(&mut out), [""; 0]);
+        device.handle_content(at(start, 2), &both("7"), &mut out);
+        assert_eq!(
+            told(&mut out),
+            [
+                "gw/device/d/status online",
+                r#"json {"v":7,"q":"good"}"#,
+                "value 7",
+                concat!(
+                    r#"gw/device/d/health {"quality":"good","good":1,"bad":2,"overlong":0,"#,
+                    r#""fragments":0,"invalid_values":2}"#
+                ),
+            ]
+        );
+        device.handle_content(at(start, 3), &both("8"), &mut out);
+        assert_eq!(told(&mut out), [r#"json {"v":8,"q":"good"}"#, "value 8"]);
+    }
+
+    #[test]
+    fn a_silent_device_is_offline_and_its_points_are_stale() {
+        let (start, mut device, mut out) = (Instant::now(), device(), VecDeque::new());
+        device.handle_content(at(start, 0), &both("7"), &mut out);
+        device.handle_content(at(start, 30), &both("8"), &mut out);
+        // What nobody can read is no sign of life.
+        device.handle_content(at(start, 89), &Content::Fragment, &mut out);
+        device.handle_timeout(at(start, 89), &mut out);
+        out.clear();
+        device.handle_timeout(at(start, 90), &mut out);
+        assert_eq!(
+            told(&mut out),
+            [
+                "gw/device/d/status offline",
+                r#"json {"v":null,"q":"stale"}"#,
+                concat!(
+                    r#"gw/device/d/health {"quality":"stale","good":2,"bad":0,"overlong":0,"#,
+                    r#""fragments":1,"invalid_values":0}"#
+                ),
+            ]
+        );
+        assert_eq!(device.poll_timeout(), None);
+    }
+
+    #[test]
+    fn one_bad_value_spoils_one_point() {
+        let (start, mut device, mut out) = (Instant::now(), device(), VecDeque::new());
+        device.handle_content(at(start, 0), &both("7"), &mut out);
+        out.clear();
+        let mixed = [(0, "x"), (1, "8")].map(|(point, raw)| Sample {
+            point,
+            raw: Raw::Text(raw.to_owned()),
+        });
+        device.handle_content(at(start, 1), &Content::Values(mixed.into()), &mut out);
+        assert_eq!(told(&mut out), [r#"json {"v":null,"q":"bad"}"#, "value 8"]);
+    }
+
+    #[test]
+    fn a_lost_line_is_told_once() {
+        let (start, mut device, mut out) = (Instant::now(), device(), VecDeque::new());
+        device.handle_content(at(start, 0), &both("7"), &mut out);
+        out.clear();
+        device.handle_lost(at(start, 1), &mut out);
+        let expected = ["gw/device/d/status offline", r#"json {"v":null,"q":"stale"}"#];
+        assert_eq!(told_without_health(&mut out), expected);
+        device.handle_lost(at(start, 2), &mut out);
+        assert_eq!(told(&mut out), [""; 0]);
+    }
+
+    #[test]
+    fn a_device_without_points_with_twins_or_with_a_time_out_of_bounds_is_refused() {
+        let name: Name = "d".parse().unwrap();
+        let point = || PointSettings::new("p".parse().unwrap(), TopicName::try_from("p").unwrap());
+        let refused =
+            |points, offline_after| DeviceSettings::new(name.clone(), points, offline_after).unwrap_err();
+        assert_eq!(
+            refused(vec![], SECOND),
+            SettingsError::NoPoints { device: name.clone() }
+        );
+        assert_eq!(
+            refused(vec![point(), point()], SECOND),
+            SettingsError::DuplicatePoint {
+                point: "p".parse().unwrap()
+            }
+        );
+        assert_eq!(
+            refused(vec![point()], Duration::MAX),
+            SettingsError::Time {
+                what: "offline_after",
+                found: Duration::MAX
+            }
+        );
+        let stale = PointSettings {
+            stale_after: Some(Duration::ZERO),
+            ..point()
+        };
+        assert_eq!(
+            refused(vec![stale], SECOND),
+            SettingsError::Time {
+                what: "stale_after",
+                found: Duration::ZERO
+            }
+        );
+        let many = vec![point(); DeviceSettings::POINTS_MAX + 1];
+        assert_eq!(
+            refused(many, SECOND),
+            SettingsError::TooManyPoints {
+                device: name.clone(),
+                found: 257
+            }
+        );
     }
 }

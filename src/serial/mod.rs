@@ -6,12 +6,15 @@
 //!
 //! # Layout
 //! - `settings`: everything about one port; `line`: `9600 8N1`; `template`: names and topics.
-//! - `port`: one port's life, and the loop that lives it; `tty`: opening and reading; `reopen`: when to try again.
-//! - `lines`: sensors that send lines of text.
+//! - `port`: one port's life, and the loop that lives it; `tty`: opening and reading; `reopen`, `arrivals`: when to
+//!   try again.
+//! - `lines`: sensors that send lines of text; `format`: how a line tells its values.
 //! - `device`, `points`: who speaks, and what a value is worth; `timestamp`: when it was read.
 //! - `status`: online, offline, and the counters.
 
+mod arrivals;
 mod device;
+mod format;
 mod line;
 mod lines;
 mod points;
@@ -26,11 +29,9 @@ mod tty;
 use std::time::Instant;
 
 pub use device::DeviceSettings;
+pub use format::{Delimiter, Format, FormatError, JsonPath, LinePoint, Pattern, Place, Separators};
 pub use line::{LineError, LineSettings};
-pub use lines::{
-    Delimiter, Format, Framing, JsonPath, LinePoint, Lines, LinesError, LinesSettings, Pattern, Place,
-    Separators,
-};
+pub use lines::{Framing, FramingError, Lines, LinesSettings};
 pub use points::{PayloadForm, PointKind, PointSettings, Scaling, ScalingError};
 pub use port::{offline_messages, run};
 pub use settings::{DecoderSettings, PortSettings, ReopenSettings, SettingsError};

@@ -365,3 +365,200 @@ impl fmt::Display for ScalingError {
 }
 
 impl std::error::Error for ScalingError {}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn settings(payload: PayloadForm) -> PointSettings {
+        let topic = TopicName::try_from("gw/t").unwrap();
+        PointSettings {
+            payload,
+            ..PointSettings::new("t".parse().unwrap(), topic)
+        }
+    }
+
+    /// 2026-01-31T12:00:00.250Z.
+    fn now() -> Now {
+        Now {
+            mono: Instant::now(),
+            wall: UNIX_EPOCH + Duration::from_millis(1_769_860_800_250),
+        }
+    }
+
+    fn later(now: Now, by: Duration) -> Now {
+        Now {
+            mono: now.mono + by,
+            wall: now.wall + by,
+        }
+    }
+
+    fn raw(text: &str) -> Raw {
+        Raw::Text(text.to_owned())
+    }
+
+    fn text(message: &Message) -> &str {
+        std::str::from_utf8(&message.payload).unwrap()
+    }
+
+    fn scaled(scaling: Scaling, text: &str) -> Option<String> {
+        PointKind::Number(scaling).value(&raw(text)).map(Value::plain)
+    }
+
+    #[test]
+    fn a_number_is_scaled_shifted_and_rounded() {
+        let celsius = Scaling::new(0.1, -40.0, Some(1), None, None).unwrap();
+        assert_eq!(scaled(celsius, "615").as_deref(), Some("21.5"));
+        assert_eq!(scaled(celsius, "600").as_deref(), Some("20.0"));
+        assert_eq!(scaled(Scaling::default(), "21.50").as_deref(), Some("21.5"));
+        assert_eq!(scaled(Scaling::default(), "+7").as_deref(), Some("7"));
+        assert_eq!(scaled(Scaling::default(), "1e3").as_deref(), Some("1000"));
+        let whole = Scaling::new(1.0, 0.0, Some(0), None, None).unwrap();
+        assert_eq!(scaled(whole, "-0.4").as_deref(), Some("0"));
+        assert_eq!(scaled(Scaling::default(), "-0").as_deref(), Some("0"));
+    }
+
+    #[test]
+    fn what_is_no_finite_number_within_its_limits_is_not_believed() {
+        let percent = Scaling::new(1.0, 0.0, None, Some(0.0), Some(100.0)).unwrap();
+        assert_eq!(scaled(percent, "0").as_deref(), Some("0"));
+        assert_eq!(scaled(percent, "100").as_deref(), Some("100"));
+        for text in [
+            "100.1", "-0.1", "", "nan", "inf", "4x.5", "4 8", "1e999", "\u{fffd}",
+        ] {
+            assert_eq!(scaled(percent, text), None, "{text}");
+        }
+        let huge = Scaling::new(1e300, 0.0, None, None, None).unwrap();
+        assert_eq!(scaled(huge, "1e300"), None);
+        assert_eq!(PointKind::default().value(&Raw::Nothing), None);
+    }
+
+    #[test]
+    fn a_scaling_that_cannot_be_is_refused() {
+        for (scaling, error) in [
+            (Scaling::new(0.0, 0.0, None, None, None), ScalingError::Scale),
+            (Scaling::new(f64::NAN, 0.0, None, None, None), ScalingError::Scale),
+            (
+                Scaling::new(1.0, f64::INFINITY, None, None, None),
+                ScalingError::Offset,
+            ),
+            (
+                Scaling::new(1.0, 0.0, Some(16), None, None),
+                ScalingError::Decimals,
+            ),
+            (
+                Scaling::new(1.0, 0.0, None, Some(2.0), Some(1.0)),
+                ScalingError::Range,
+            ),
+            (
+                Scaling::new(1.0, 0.0, None, Some(f64::NAN), None),
+                ScalingError::Range,
+            ),
+        ] {
+            assert_eq!(scaling, Err(error));
+        }
+    }
+
+    #[test]
+    fn the_value_form_is_the_value_alone() {
+        let mut point = Point::new(PointSettings {
+            retain: true,
+            ..settings(PayloadForm::Value)
+        });
+        let message = point.handle_raw(now(), &raw("21.5")).unwrap();
+        assert_eq!(text(&message), "21.5");
+        assert_eq!((message.topic.as_str(), message.retain), ("gw/t", true));
+    }
+
+    #[test]
+    fn the_json_form_tells_value_time_quality_and_unit() {
+        let unit = Some("\"°C\"".to_owned());
+        let mut point = Point::new(PointSettings {
+            unit,
+            ..settings(PayloadForm::Json)
+        });
+        let message = point.handle_raw(now(), &Raw::Number(21.5)).unwrap();
+        assert_eq!(
+            text(&message),
+            r#"{"v":21.5,"ts":"2026-01-31T12:00:00.250Z","q":"good","unit":"\"°C\""}"#
+        );
+        let unset = Now {
+            wall: UNIX_EPOCH,
+            ..now()
+        };
+        let message = point.handle_raw(unset, &Raw::Number(22.0)).unwrap();
+        assert_eq!(text(&message), r#"{"v":22,"q":"good","unit":"\"°C\""}"#);
+    }
+
+    #[test]
+    fn text_is_taken_as_it_is_if_it_can_be_read() {
+        let kind = PointKind::Text;
+        let mut point = Point::new(PointSettings {
+            kind,
+            ..settings(PayloadForm::Json)
+        });
+        let unset = Now {
+            wall: UNIX_EPOCH,
+            ..now()
+        };
+        assert_eq!(
+            text(&point.handle_raw(unset, &raw("a \"b\"")).unwrap()),
+            r#"{"v":"a \"b\"","q":"good"}"#
+        );
+        assert_eq!(
+            text(&point.handle_raw(unset, &Raw::Number(5.0)).unwrap()),
+            r#"{"v":"5","q":"good"}"#
+        );
+        let bad = point.handle_raw(unset, &raw("\u{fffd}pen")).unwrap_err().unwrap();
+        assert_eq!(text(&bad), r#"{"v":null,"q":"bad"}"#);
+        assert!(point.handle_raw(unset, &raw("o\u{7}pen")).is_err());
+    }
+
+    #[test]
+    fn a_bad_value_is_told_once_and_repeats_no_old_value() {
+        let mut point = Point::new(settings(PayloadForm::Json));
+        point.handle_raw(now(), &raw("21.5")).unwrap();
+        let bad = point.handle_garbled(now()).unwrap();
+        assert_eq!(
+            text(&bad),
+            r#"{"v":null,"ts":"2026-01-31T12:00:00.250Z","q":"bad"}"#
+        );
+        assert_eq!(point.handle_garbled(now()), None);
+        assert_eq!(point.handle_raw(now(), &raw("x")), Err(None));
+        assert_eq!(point.quality(), Quality::Bad);
+        point.handle_raw(now(), &raw("21.6")).unwrap();
+        assert_eq!(point.quality(), Quality::Good);
+    }
+
+    #[test]
+    fn a_bad_value_is_not_told_in_the_value_form() {
+        let mut point = Point::new(settings(PayloadForm::Value));
+        point.handle_raw(now(), &raw("21.5")).unwrap();
+        assert_eq!(point.handle_garbled(now()), None);
+        assert_eq!(point.quality(), Quality::Bad);
+    }
+
+    #[test]
+    fn a_value_becomes_stale_when_no_other_follows_in_time() {
+        let stale_after = Some(10 * SECOND);
+        let mut point = Point::new(PointSettings {
+            stale_after,
+            ..settings(PayloadForm::Json)
+        });
+        let start = now();
+        point.handle_raw(start, &raw("1")).unwrap();
+        point.handle_raw(later(start, 5 * SECOND), &raw("2")).unwrap();
+        assert_eq!(point.poll_timeout(), Some(start.mono + 15 * SECOND));
+        assert_eq!(point.handle_timeout(later(start, 14 * SECOND)), None);
+        let stale = point.handle_timeout(later(start, 15 * SECOND)).unwrap();
+        assert_eq!(
+            text(&stale),
+            r#"{"v":null,"ts":"2026-01-31T12:00:15.250Z","q":"stale"}"#
+        );
+        assert_eq!((point.poll_timeout(), point.quality()), (None, Quality::Stale));
+    }
+}

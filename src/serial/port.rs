@@ -9,13 +9,14 @@ use tracing::{debug, info, warn};
 
 use crate::broker::{Message, Now};
 
-use super::Driver;
+use super::arrivals::Arrivals;
 use super::device::Device;
 use super::points::Quality;
 use super::reopen::Reopen;
 use super::settings::PortSettings;
 use super::status::{Health, status_message};
 use super::tty::{Fault, Opened, Tty};
+use super::{Content, Driver};
 
 /// Lives the port's life and hands every message to `publish`; never returns, and ends by being dropped.
 ///
@@ -24,15 +25,19 @@ use super::tty::{Fault, Opened, Tty};
 pub async fn run(settings: PortSettings, mut publish: impl FnMut(Message)) -> Infallible {
     let mut port = Port::new(&settings, now());
     let mut tty: Option<Tty> = None;
+    let mut arrivals: Option<Arrivals> = None;
     let mut buffer = vec![0; READ_BYTES];
     loop {
         while let Some(message) = port.poll_message() {
             publish(message);
         }
         if port.poll_open(now()) {
+            // Before the try, so that what is plugged in between the try and the wait is noticed.
+            arrivals = Arrivals::near(settings.path());
             match open(&settings).await {
                 Ok(opened) => {
                     tty = Some(opened);
+                    arrivals = None;
                     port.handle_opened(now());
                 }
                 Err(fault) => port.handle_lost(now(), &fault),
@@ -53,7 +58,9 @@ pub async fn run(settings: PortSettings, mut publish: impl FnMut(Message)) -> In
                     port.handle_lost(now(), &fault);
                 }
             },
-            // Priority 2: what is due.
+            // Priority 2: something was plugged in, maybe what is waited for.
+            () = arrival(arrivals.as_ref()) => port.handle_arrival(now()),
+            // Priority 3: what is due.
             () = sleep_until(timeout) => port.handle_timeout(now()),
         }
     }
@@ -103,6 +110,14 @@ async fn read<'a>(tty: Option<&Tty>, buffer: &'a mut [u8]) -> Result<&'a [u8], F
     Ok(buffer.get(..count).unwrap_or_default())
 }
 
+/// Something new beside the path; never, while the port is open.
+async fn arrival(arrivals: Option<&Arrivals>) {
+    match arrivals {
+        Some(arrivals) => arrivals.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn sleep_until(timeout: Option<Instant>) {
     match timeout {
         Some(timeout) => tokio::time::sleep_until(timeout.into()).await,
@@ -121,7 +136,7 @@ struct Port {
     line: Line,
     bytes: u64,
     opened: u64,
-    health: Health,
+    health: Health<(Line, u64, u64)>,
     messages: VecDeque<Message>,
 }
 
@@ -150,7 +165,7 @@ impl Port {
             health: Health::new(settings.status_topics().health.clone()),
             messages: offline_messages(settings).into(),
         };
-        port.publish_health(now);
+        port.finish(now);
         port
     }
 
@@ -202,6 +217,11 @@ impl Port {
         self.publish_health(now);
     }
 
+    /// Something was plugged in, and it may be this port.
+    fn handle_arrival(&mut self, now: Now) {
+        self.reopen.handle_arrival(now.mono);
+    }
+
     fn handle_timeout(&mut self, now: Now) {
         self.driver.handle_timeout(now.mono);
         self.finish(now);
@@ -218,6 +238,9 @@ impl Port {
 
     fn drain_readings(&mut self, now: Now) {
         while let Some(reading) = self.driver.poll_reading() {
+            if let Content::Garbled(garble) = reading.content {
+                debug!(port = %self.settings.name(), device = reading.device, ?garble, "reading not understood");
+            }
             if let Some(device) = self.devices.get_mut(reading.device) {
                 device.handle_content(now, &reading.content, &mut self.messages);
             }
@@ -225,19 +248,18 @@ impl Port {
     }
 
     fn publish_health(&mut self, now: Now) {
-        let (status, reason) = match &self.line {
-            Line::Open => ("online", None),
-            Line::Untried => ("offline", Some("not opened yet".to_owned())),
-            Line::Closed(fault) => ("offline", Some(fault.to_string())),
-        };
-        let text = json!({
-            "status": status,
-            "reason": reason,
-            "bytes": self.bytes,
-            "reopens": self.opened.saturating_sub(1),
-        });
-        self.messages
-            .extend(self.health.handle_text(now.mono, text.to_string()));
+        let state = (self.line.clone(), self.bytes, self.opened.saturating_sub(1));
+        self.messages.extend(
+            self.health
+                .handle_state(now.mono, &state, |(line, bytes, reopens)| {
+                    let reason = match line {
+                        Line::Open => None,
+                        Line::Untried => Some("not opened yet".to_owned()),
+                        Line::Closed(fault) => Some(fault.to_string()),
+                    };
+                    json!({ "reason": reason, "bytes": bytes, "reopens": reopens }).to_string()
+                }),
+        );
     }
 
     /// The next message to publish, `None` when that was all.
@@ -254,5 +276,182 @@ impl Port {
             self.health.poll_timeout(),
         ];
         devices.chain(port.into_iter().flatten()).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::mqtt::TopicName;
+    use crate::serial::{
+        DecoderSettings, Format, Framing, LinePoint, LineSettings, LinesSettings, PayloadForm, PointSettings,
+        ReopenSettings, Separators,
+    };
+
+    fn settings() -> PortSettings {
+        let point = PointSettings {
+            payload: PayloadForm::Json,
+            ..PointSettings::new("t".parse().unwrap(), TopicName::try_from("t").unwrap())
+        };
+        let lines = LinesSettings::new(
+            "d".parse().unwrap(),
+            Duration::from_secs(60),
+            Format::KeyValue(Separators::default()),
+            vec![LinePoint {
+                settings: point,
+                place: None,
+            }],
+            Framing::default(),
+        );
+        PortSettings::new(
+            &TopicName::try_from("gw").unwrap(),
+            "wire".parse().unwrap(),
+            "/dev/wire".into(),
+            LineSettings::default(),
+            ReopenSettings::default(),
+            DecoderSettings::Lines(lines.unwrap()),
+        )
+        .unwrap()
+    }
+
+    fn at(start: Instant, millis: u64) -> Now {
+        Now {
+            mono: start + Duration::from_millis(millis),
+            wall: UNIX_EPOCH,
+        }
+    }
+
+    fn told(port: &mut Port) -> Vec<String> {
+        let show =
+            |message: Message| format!("{} {}", message.topic, String::from_utf8_lossy(&message.payload));
+        let messages = std::iter::from_fn(|| port.poll_message()).map(show);
+        messages
+            .filter(|text| !text.starts_with("gw/device/d/health"))
+            .collect()
+    }
+
+    fn port_health(reason: &str, bytes: u64, reopens: u64) -> String {
+        format!(r#"gw/port/wire/health {{"reason":{reason},"bytes":{bytes},"reopens":{reopens}}}"#)
+    }
+
+    #[test]
+    fn everything_is_told_to_be_offline_before_the_first_opening() {
+        let start = Instant::now();
+        let mut port = Port::new(&settings(), at(start, 0));
+        assert_eq!(
+            told(&mut port),
+            [
+                "gw/port/wire/status offline",
+                "gw/device/d/status offline",
+                r#"t {"v":null,"q":"stale"}"#,
+                &port_health("\"not opened yet\"", 0, 0),
+            ]
+        );
+        assert!(port.poll_open(at(start, 0)));
+    }
+
+    #[test]
+    fn a_port_opens_carries_a_line_is_unplugged_and_comes_back() {
+        let start = Instant::now();
+        let mut port = Port::new(&settings(), at(start, 0));
+        told(&mut port);
+        assert!(port.poll_open(at(start, 0)));
+        port.handle_opened(at(start, 10));
+        assert_eq!(
+            told(&mut port),
+            ["gw/port/wire/status online", &port_health("null", 0, 0)]
+        );
+
+        port.handle_bytes(at(start, 1000), b"t=21.5\nt=2");
+        assert_eq!(
+            told(&mut port),
+            ["gw/device/d/status online", r#"t {"v":21.5,"q":"good"}"#]
+        );
+
+        port.handle_lost(at(start, 2000), &Fault::Unplugged);
+        assert_eq!(
+            told(&mut port),
+            [
+                "gw/port/wire/status offline",
+                "gw/device/d/status offline",
+                r#"t {"v":null,"q":"stale"}"#,
+                &port_health("\"unplugged\"", 10, 0),
+            ]
+        );
+
+        assert!(!port.poll_open(at(start, 2499)));
+        assert_eq!(port.poll_timeout(), Some(at(start, 2500).mono));
+        assert!(port.poll_open(at(start, 2500)));
+        port.handle_lost(at(start, 2501), &Fault::NotFound);
+        assert_eq!(told(&mut port), [port_health("\"not found\"", 10, 0)]);
+
+        assert!(port.poll_open(at(start, 3501)));
+        port.handle_opened(at(start, 3510));
+        port.handle_bytes(at(start, 4000), b"t=22\n");
+        assert_eq!(
+            told(&mut port),
+            [
+                "gw/port/wire/status online",
+                &port_health("null", 10, 1),
+                "gw/device/d/status online",
+                r#"t {"v":22,"q":"good"}"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_line_cut_by_unplugging_is_counted() {
+        let start = Instant::now();
+        let mut port = Port::new(&settings(), at(start, 0));
+        assert!(port.poll_open(at(start, 0)));
+        port.handle_opened(at(start, 0));
+        port.handle_bytes(at(start, 1000), b"t=21.5\nt=2");
+        port.handle_lost(at(start, 2000), &Fault::Unplugged);
+        let health = std::iter::from_fn(|| port.poll_message())
+            .filter(|message| message.topic.as_str() == "gw/device/d/health")
+            .last()
+            .unwrap();
+        let health: serde_json::Value = serde_json::from_slice(&health.payload).unwrap();
+        assert_eq!((&health["good"], &health["fragments"]), (&json!(1), &json!(1)));
+    }
+
+    #[test]
+    fn a_port_that_stays_away_is_told_once() {
+        let start = Instant::now();
+        let mut port = Port::new(&settings(), at(start, 0));
+        assert!(port.poll_open(at(start, 0)));
+        port.handle_lost(at(start, 0), &Fault::NotFound);
+        told(&mut port);
+        let due = port.poll_timeout().unwrap();
+        let now = Now {
+            mono: due,
+            wall: UNIX_EPOCH,
+        };
+        assert!(port.poll_open(now));
+        port.handle_lost(now, &Fault::NotFound);
+        assert_eq!(told(&mut port), [""; 0]);
+    }
+
+    #[test]
+    fn an_open_port_without_a_device_has_nothing_due() {
+        let start = Instant::now();
+        let mut port = Port::new(&settings(), at(start, 0));
+        assert!(port.poll_open(at(start, 0)));
+        port.handle_opened(at(start, 0));
+        assert_eq!(port.poll_timeout(), None);
+    }
+
+    #[test]
+    fn every_status_is_retained() {
+        for message in offline_messages(&settings()) {
+            assert_eq!(
+                message.retain,
+                message.topic.as_str().ends_with("/status"),
+                "{}",
+                message.topic
+            );
+        }
     }
 }

@@ -15,9 +15,12 @@ pub(super) struct Reopen {
     wait: Duration,
 }
 
+/// The shortest time between two tries, whatever is plugged in: devices come in swarms when a hub is.
+const ARRIVAL_REST: Duration = Duration::from_millis(100);
+
 #[derive(Debug)]
 enum State {
-    Closed { due: Instant },
+    Closed { since: Instant, due: Instant },
     Opening,
     Open { since: Instant, carried: bool },
 }
@@ -27,7 +30,7 @@ impl Reopen {
     pub(super) fn new(settings: ReopenSettings, now: Instant) -> Self {
         Self {
             settings,
-            state: State::Closed { due: now },
+            state: State::Closed { since: now, due: now },
             wait: settings.min(),
         }
     }
@@ -35,7 +38,7 @@ impl Reopen {
     /// Whether the line is to be opened now; says so once, and then waits for the outcome.
     pub(super) fn poll_attempt(&mut self, now: Instant) -> bool {
         match self.state {
-            State::Closed { due } if due <= now => {
+            State::Closed { due, .. } if due <= now => {
                 self.state = State::Opening;
                 true
             }
@@ -65,14 +68,25 @@ impl Reopen {
         {
             self.wait = self.settings.min();
         }
-        self.state = State::Closed { due: now + self.wait };
+        self.state = State::Closed {
+            since: now,
+            due: now + self.wait,
+        };
         self.wait = (self.wait * 2).min(self.settings.max());
+    }
+
+    /// Something was plugged in: the line is tried at once, and the waits start over.
+    pub(super) fn handle_arrival(&mut self, now: Instant) {
+        if let State::Closed { since, due } = &mut self.state {
+            *due = (*due).min(now.max(*since + ARRIVAL_REST));
+            self.wait = self.settings.min();
+        }
     }
 
     /// When [`Reopen::poll_attempt`] is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
-            State::Closed { due } => Some(due),
+            State::Closed { due, .. } => Some(due),
             State::Opening | State::Open { .. } => None,
         }
     }
@@ -160,5 +174,31 @@ mod tests {
             reopen.handle_lost(now);
         }
         assert_eq!(waits, [0, 500, 1000, 2000]);
+    }
+
+    #[test]
+    fn when_something_is_plugged_in_the_line_is_tried_at_once_but_not_without_rest() {
+        let mut now = Instant::now();
+        let mut reopen = reopen(now);
+        for _ in 0..5 {
+            fail(&mut reopen, &mut now);
+        }
+        reopen.handle_arrival(now + Duration::from_millis(1));
+        assert_eq!(reopen.poll_timeout(), Some(now + ARRIVAL_REST));
+        reopen.handle_arrival(now + Duration::from_secs(1));
+        assert_eq!(reopen.poll_timeout(), Some(now + ARRIVAL_REST));
+        assert!(reopen.poll_attempt(now + Duration::from_secs(1)));
+        reopen.handle_lost(now + Duration::from_secs(1));
+        assert_eq!(reopen.poll_timeout(), Some(now + Duration::from_secs(1) + MIN));
+    }
+
+    #[test]
+    fn what_is_plugged_in_beside_an_open_line_changes_nothing() {
+        let now = Instant::now();
+        let mut reopen = reopen(now);
+        assert!(reopen.poll_attempt(now));
+        reopen.handle_opened(now);
+        reopen.handle_arrival(now);
+        assert_eq!(reopen.poll_timeout(), None);
     }
 }

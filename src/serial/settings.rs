@@ -325,3 +325,93 @@ impl fmt::Display for SettingsError {
 }
 
 impl std::error::Error for SettingsError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serial::{Format, Framing, LinePoint, PointSettings};
+
+    fn port(path: &str, topics: &[&str]) -> Result<PortSettings, SettingsError> {
+        let point = |(index, topic): (usize, &&str)| LinePoint {
+            settings: PointSettings::new(
+                format!("p{index}").parse().unwrap(),
+                TopicName::try_from(*topic).unwrap(),
+            ),
+            place: None,
+        };
+        let points = topics.iter().enumerate().map(point).collect();
+        let offline_after = DeviceSettings::OFFLINE_AFTER;
+        let device = "d".parse().unwrap();
+        let lines =
+            LinesSettings::new(device, offline_after, Format::Json, points, Framing::default()).unwrap();
+        PortSettings::new(
+            &TopicName::try_from("gw").unwrap(),
+            "wire".parse().unwrap(),
+            path.into(),
+            LineSettings::default(),
+            ReopenSettings::default(),
+            DecoderSettings::Lines(lines),
+        )
+    }
+
+    #[test]
+    fn a_port_names_every_topic_it_publishes_on() {
+        let port = port("/dev/ttyS0", &["a", "b"]).unwrap();
+        let topics: Vec<&str> = port.topics().map(TopicName::as_str).collect();
+        assert_eq!(
+            topics,
+            [
+                "gw/port/wire/status",
+                "gw/port/wire/health",
+                "gw/device/d/status",
+                "gw/device/d/health",
+                "a",
+                "b"
+            ]
+        );
+    }
+
+    #[test]
+    fn two_points_or_a_point_and_a_status_on_one_topic_are_refused() {
+        for topics in [
+            ["a", "a"],
+            ["a", "gw/device/d/status"],
+            ["gw/port/wire/health", "a"],
+        ] {
+            assert!(
+                matches!(
+                    port("/dev/ttyS0", &topics),
+                    Err(SettingsError::DuplicateTopic { .. })
+                ),
+                "{topics:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_path_that_depends_on_where_one_stands_is_refused() {
+        assert_eq!(
+            port("ttyS0", &["a"]).unwrap_err(),
+            SettingsError::Path("ttyS0".into())
+        );
+    }
+
+    #[test]
+    fn waits_out_of_order_or_out_of_bounds_are_refused() {
+        let [second, zero] = [1, 0].map(Duration::from_secs);
+        assert_eq!(
+            ReopenSettings::new(2 * second, second),
+            Err(SettingsError::ReopenOrder)
+        );
+        let error = SettingsError::Time {
+            what: "reopen_min",
+            found: zero,
+        };
+        assert_eq!(ReopenSettings::new(zero, second), Err(error));
+        let error = SettingsError::Time {
+            what: "reopen_max",
+            found: Duration::MAX,
+        };
+        assert_eq!(ReopenSettings::new(second, Duration::MAX), Err(error));
+    }
+}

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::termios::QueueSelector;
 use serialport::{SerialPort, TTYPort};
@@ -76,6 +76,14 @@ impl Opened {
         if !rustix::termios::isatty(&descriptor) {
             return Err(Fault::NotSerial);
         }
+        // Our own look at the lock: a refused `TTYPort::open` would take TIOCEXCL away from the one who holds it.
+        match rustix::fs::flock(&descriptor, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(Self::busy(descriptor, &device)),
+            Err(errno) => return Err(Fault::of_io(&errno.into())),
+        }
+        rustix::fs::flock(&descriptor, FlockOperation::Unlock)
+            .map_err(|errno| Fault::of_io(&errno.into()))?;
         let builder = serialport::new(name, line.baud())
             .data_bits(line.data_bits())
             .parity(line.parity())
@@ -85,9 +93,7 @@ impl Opened {
         let port = match TTYPort::open(&builder) {
             Ok(port) => port,
             Err(error) if error.kind() == serialport::ErrorKind::NoDevice => {
-                // Closed first, so that a holder found in /proc is never this very attempt.
-                drop(descriptor);
-                return Err(Fault::Busy(Holder::find(&device)));
+                return Err(Self::busy(descriptor, &device));
             }
             Err(error) => return Err(Fault::of_io(&error.into())),
         };
@@ -97,6 +103,12 @@ impl Opened {
         rustix::termios::tcflush(&opened.descriptor, QueueSelector::IFlush)
             .map_err(|errno| Fault::of_io(&errno.into()))?;
         Ok(opened)
+    }
+
+    /// The descriptor is closed first, so that the holder found is never this very attempt.
+    fn busy(descriptor: OwnedFd, device: &Path) -> Fault {
+        drop(descriptor);
+        Fault::Busy(Holder::find(device))
     }
 
     /// Some drivers take settings without a word and leave out what they cannot do, such as parity.

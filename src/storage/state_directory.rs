@@ -89,8 +89,8 @@ impl StateDirectory {
         self.stamp.last_seen()
     }
 
-    /// Notes that it is `now`: saves it when the last saved time is an hour old. Cheap otherwise; waits for
-    /// the disk when it does save.
+    /// Notes that it is `now` by the clock that certificates are checked against: saves it when the last
+    /// saved time is an hour old. Cheap otherwise; waits for the disk when it does save.
     ///
     /// # Errors
     /// What the disk says; the time saved before is still there.
@@ -255,7 +255,8 @@ impl fmt::Display for StorageError {
             ),
             Self::InUse { path } => write!(
                 f,
-                "the state directory {} is in use by another gateway; stop that one or give this one its own folder",
+                "the state directory {} is in use by another gateway; \
+                 stop that one or give this one its own folder",
                 path.display()
             ),
             Self::Unusable { path, source } if source.kind() == io::ErrorKind::NotFound => write!(

@@ -65,7 +65,8 @@ pub enum DecodeError {
     QosThree,
     /// PUBLISH with DUP at QoS 0 [MQTT-3.3.1-2].
     DupAtQosZero,
-    /// A topic name of no characters [MQTT-4.7.3-1], without a topic alias that stands for it (section 3.3.2.1).
+    /// A topic name of no characters [MQTT-4.7.3-1], without a topic alias that stands for it (section
+    /// 3.3.2.1).
     TopicEmpty,
     /// A topic name with a wildcard [MQTT-3.3.2-2].
     TopicHoldsWildcard,
@@ -112,8 +113,8 @@ pub enum DecodeError {
 impl DecodeError {
     /// What the peer is told, in CONNACK before it is connected and in DISCONNECT after.
     ///
-    /// The division of section 1.2: what cannot be parsed is malformed, what can be parsed but is not allowed is a
-    /// protocol error, unless the standard names a code of its own.
+    /// The division of section 1.2: what cannot be parsed is malformed, what can be parsed but is not allowed
+    /// is a protocol error, unless the standard names a code of its own.
     pub fn reason(self) -> ReasonCode {
         match self {
             Self::UnknownProtocolName => ReasonCode::UnsupportedProtocolVersion, // [MQTT-3.1.2-1]

@@ -30,7 +30,8 @@ mod connect_flag {
 /// Bit 7 of the protocol level, by which other brokers say that they bridge.
 const BRIDGE: u8 = 0x80;
 
-/// CONNECT; `version` is set as soon as it is known, so that the answer to a malformed rest can be given in its form.
+/// CONNECT; `version` is set as soon as it is known, so that the answer to a malformed rest can be given in
+/// its form.
 pub(super) fn connect(
     body: &mut Reader<'_>,
     known_version: &mut Option<ProtocolVersion>,
@@ -62,7 +63,8 @@ pub(super) fn connect(
     if has(connect_flag::RESERVED) {
         return Err(DecodeError::ConnectReservedFlag); // [MQTT-3.1.2-3]
     }
-    let will_qos = QoS::from_bits((flags & connect_flag::WILL_QOS) >> 3).ok_or(DecodeError::WillQosThree)?; // [MQTT-3.1.2-12]
+    // [MQTT-3.1.2-12]
+    let will_qos = QoS::from_bits((flags & connect_flag::WILL_QOS) >> 3).ok_or(DecodeError::WillQosThree)?;
     if !has(connect_flag::WILL) && has(connect_flag::WILL_QOS | connect_flag::WILL_RETAIN) {
         return Err(DecodeError::WillFlagsWithoutWill); // [MQTT-3.1.2-11] [MQTT-3.1.2-13]
     }
@@ -93,7 +95,8 @@ pub(super) fn connect(
     } else {
         None
     };
-    // In 3.1 the end of the packet takes precedence over the flags of user name and password (its section 3.1).
+    // In 3.1 the end of the packet takes precedence over the flags of user name and password (its section
+    // 3.1).
     let absent = |body: &Reader<'_>| version == ProtocolVersion::V31 && body.is_empty();
     let user_name = if has(connect_flag::USER_NAME) && !absent(body) {
         Some(body.string()?)
@@ -127,7 +130,8 @@ pub(super) fn connack(body: &mut Reader<'_>, version: ProtocolVersion) -> Result
         return Err(DecodeError::ConnAckReservedFlag); // [MQTT-3.2.2-1]
     }
     let session_present = version != ProtocolVersion::V31 && flags == 1;
-    // A server of 3.1.1 refuses 5.0 in its own words [MQTT-3.1.2-2 of 3.1.1]; in 5.0 there is no such CONNACK.
+    // A server of 3.1.1 refuses 5.0 in its own words [MQTT-3.1.2-2 of 3.1.1]; in 5.0 there is no such
+    // CONNACK.
     let refusal_of_v5 = version == ProtocolVersion::V5 && body.is_empty() && code == 1;
     let reason = if version == ProtocolVersion::V5 && !refusal_of_v5 {
         reasons::reason(Carrier::ConnAck, Side::Client, code)?
@@ -149,8 +153,8 @@ pub(super) fn connack(body: &mut Reader<'_>, version: ProtocolVersion) -> Result
     })
 }
 
-/// PUBLISH, the one packet that is worth a way of its own: it takes `packet` over, so the payload is what is left of
-/// it and not one more handle.
+/// PUBLISH, the one packet that is worth a way of its own: it takes `packet` over, so the payload is what is
+/// left of it and not one more handle.
 pub(super) fn publish(
     first: u8,
     body_at: usize,

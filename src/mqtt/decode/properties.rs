@@ -115,8 +115,10 @@ pub(super) fn connect(packet: &mut Reader<'_>) -> Result<ConnectProperties, Deco
     while let Some(identifier) = section.next()? {
         match identifier {
             id::SESSION_EXPIRY_INTERVAL => section.once(&mut properties.session_expiry_secs, Reader::u32)?,
-            id::RECEIVE_MAXIMUM => section.nonzero_u16(&mut properties.receive_maximum)?, // section 3.1.2.11.3
-            id::MAXIMUM_PACKET_SIZE => section.nonzero_u32(&mut properties.packet_bytes_max)?, // section 3.1.2.11.4
+            // section 3.1.2.11.3
+            id::RECEIVE_MAXIMUM => section.nonzero_u16(&mut properties.receive_maximum)?,
+            // section 3.1.2.11.4
+            id::MAXIMUM_PACKET_SIZE => section.nonzero_u32(&mut properties.packet_bytes_max)?,
             id::TOPIC_ALIAS_MAXIMUM => section.once(&mut properties.topic_alias_maximum, Reader::u16)?,
             id::REQUEST_RESPONSE_INFORMATION => section.flag(&mut properties.request_response_information)?,
             id::REQUEST_PROBLEM_INFORMATION => section.flag(&mut properties.request_problem_information)?,
@@ -208,7 +210,8 @@ pub(super) fn connack(packet: &mut Reader<'_>) -> Result<ConnAckProperties, Deco
                 })?;
             }
             id::RETAIN_AVAILABLE => section.flag(&mut properties.retain_available)?,
-            id::MAXIMUM_PACKET_SIZE => section.nonzero_u32(&mut properties.packet_bytes_max)?, // section 3.2.2.3.6
+            // section 3.2.2.3.6
+            id::MAXIMUM_PACKET_SIZE => section.nonzero_u32(&mut properties.packet_bytes_max)?,
             id::ASSIGNED_CLIENT_IDENTIFIER => {
                 let out_of_range = section.out_of_range();
                 section.once(&mut properties.assigned_client_id, |reader| {
@@ -296,7 +299,8 @@ pub(super) fn disconnect(packet: &mut Reader<'_>, side: Side) -> Result<Disconne
                 section.once(&mut properties.server_reference, Reader::string)?;
             }
             (id::SESSION_EXPIRY_INTERVAL | id::SERVER_REFERENCE, _) => {
-                return Err(DecodeError::PropertyWrongDirection(identifier)); // [MQTT-3.14.2-2], section 3.14.2.2.5
+                // [MQTT-3.14.2-2], section 3.14.2.2.5
+                return Err(DecodeError::PropertyWrongDirection(identifier));
             }
             (id::REASON_STRING, _) => section.once(&mut properties.reason_string, Reader::string)?,
             (id::USER_PROPERTY, _) => section.user_property(&mut properties.user_properties)?,

@@ -1,0 +1,467 @@
+//! The way out: whom a message reaches, and what the window of each lets through.
+//!
+//! Connected or not, a message of QoS 1 or 2 takes one way: into the session, and from there to the link as soon as
+//! everything before it was sent and the window is open. It is only not put into the queue first when the queue is empty.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use slotmap::SecondaryMap;
+
+use super::inflight;
+use super::kept::{Kept, Queued, SubscriptionIds};
+use super::limits::Overflow;
+use super::link::{Attachment, Link, LinkId, Stage, TooLarge, send_publish};
+use super::session::{Session, SessionKey};
+use super::subscriptions::{Grant, GroupKey};
+use super::{Broker, Output};
+use crate::auth::access::Action;
+use crate::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, TopicName};
+
+/// A message on its way through the broker; copied only when somebody has to keep it, and then once.
+#[derive(Debug)]
+pub(super) struct Passing {
+    topic: TopicName,
+    payload: Bytes,
+    properties: Option<Box<PublishProperties>>,
+    qos: QoS,
+    retain: bool,
+    expires_at: Option<Instant>,
+    kept: Option<Rc<Kept>>,
+}
+
+impl Passing {
+    pub(super) fn new(
+        topic: TopicName,
+        payload: Bytes,
+        properties: Option<Box<PublishProperties>>,
+        qos: QoS,
+        retain: bool,
+        expires_at: Option<Instant>,
+    ) -> Self {
+        Self {
+            topic,
+            payload,
+            properties,
+            qos,
+            retain,
+            expires_at,
+            kept: None,
+        }
+    }
+
+    pub(super) fn of_will(will: &Rc<Kept>, retain: bool, expires_at: Option<Instant>) -> Self {
+        Self {
+            topic: will.topic.clone(),
+            payload: will.payload.clone(),
+            properties: will.properties.clone(),
+            qos: will.qos,
+            retain,
+            expires_at,
+            kept: (will.expires_at == expires_at).then(|| will.clone()),
+        }
+    }
+
+    fn keep(&mut self) -> Rc<Kept> {
+        let copy = || {
+            let properties = self.properties.as_deref();
+            Rc::new(Kept::copy(
+                &self.topic,
+                &self.payload,
+                properties,
+                self.qos,
+                self.expires_at,
+            ))
+        };
+        self.kept.get_or_insert_with(copy).clone()
+    }
+}
+
+impl Broker {
+    /// Hands a message to everybody who subscribed to its topic; whether there was anybody.
+    ///
+    /// Who may publish it was asked before; who may receive it is asked here.
+    pub(super) fn route(
+        &mut self,
+        now: Instant,
+        publisher: Option<SessionKey>,
+        mut passing: Passing,
+    ) -> bool {
+        if passing.retain {
+            self.retain(now, &mut passing);
+        }
+        let resolved = self.subscriptions.resolve(&passing.topic);
+        let mut reached = false;
+        for target in &resolved.targets {
+            if let Some(grant) = target.grant(publisher) {
+                reached |= self.deliver(now, target.session, grant, &mut passing);
+            }
+        }
+        for &group in &resolved.groups {
+            reached |= self.deliver_to_one(now, group, &mut passing);
+        }
+        self.subscriptions.put_back(resolved);
+        reached
+    }
+
+    /// Makes a message the one its topic keeps; an empty one clears it (section 3.3.1.3).
+    fn retain(&mut self, now: Instant, passing: &mut Passing) {
+        if passing.payload.is_empty() {
+            self.retained.clear(&passing.topic); // [MQTT-3.3.1-6] [MQTT-3.3.1-7]
+            self.episodes.end("retained_max");
+        } else {
+            let message = passing.keep();
+            let (count_max, bytes_max) = (self.limits.retained_max, self.limits.retained_bytes_max);
+            if !self.retained.store(&message, now, count_max, bytes_max) {
+                self.stats.dropped_retained_full += 1;
+                self.limit_reached("retained_max");
+            }
+        }
+        self.stats.retained_messages = self.retained.len() as u64;
+        self.stats.retained_bytes = self.retained.size_bytes() as u64;
+    }
+
+    /// One delivery to one session; whether the session may receive it.
+    fn deliver(&mut self, now: Instant, key: SessionKey, grant: &Grant, passing: &mut Passing) -> bool {
+        let Some(session) = self.sessions.get(key) else {
+            debug_assert!(false, "a subscription ends before its session");
+            return false;
+        };
+        if !self
+            .rights
+            .authorize(&session.identity, Action::Receive, passing.topic.as_str())
+        {
+            self.stats.deliveries_denied += 1;
+            return false;
+        }
+        let qos = passing.qos.min(grant.qos); // [MQTT-3.8.4-8]
+        let retain = passing.retain && grant.retain_as_published; // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
+        if qos != QoS::AtMostOnce {
+            let (message, subscription_ids) = (passing.keep(), grant.subscription_ids.clone());
+            self.enqueue(
+                now,
+                key,
+                Queued {
+                    message,
+                    subscription_ids,
+                    qos,
+                    retain,
+                },
+            );
+            return true;
+        }
+        let Some((link, attachment)) = attached(session, &mut self.links) else {
+            self.stats.dropped_offline += 1;
+            return true;
+        };
+        if attachment.is_stalled(self.limits.unsent_bytes_max) {
+            self.stats.dropped_slow += 1;
+            if !std::mem::replace(&mut attachment.slow_told, true) {
+                let client = session.client.clone();
+                self.limit_reached_for("unsent_bytes_max", &client);
+            }
+            return true;
+        }
+        let properties = (passing.properties.as_deref(), passing.expires_at);
+        let publish = Publish {
+            dup: false,
+            qos,
+            retain,
+            topic: Some(passing.topic.clone()),
+            packet_id: None,
+            payload: passing.payload.clone(),
+            properties: outgoing_properties(attachment.version, properties, &grant.subscription_ids, now),
+        };
+        match send_publish(&mut self.outputs, link, attachment, publish) {
+            Ok(()) => self.stats.messages_sent += 1,
+            Err(TooLarge) => self.stats.dropped_too_large += 1,
+        }
+        true
+    }
+
+    /// One delivery to one member of a shared subscription (section 4.8.2): to those in turn who are connected, or
+    /// else to those who are not.
+    fn deliver_to_one(&mut self, now: Instant, group: GroupKey, passing: &mut Passing) -> bool {
+        let mut absent = None;
+        let mut turn = 0;
+        let chosen = loop {
+            let Some(member) = self.subscriptions.member(group, turn) else {
+                break absent;
+            };
+            if let Some(session) = self.sessions.get(member.session)
+                && self
+                    .rights
+                    .authorize(&session.identity, Action::Receive, passing.topic.as_str())
+            {
+                match session.link {
+                    Some(_) => break Some((turn, member)),
+                    None => absent = absent.or(Some((turn, member))),
+                }
+            }
+            turn += 1;
+        };
+        let Some((turn, member)) = chosen else {
+            return false;
+        };
+        self.subscriptions.advance(group, turn);
+        self.deliver(now, member.session, &Grant::of([member].iter()), passing)
+    }
+
+    /// Takes a QoS 1 or 2 delivery into a session: sent at once if the window is open, kept otherwise, dropped by
+    /// policy where there is no room.
+    fn enqueue(&mut self, now: Instant, key: SessionKey, queued: Queued) {
+        if !self.make_room(key, queued.message.size_bytes) {
+            return;
+        }
+        let size_bytes = queued.message.size_bytes;
+        let class = self.limits.queue_class;
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        self.stats.queued_bytes += size_bytes as u64;
+        let waits = if session.queue.is_empty() {
+            self.start(now, key, queued)
+        } else {
+            Err(queued)
+        };
+        if let (Err(queued), Some(session)) = (waits, self.sessions.get_mut(key)) {
+            match session.queue.push(queued, class) {
+                Ok(()) => self.stats.queued_messages += 1,
+                Err(_) => {
+                    debug_assert!(false, "room was made before");
+                    self.stats.queued_bytes -= size_bytes as u64;
+                    self.stats.dropped_queue_full += 1;
+                }
+            }
+        }
+    }
+
+    /// Drops by policy until a session has room for `size_bytes` more; whether it has.
+    fn make_room(&mut self, key: SessionKey, size_bytes: usize) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return false;
+        };
+        let limits = &self.limits;
+        let mut bites = None;
+        let has_room = loop {
+            let total_bytes = usize::try_from(self.stats.queued_bytes).unwrap_or(usize::MAX);
+            let limit = if session.queue.is_full(limits.queue_class) {
+                "queue_class"
+            } else if session.held_bytes().saturating_add(size_bytes) > limits.queue_bytes_max {
+                "queue_bytes_max"
+            } else if total_bytes.saturating_add(size_bytes) > limits.queued_bytes_total_max {
+                "queued_bytes_total_max"
+            } else {
+                break true;
+            };
+            bites = Some(limit);
+            self.stats.dropped_queue_full += 1;
+            match limits.queue_overflow {
+                Overflow::DropOldest => match session.queue.pop() {
+                    Some(oldest) => {
+                        self.stats.queued_messages -= 1;
+                        self.stats.queued_bytes -= oldest.message.size_bytes as u64;
+                    }
+                    None => break false,
+                },
+                Overflow::DropNewest => break false,
+            }
+        };
+        match bites {
+            Some("queued_bytes_total_max") => self.limit_reached("queued_bytes_total_max"),
+            Some(limit) if !std::mem::replace(&mut session.queue_full_told, true) => {
+                let client = session.client.clone();
+                self.limit_reached_for(limit, &client);
+            }
+            _ => {}
+        }
+        has_room
+    }
+
+    /// Sends a QoS 1 or 2 message for the first time, or gives it back when its time has not come.
+    ///
+    /// Its bytes are already counted; they are uncounted here if it turns out that it cannot be sent at all.
+    pub(super) fn start(&mut self, now: Instant, key: SessionKey, queued: Queued) -> Result<(), Queued> {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Err(queued);
+        };
+        let Some((link, attachment)) = attached(session, &mut self.links) else {
+            return Err(queued);
+        };
+        if session.inflight.owes_resend()
+            || !attachment.takes_more(&session.inflight, self.limits.unsent_bytes_max)
+        {
+            return Err(queued);
+        }
+        let Some(packet_id) = session.inflight.begin(queued.clone()) else {
+            return Err(queued);
+        };
+        let publish = publish_of(&queued, attachment.version, packet_id, false, now);
+        match send_publish(&mut self.outputs, link, attachment, publish) {
+            Ok(()) => {
+                self.stats.messages_sent += 1;
+                self.stats.inflight_messages += 1;
+            }
+            Err(TooLarge) => {
+                session.inflight.abandon(packet_id); // [MQTT-3.1.2-25]: as if it had been sent
+                self.stats.queued_bytes -= queued.message.size_bytes as u64;
+                self.stats.dropped_too_large += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what a session owes its client, as far as the window and the link let it: first again what an earlier
+    /// link was sent, then what waits, then retained messages for new subscriptions.
+    pub(super) fn pump(&mut self, now: Instant, key: SessionKey) {
+        if self.resend(now, key) {
+            self.send_queued(now, key);
+            self.replay(now, key);
+        }
+    }
+
+    /// Sends unfinished deliveries again, in their order [MQTT-4.4.0-1] [MQTT-4.6.0-1]; whether all were.
+    fn resend(&mut self, now: Instant, key: SessionKey) -> bool {
+        loop {
+            let Some(session) = self.sessions.get_mut(key) else {
+                return false;
+            };
+            let Some((link, attachment)) = attached(session, &mut self.links) else {
+                return false;
+            };
+            let Some(entry) = session.inflight.next_resend() else {
+                return true;
+            };
+            let packet_id = entry.packet_id;
+            let queued = match &entry.stage {
+                inflight::Stage::Released => {
+                    let packet = Packet::PubRel(Ack::success(packet_id));
+                    self.outputs.push_back(Output::Send { link, packet });
+                    session.inflight.resent();
+                    continue;
+                }
+                inflight::Stage::Published(queued) => queued,
+            };
+            if session.inflight.outstanding() >= attachment.send_window
+                || attachment.is_stalled(self.limits.unsent_bytes_max)
+            {
+                return false;
+            }
+            let size_bytes = queued.message.size_bytes;
+            if !self
+                .rights
+                .authorize(&session.identity, Action::Receive, queued.message.topic.as_str())
+            {
+                self.stats.deliveries_denied += 1;
+            } else {
+                // [MQTT-3.3.1-1]: DUP, with the identifier it had.
+                let publish = publish_of(queued, attachment.version, packet_id, true, now);
+                match send_publish(&mut self.outputs, link, attachment, publish) {
+                    Ok(()) => {
+                        self.stats.messages_sent += 1;
+                        session.inflight.resent();
+                        continue;
+                    }
+                    Err(TooLarge) => self.stats.dropped_too_large += 1,
+                }
+            }
+            session.inflight.drop_resend();
+            self.stats.inflight_messages -= 1;
+            self.stats.queued_bytes -= size_bytes as u64;
+        }
+    }
+
+    /// Sends what waits in the queue, in its order [MQTT-4.6.0-6].
+    fn send_queued(&mut self, now: Instant, key: SessionKey) {
+        loop {
+            let Some(session) = self.sessions.get_mut(key) else {
+                return;
+            };
+            let Some((_, attachment)) = attached(session, &mut self.links) else {
+                return;
+            };
+            if !attachment.takes_more(&session.inflight, self.limits.unsent_bytes_max) {
+                return;
+            }
+            let Some(queued) = session.queue.pop() else {
+                session.queue_full_told = false;
+                return;
+            };
+            self.stats.queued_messages -= 1;
+            let size_bytes = queued.message.size_bytes as u64;
+            if queued.message.is_expired(now) {
+                self.stats.dropped_expired += 1; // [MQTT-3.3.2-5]
+            } else if !self.rights.authorize(
+                &session.identity,
+                Action::Receive,
+                queued.message.topic.as_str(),
+            ) {
+                self.stats.deliveries_denied += 1;
+            } else if self.start(now, key, queued).is_ok() {
+                continue;
+            } else {
+                debug_assert!(false, "the window was found open");
+                self.stats.dropped_queue_full += 1;
+            }
+            self.stats.queued_bytes -= size_bytes;
+        }
+    }
+}
+
+/// The link a session is attached to, and its parameters.
+pub(super) fn attached<'a>(
+    session: &Session,
+    links: &'a mut SecondaryMap<LinkId, Link>,
+) -> Option<(LinkId, &'a mut Attachment)> {
+    let link = session.link?;
+    match links.get_mut(link) {
+        Some(Link {
+            stage: Stage::Attached(attachment),
+            ..
+        }) => Some((link, attachment)),
+        _ => None,
+    }
+}
+
+/// The PUBLISH of a QoS 1 or 2 delivery.
+fn publish_of(
+    queued: &Queued,
+    version: ProtocolVersion,
+    packet_id: PacketId,
+    dup: bool,
+    now: Instant,
+) -> Publish {
+    let message = &queued.message;
+    let properties = (message.properties.as_deref(), message.expires_at);
+    Publish {
+        dup,
+        qos: queued.qos,
+        retain: queued.retain,
+        topic: Some(message.topic.clone()),
+        packet_id: Some(packet_id),
+        payload: message.payload.clone(),
+        properties: outgoing_properties(version, properties, &queued.subscription_ids, now),
+    }
+}
+
+/// The properties of one delivery: the message's own, unchanged [MQTT-3.3.2-17], with what is left of its life
+/// [MQTT-3.3.2-6] and the identifiers of the subscriptions it answers [MQTT-3.3.4-3].
+pub(super) fn outgoing_properties(
+    version: ProtocolVersion,
+    (properties, expires_at): (Option<&PublishProperties>, Option<Instant>),
+    subscription_ids: &SubscriptionIds,
+    now: Instant,
+) -> Option<Box<PublishProperties>> {
+    let ids = subscription_ids.as_slice();
+    if version != ProtocolVersion::V5 || (properties.is_none() && ids.is_empty()) {
+        return None;
+    }
+    let mut outgoing = properties.cloned().unwrap_or_default();
+    outgoing.subscription_ids.extend_from_slice(ids);
+    if let Some(at) = expires_at {
+        let left = at.saturating_duration_since(now).as_secs();
+        outgoing.message_expiry_secs = Some(u32::try_from(left).unwrap_or(u32::MAX));
+    }
+    Some(Box::new(outgoing))
+}

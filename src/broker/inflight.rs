@@ -1,0 +1,336 @@
+//! Packet identifiers and unfinished deliveries, both ways (sections 2.2.1, 4.3 and 4.4).
+
+use std::collections::VecDeque;
+
+use super::kept::Queued;
+use crate::mqtt::{PacketId, QoS};
+
+/// The unfinished QoS 1 and 2 deliveries to one client.
+///
+/// 1. Entries stand in the order their PUBLISH was first sent; a resend keeps that order [MQTT-4.6.0-1].
+/// 2. No two entries have the same packet identifier.
+/// 3. Entries before `resend_next` were sent on the link that is attached now; the others wait for their resend, which
+///    happens on resume only [MQTT-4.4.0-1].
+/// 4. `outstanding` counts the entries whose PUBLISH was sent on the link that is attached now: what Receive Maximum bounds.
+/// 5. `size_bytes` is the sum over the messages still held.
+#[derive(Debug, Default)]
+pub(super) struct Inflight {
+    entries: VecDeque<Entry>,
+    resend_next: usize,
+    outstanding: u16,
+    last_id: u16,
+    size_bytes: usize,
+    /// A bit for each identifier, kept only while there are many entries.
+    used: Option<Box<UsedIds>>,
+}
+
+type UsedIds = [u64; 1024];
+
+/// From how many entries on a bitmap is quicker than looking through them.
+const LOOK_THROUGH_MAX: usize = 64;
+
+/// One unfinished delivery.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) packet_id: PacketId,
+    pub(super) stage: Stage,
+    /// Whether it counts against the window of the link attached now.
+    counted: bool,
+}
+
+/// How far a delivery has come.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// PUBLISH was sent; PUBACK or PUBREC is owed.
+    Published(Queued),
+    /// PUBREL was sent; PUBCOMP is owed, and the message itself is gone.
+    Released,
+}
+
+/// What an acknowledgement did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Acked {
+    /// It was awaited.
+    Done,
+    /// No delivery has that identifier.
+    Unknown,
+    /// The delivery awaits another packet.
+    Unexpected,
+}
+
+impl Inflight {
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+
+    /// PUBLISH packets sent on this link and unfinished.
+    pub(super) fn outstanding(&self) -> u16 {
+        self.outstanding
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
+    /// Whether something sent on an earlier link still has to be sent on this one.
+    pub(super) fn owes_resend(&self) -> bool {
+        self.resend_next < self.entries.len()
+    }
+
+    /// The next entry to send again.
+    pub(super) fn next_resend(&self) -> Option<&Entry> {
+        self.entries.get(self.resend_next)
+    }
+
+    /// Notes that [`Inflight::next_resend`] was sent.
+    pub(super) fn resent(&mut self) {
+        if let Some(entry) = self.entries.get_mut(self.resend_next) {
+            if matches!(entry.stage, Stage::Published(_)) {
+                entry.counted = true;
+                self.outstanding += 1;
+            }
+            self.resend_next += 1;
+        }
+    }
+
+    /// Gives [`Inflight::next_resend`] up.
+    pub(super) fn drop_resend(&mut self) {
+        self.remove(self.resend_next);
+    }
+
+    /// Takes `queued` as sent for the first time, under an identifier no unfinished delivery has.
+    ///
+    /// Everything owed must have been resent before. `None` when all 65,535 identifiers are in use.
+    pub(super) fn begin(&mut self, queued: Queued) -> Option<PacketId> {
+        let packet_id = self.free_id()?;
+        self.last_id = packet_id.get();
+        self.size_bytes += queued.message.size_bytes;
+        self.entries.push_back(Entry {
+            packet_id,
+            stage: Stage::Published(queued),
+            counted: true,
+        });
+        self.resend_next = self.entries.len();
+        self.outstanding += 1;
+        self.mark(packet_id, true);
+        if self.entries.len() > LOOK_THROUGH_MAX && self.used.is_none() {
+            self.used = Some(Box::new([0; 1024]));
+            for index in 0..self.entries.len() {
+                self.mark(self.entries[index].packet_id, true);
+            }
+        }
+        Some(packet_id)
+    }
+
+    /// Takes a delivery back that could not be sent.
+    pub(super) fn abandon(&mut self, packet_id: PacketId) {
+        if let Some(index) = self.position(packet_id) {
+            self.remove(index);
+        }
+    }
+
+    /// PUBACK.
+    pub(super) fn acknowledge(&mut self, packet_id: PacketId) -> Acked {
+        self.finish(
+            packet_id,
+            |stage| matches!(stage, Stage::Published(queued) if queued.qos == QoS::AtLeastOnce),
+        )
+    }
+
+    /// PUBREC with an error: the delivery ends.
+    pub(super) fn reject(&mut self, packet_id: PacketId) -> Acked {
+        self.finish(
+            packet_id,
+            |stage| matches!(stage, Stage::Published(queued) if queued.qos == QoS::ExactlyOnce),
+        )
+    }
+
+    /// PUBCOMP.
+    pub(super) fn complete(&mut self, packet_id: PacketId) -> Acked {
+        self.finish(packet_id, |stage| matches!(stage, Stage::Released))
+    }
+
+    /// PUBREC: the message is the client's now; PUBREL follows.
+    pub(super) fn release(&mut self, packet_id: PacketId) -> Acked {
+        let Some(index) = self.position(packet_id) else {
+            return Acked::Unknown;
+        };
+        let Some(entry) = self.entries.get_mut(index) else {
+            return Acked::Unknown;
+        };
+        match &entry.stage {
+            Stage::Published(queued) if queued.qos == QoS::ExactlyOnce => {
+                self.size_bytes -= queued.message.size_bytes;
+                entry.stage = Stage::Released;
+                Acked::Done
+            }
+            Stage::Published(_) => Acked::Unexpected,
+            Stage::Released => Acked::Done,
+        }
+    }
+
+    /// The link ended: everything unfinished waits for the next one.
+    pub(super) fn rewind(&mut self) {
+        self.resend_next = 0;
+        self.outstanding = 0;
+        for entry in &mut self.entries {
+            entry.counted = false;
+        }
+    }
+
+    fn finish(&mut self, packet_id: PacketId, awaited: impl Fn(&Stage) -> bool) -> Acked {
+        let Some(index) = self.position(packet_id) else {
+            return Acked::Unknown;
+        };
+        if !self.entries.get(index).is_some_and(|entry| awaited(&entry.stage)) {
+            return Acked::Unexpected;
+        }
+        self.remove(index);
+        Acked::Done
+    }
+
+    fn remove(&mut self, index: usize) {
+        let Some(entry) = self.entries.remove(index) else {
+            return;
+        };
+        self.mark(entry.packet_id, false);
+        if entry.counted {
+            self.outstanding -= 1;
+        }
+        if index < self.resend_next {
+            self.resend_next -= 1;
+        }
+        if let Stage::Published(queued) = &entry.stage {
+            self.size_bytes -= queued.message.size_bytes;
+        }
+        if self.entries.is_empty() {
+            self.used = None;
+            if self.entries.capacity() > LOOK_THROUGH_MAX {
+                self.entries = VecDeque::new();
+            }
+        }
+    }
+
+    fn position(&self, packet_id: PacketId) -> Option<usize> {
+        if self.used.is_some() && !self.is_used(packet_id) {
+            return None;
+        }
+        self.entries.iter().position(|entry| entry.packet_id == packet_id)
+    }
+
+    fn free_id(&self) -> Option<PacketId> {
+        if self.entries.len() >= usize::from(u16::MAX) {
+            return None;
+        }
+        let mut candidate = PacketId::new(self.last_id).map_or(PacketId::MIN, PacketId::next);
+        while self.is_used(candidate) {
+            candidate = candidate.next(); // [MQTT-2.2.1-4]: ends, for fewer than 65,535 are in use
+        }
+        Some(candidate)
+    }
+
+    fn is_used(&self, packet_id: PacketId) -> bool {
+        match &self.used {
+            Some(used) => used[word(packet_id)] & bit(packet_id) != 0,
+            None => self.entries.iter().any(|entry| entry.packet_id == packet_id),
+        }
+    }
+
+    fn mark(&mut self, packet_id: PacketId, in_use: bool) {
+        if let Some(used) = &mut self.used {
+            match in_use {
+                true => used[word(packet_id)] |= bit(packet_id),
+                false => used[word(packet_id)] &= !bit(packet_id),
+            }
+        }
+    }
+
+    /// Walks over everything the type promises.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let mut ids: Vec<_> = self.entries.iter().map(|entry| entry.packet_id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.len() != self.entries.len() {
+            return Err("a packet identifier is in flight twice".into());
+        }
+        if ids.iter().any(|&id| !self.is_used(id)) {
+            return Err("a packet identifier in flight is not marked as used".into());
+        }
+        if let Some(used) = &self.used
+            && used.iter().map(|word| word.count_ones()).sum::<u32>() as usize != ids.len()
+        {
+            return Err("more packet identifiers are marked as used than are in flight".into());
+        }
+        let counted = self.entries.iter().filter(|entry| entry.counted).count();
+        if counted != usize::from(self.outstanding) {
+            return Err(format!(
+                "{counted} deliveries are outstanding, {} are counted",
+                self.outstanding
+            ));
+        }
+        if self
+            .entries
+            .iter()
+            .skip(self.resend_next)
+            .any(|entry| entry.counted)
+        {
+            return Err("a delivery counts as outstanding and waits for its resend".into());
+        }
+        let size_bytes: usize = (self.entries.iter())
+            .map(|entry| match &entry.stage {
+                Stage::Published(queued) => queued.message.size_bytes,
+                Stage::Released => 0,
+            })
+            .sum();
+        if size_bytes != self.size_bytes {
+            return Err(format!(
+                "{size_bytes} bytes are in flight, {} are counted",
+                self.size_bytes
+            ));
+        }
+        Ok(())
+    }
+}
+
+const fn word(packet_id: PacketId) -> usize {
+    (packet_id.get() >> 6) as usize
+}
+
+const fn bit(packet_id: PacketId) -> u64 {
+    1 << (packet_id.get() & 63)
+}
+
+/// The packet identifiers of QoS 2 messages that came from one client and were not released yet, in their order.
+#[derive(Debug, Default)]
+pub(super) struct Receiving {
+    ids: Vec<PacketId>,
+}
+
+impl Receiving {
+    pub(super) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub(super) fn contains(&self, packet_id: PacketId) -> bool {
+        self.ids.binary_search(&packet_id).is_ok()
+    }
+
+    pub(super) fn insert(&mut self, packet_id: PacketId) {
+        if let Err(index) = self.ids.binary_search(&packet_id) {
+            self.ids.insert(index, packet_id);
+        }
+    }
+
+    /// Forgets the identifier; whether it was there.
+    pub(super) fn remove(&mut self, packet_id: PacketId) -> bool {
+        let found = self.ids.binary_search(&packet_id);
+        if let Ok(index) = found {
+            self.ids.remove(index);
+        }
+        found.is_ok()
+    }
+}

@@ -1,0 +1,240 @@
+//! The walk over all state that tests run after every step.
+
+use std::collections::BTreeSet;
+
+use super::Broker;
+use super::link::Stage;
+use super::timers::Timer;
+
+impl Broker {
+    /// Walks over the whole state: links and sessions know each other, every subscription has its session, packet
+    /// identifiers are unique, deadlines run, bytes and counts add up, queues are within their bounds.
+    ///
+    /// Costs as much as there is state; for tests and simulations.
+    ///
+    /// # Errors
+    /// What was found to disagree.
+    pub fn check_invariants(&self) -> Result<(), String> {
+        self.sessions.check()?;
+        self.subscriptions.check()?;
+        self.retained.check()?;
+        self.check_links()?;
+        self.check_sessions()?;
+        self.check_subscriptions()?;
+        self.check_timers()?;
+        self.check_stats()
+    }
+
+    fn check_links(&self) -> Result<(), String> {
+        for (link, content) in &self.links {
+            if let Stage::Attached(attachment) = &content.stage {
+                let Some(session) = self.sessions.get(attachment.session) else {
+                    return Err(format!("{link:?} is attached to a session that is gone"));
+                };
+                if session.link != Some(link) {
+                    return Err(format!(
+                        "{link:?} is attached to {}, which knows another",
+                        session.client
+                    ));
+                }
+                if session.inflight.outstanding() > attachment.send_window {
+                    return Err(format!("{} has more in flight than its window", session.client));
+                }
+                if content.timer_at.is_none() && !attachment.silence_max.is_zero() {
+                    return Err(format!("nobody watches the keep-alive of {}", session.client));
+                }
+                let idle = !session.inflight.owes_resend()
+                    && attachment.takes_more(&session.inflight, self.limits.unsent_bytes_max);
+                if idle && !session.queue.is_empty() {
+                    return Err(format!("{} could be sent what waits for it", session.client));
+                }
+            } else if content.timer_at.is_none() {
+                return Err(format!("{link:?} may wait for ever with its CONNECT"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_sessions(&self) -> Result<(), String> {
+        for (key, session) in self.sessions.iter() {
+            let client = &session.client;
+            session
+                .inflight
+                .check()
+                .map_err(|error| format!("{client}: {error}"))?;
+            match session.link {
+                Some(link) => {
+                    let attached = match self.links.get(link).map(|link| &link.stage) {
+                        Some(Stage::Attached(attachment)) => attachment.session == key,
+                        _ => false,
+                    };
+                    if !attached {
+                        return Err(format!("{client} knows a link that is not its own"));
+                    }
+                    if session.expires_at.is_some()
+                        || session.will.as_ref().is_some_and(|will| will.due.is_some())
+                    {
+                        return Err(format!("{client} is connected and expires, or its will is due"));
+                    }
+                }
+                None => {
+                    if session.expiry_secs == 0 {
+                        return Err(format!("{client} should have ended with its connection"));
+                    }
+                    if session.expires_at.is_none() && session.expiry_secs != u32::MAX {
+                        return Err(format!("{client} is absent and does not expire"));
+                    }
+                    if session.inflight.outstanding() != 0 {
+                        return Err(format!("{client} is absent with deliveries outstanding"));
+                    }
+                    if session.will.as_ref().is_some_and(|will| will.due.is_none()) {
+                        return Err(format!("{client} is absent and its will is not due"));
+                    }
+                }
+            }
+            if session.inflight.len() > usize::from(self.limits.inflight_max.max(1)) {
+                return Err(format!(
+                    "{client}: more deliveries unfinished than the limits allow"
+                ));
+            }
+            let queued_bytes: usize = session.queue.iter().map(|queued| queued.message.size_bytes).sum();
+            if queued_bytes != session.queue.size_bytes() {
+                return Err(format!(
+                    "{client}: {queued_bytes} bytes wait, {} counted",
+                    session.queue.size_bytes()
+                ));
+            }
+            if session.queue.len() > self.limits.queue_class.messages()
+                || session.held_bytes() > self.limits.queue_bytes_max
+            {
+                return Err(format!("{client}: more waits than the limits allow"));
+            }
+            if session.receiving.len() > usize::from(self.limits.receive_maximum.max(1)) {
+                return Err(format!(
+                    "{client}: more QoS 2 messages unfinished than the limits allow"
+                ));
+            }
+            if session
+                .replays
+                .iter()
+                .any(|replay| !session.places.contains(&replay.place))
+            {
+                return Err(format!(
+                    "{client}: retained messages are owed to a subscription that is gone"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_subscriptions(&self) -> Result<(), String> {
+        let mut places = 0;
+        for (_, session) in self.sessions.iter() {
+            places += session.places.len();
+            if session.places.len() > self.limits.subscriptions_per_client_max {
+                return Err(format!(
+                    "{} has more subscriptions than the limits allow",
+                    session.client
+                ));
+            }
+        }
+        for (subscriber, place) in self.subscriptions.iter() {
+            match self.sessions.get(subscriber.session) {
+                None => return Err("a subscription is left of a session that is gone".into()),
+                Some(session) if !session.places.contains(&place) => {
+                    return Err(format!(
+                        "{} does not know of one of its subscriptions",
+                        session.client
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        if places != self.subscriptions.len() {
+            return Err(format!(
+                "sessions know {places} subscriptions, the tree {}",
+                self.subscriptions.len()
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_timers(&self) -> Result<(), String> {
+        let mut expected = BTreeSet::new();
+        for (link, content) in &self.links {
+            expected.extend(content.timer_at.map(|at| (at, Timer::Link(link))));
+        }
+        for (key, session) in self.sessions.iter() {
+            expected.extend(session.expires_at.map(|at| (at, Timer::SessionExpiry(key))));
+            let due = session.will.as_ref().and_then(|will| will.due);
+            expected.extend(due.map(|at| (at, Timer::Will(key))));
+        }
+        if let Some((_, timer)) = expected
+            .iter()
+            .find(|&&(at, timer)| !self.timers.contains(at, timer))
+        {
+            return Err(format!("{timer:?} does not run"));
+        }
+        if expected.len() != self.timers.len() {
+            return Err(format!(
+                "{} deadlines run, {} are wanted",
+                self.timers.len(),
+                expected.len()
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_stats(&self) -> Result<(), String> {
+        let stats = &self.stats;
+        let sum = |of: fn(&super::session::Session) -> usize| {
+            self.sessions
+                .iter()
+                .map(|(_, session)| of(session))
+                .sum::<usize>() as u64
+        };
+        let attached = (self.links.values())
+            .filter(|link| matches!(link.stage, Stage::Attached(_)))
+            .count() as u64;
+        for (name, told, found) in [
+            ("links", stats.links, self.links.len() as u64),
+            ("clients_connected", stats.clients_connected, attached),
+            ("sessions", stats.sessions, self.sessions.len() as u64),
+            (
+                "subscriptions",
+                stats.subscriptions,
+                self.subscriptions.len() as u64,
+            ),
+            (
+                "retained_messages",
+                stats.retained_messages,
+                self.retained.len() as u64,
+            ),
+            (
+                "retained_bytes",
+                stats.retained_bytes,
+                self.retained.size_bytes() as u64,
+            ),
+            (
+                "queued_messages",
+                stats.queued_messages,
+                sum(|session| session.queue.len()),
+            ),
+            (
+                "inflight_messages",
+                stats.inflight_messages,
+                sum(|session| session.inflight.len()),
+            ),
+            (
+                "queued_bytes",
+                stats.queued_bytes,
+                sum(|session| session.held_bytes()),
+            ),
+        ] {
+            if told != found {
+                return Err(format!("{name}: {told} told, {found} found"));
+            }
+        }
+        Ok(())
+    }
+}

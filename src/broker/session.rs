@@ -1,0 +1,246 @@
+//! What outlives a connection (section 4.1).
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use foldhash::fast::FixedState;
+use slotmap::SlotMap;
+
+use super::inflight::{Inflight, Receiving, Stage};
+use super::link::{self, Link, LinkId};
+use super::offline::Queue;
+use super::subscribe::Replay;
+use super::subscriptions::Place;
+use super::timers::Timer;
+use super::will::Testament;
+use super::{Broker, DetachReason, Event, Output};
+use crate::auth::Identity;
+use crate::mqtt::{ClientId, Disconnect, ReasonCode};
+
+slotmap::new_key_type! {
+    /// One session, by a key that is never used again: a stale one finds nothing and does nothing.
+    pub(super) struct SessionKey;
+}
+
+/// A client's session: everything about it that is not about one connection.
+///
+/// 1. It belongs to one identity and one client identifier for as long as it lives.
+/// 2. While no link is attached and its expiry is finite, `expires_at` is set and [`Timer::SessionExpiry`] runs.
+/// 3. Its `places` are exactly its subscriptions in the tree.
+/// 4. What waits in `queue` and `inflight` is within the limits in bytes and in number.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) client: ClientId,
+    pub(super) identity: Rc<Identity>,
+    /// The connection of the moment.
+    pub(super) link: Option<LinkId>,
+    /// Session Expiry Interval in force, in seconds; `u32::MAX`: never.
+    pub(super) expiry_secs: u32,
+    pub(super) expires_at: Option<Instant>,
+    pub(super) will: Option<Box<Testament>>,
+    pub(super) places: Vec<Place>,
+    pub(super) inflight: Inflight,
+    pub(super) receiving: Receiving,
+    pub(super) queue: Queue,
+    /// Retained messages still owed to new subscriptions.
+    pub(super) replays: Vec<Replay>,
+    /// Whether it was told that its queue is full.
+    pub(super) queue_full_told: bool,
+}
+
+/// All sessions, found by key or by client identifier.
+///
+/// 1. A client identifier names one session, whoever it belongs to.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    slots: SlotMap<SessionKey, Session>,
+    names: HashMap<ClientId, SessionKey, FixedState>,
+}
+
+impl Session {
+    pub(super) fn new(client: ClientId, identity: Rc<Identity>) -> Self {
+        Self {
+            client,
+            identity,
+            link: None,
+            expiry_secs: 0,
+            expires_at: None,
+            will: None,
+            places: Vec::new(),
+            inflight: Inflight::default(),
+            receiving: Receiving::default(),
+            queue: Queue::default(),
+            replays: Vec::new(),
+            queue_full_told: false,
+        }
+    }
+
+    /// What it holds for its client, in bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.queue.size_bytes() + self.inflight.size_bytes()
+    }
+}
+
+impl Sessions {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            slots: SlotMap::with_key(),
+            names: HashMap::with_hasher(FixedState::with_seed(seed)),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn get(&self, key: SessionKey) -> Option<&Session> {
+        self.slots.get(key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
+        self.slots.get_mut(key)
+    }
+
+    pub(super) fn find(&self, client: &ClientId) -> Option<SessionKey> {
+        self.names.get(client).copied()
+    }
+
+    pub(super) fn insert(&mut self, session: Session) -> SessionKey {
+        let client = session.client.clone();
+        let key = self.slots.insert(session);
+        self.names.insert(client, key);
+        key
+    }
+
+    fn remove(&mut self, key: SessionKey) -> Option<Session> {
+        let session = self.slots.remove(key)?;
+        self.names.remove(&session.client);
+        Some(session)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (SessionKey, &Session)> {
+        self.slots.iter()
+    }
+
+    /// Walks over everything the type promises.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.names.len() != self.slots.len() {
+            return Err(format!(
+                "{} names for {} sessions",
+                self.names.len(),
+                self.slots.len()
+            ));
+        }
+        match self
+            .slots
+            .iter()
+            .find(|(key, session)| self.find(&session.client) != Some(*key))
+        {
+            Some((_, session)) => Err(format!(
+                "the session of {} is not found by its name",
+                session.client
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Broker {
+    pub(super) fn handle_disconnect(&mut self, now: Instant, link: LinkId, disconnect: &Disconnect) {
+        let Some(Link {
+            stage: link::Stage::Attached(attachment),
+            ..
+        }) = self.links.get(link)
+        else {
+            return;
+        };
+        let expiry_max = self.session_expiry_max_secs();
+        if let Some(session) = self.sessions.get_mut(attachment.session)
+            && let Some(secs) = disconnect.properties.session_expiry_secs
+        {
+            if session.expiry_secs == 0 && secs != 0 {
+                return self.refuse(now, link, ReasonCode::ProtocolError); // section 3.14.2.2.2
+            }
+            session.expiry_secs = secs.min(expiry_max);
+        }
+        self.detach(now, link, DetachReason::ClientDisconnect(disconnect.reason));
+    }
+
+    /// The link of a session ended: decides what becomes of its will and of itself.
+    pub(super) fn leave(&mut self, now: Instant, link: LinkId, key: SessionKey, reason: DetachReason) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        session.link = None;
+        session.inflight.rewind();
+        self.stats.clients_connected -= 1;
+        let client = session.client.clone();
+        self.outputs
+            .push_back(Output::Event(Event::ClientDisconnected { link, client, reason }));
+        if reason == DetachReason::ClientDisconnect(ReasonCode::Success) {
+            self.drop_will(key); // [MQTT-3.1.2-10] [MQTT-3.14.4-3]
+        }
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        match session.expiry_secs {
+            0 => return self.end_session(now, key),
+            u32::MAX => {}
+            secs => {
+                session.expires_at = now.checked_add(Duration::from_secs(u64::from(secs)));
+                if let Some(at) = session.expires_at {
+                    self.timers.set(at, Timer::SessionExpiry(key));
+                }
+            }
+        }
+        self.schedule_will(now, key);
+    }
+
+    /// The client is back before its session expired.
+    pub(super) fn resume_session(&mut self, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            self.timers
+                .cancel(session.expires_at.take(), Timer::SessionExpiry(key));
+        }
+        self.drop_will(key); // [MQTT-3.1.3-9]
+    }
+
+    /// Nobody came back in time.
+    pub(super) fn handle_session_expiry(&mut self, now: Instant, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.expires_at = None;
+            self.stats.sessions_expired += 1;
+            self.end_session(now, key);
+        }
+    }
+
+    /// Ends a session that has no link: sends its will if one is owed, and forgets all the rest.
+    pub(super) fn end_session(&mut self, now: Instant, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        debug_assert!(session.link.is_none(), "a session ends after its link");
+        self.timers
+            .cancel(session.expires_at.take(), Timer::SessionExpiry(key));
+        for place in std::mem::take(&mut session.places) {
+            self.subscriptions.remove(key, place);
+        }
+        self.send_will(now, key);
+        let Some(session) = self.sessions.remove(key) else {
+            return;
+        };
+        let unsent = (session.inflight.iter())
+            .filter(|entry| matches!(entry.stage, Stage::Published(_)))
+            .count();
+        self.stats.dropped_session_ended += (session.queue.len() + unsent) as u64;
+        self.stats.queued_messages -= session.queue.len() as u64;
+        self.stats.inflight_messages -= session.inflight.len() as u64;
+        self.stats.queued_bytes -= session.held_bytes() as u64;
+        self.stats.subscriptions = self.subscriptions.len() as u64;
+        self.stats.sessions -= 1;
+        self.episodes.end("sessions_max");
+        self.episodes.end("subscriptions_max");
+        self.episodes.end("queued_bytes_total_max");
+    }
+}

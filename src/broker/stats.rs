@@ -1,0 +1,66 @@
+//! What the broker counts: everything that passes, and everything that was dropped.
+
+/// Counters since the start, and gauges of what there is now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Gauge: byte streams open, those without CONNECT included.
+    pub links: u64,
+    /// Gauge: clients connected.
+    pub clients_connected: u64,
+    /// Gauge: sessions, connected or not.
+    pub sessions: u64,
+    /// Gauge: subscriptions of all sessions.
+    pub subscriptions: u64,
+    /// Gauge: retained messages.
+    pub retained_messages: u64,
+    /// Gauge: topic, payload and property bytes of retained messages.
+    pub retained_bytes: u64,
+    /// Gauge: messages waiting for a client to come back or to acknowledge earlier ones.
+    pub queued_messages: u64,
+    /// Gauge: messages sent to clients and not yet acknowledged.
+    pub inflight_messages: u64,
+    /// Gauge: topic, payload and property bytes of both, counted once for each client.
+    pub queued_bytes: u64,
+
+    /// Byte streams accepted.
+    pub links_accepted: u64,
+    /// Clients that came in.
+    pub clients_accepted: u64,
+    /// Connections that ended before a client came in.
+    pub connections_refused: u64,
+    /// Clients whose connection another one took over.
+    pub takeovers: u64,
+    /// Clients that were silent for one and a half keep-alives.
+    pub keep_alive_timeouts: u64,
+    /// Packets received on live links.
+    pub packets_received: u64,
+    /// Application messages received from clients.
+    pub messages_received: u64,
+    /// PUBLISH packets sent to clients, repetitions included.
+    pub messages_sent: u64,
+    /// Wills sent.
+    pub wills_sent: u64,
+    /// Sessions that ended because nobody came back.
+    pub sessions_expired: u64,
+
+    /// Messages of a QoS 2 publisher that had arrived before.
+    pub duplicates_suppressed: u64,
+    /// Publishes and wills the rights forbade.
+    pub publishes_denied: u64,
+    /// Deliveries the rights forbade.
+    pub deliveries_denied: u64,
+    /// Dropped: QoS 0 for a client that is not connected.
+    pub dropped_offline: u64,
+    /// Dropped: QoS 0 for a client that reads too slowly.
+    pub dropped_slow: u64,
+    /// Dropped: the client's queue, or the room for all queues, was full.
+    pub dropped_queue_full: u64,
+    /// Dropped: the message expired before it could be sent.
+    pub dropped_expired: u64,
+    /// Dropped: larger than the client's Maximum Packet Size.
+    pub dropped_too_large: u64,
+    /// Dropped: queued or unacknowledged in a session that ended.
+    pub dropped_session_ended: u64,
+    /// Not kept: the room for retained messages was full.
+    pub dropped_retained_full: u64,
+}

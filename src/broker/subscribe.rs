@@ -1,0 +1,265 @@
+//! SUBSCRIBE and UNSUBSCRIBE (sections 3.8 to 3.11), and the retained messages a subscription brings.
+
+use std::time::Instant;
+
+use super::Broker;
+use super::deliver::{attached, outgoing_properties};
+use super::kept::{Queued, SubscriptionIds};
+use super::link::{Link, LinkId, Stage, TooLarge, send_publish};
+use super::retained::Cursor;
+use super::session::SessionKey;
+use super::subscriptions::{Options, Place};
+use crate::auth::access::Action;
+use crate::mqtt::{
+    Packet, ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, Subscription,
+    TopicFilter, UnsubAck, Unsubscribe,
+};
+
+/// Retained messages owed to a new subscription: a place in the store, not a copy of it, so that `#` with thousands
+/// of retained messages costs no more than any other subscription.
+#[derive(Debug)]
+pub(super) struct Replay {
+    filter: TopicFilter,
+    pub(super) place: Place,
+    cursor: Cursor,
+}
+
+impl Broker {
+    pub(super) fn handle_subscribe(&mut self, now: Instant, link: LinkId, subscribe: &Subscribe) {
+        let Some(Link {
+            stage: Stage::Attached(attachment),
+            ..
+        }) = self.links.get(link)
+        else {
+            return;
+        };
+        let (key, bridge, version) = (attachment.session, attachment.bridge, attachment.version);
+        let mut subscriptions = subscribe.subscriptions.iter();
+        if subscriptions.any(|subscription| subscription.no_local && subscription.filter.share().is_some()) {
+            return self.refuse(now, link, ReasonCode::ProtocolError); // [MQTT-3.8.3-4]
+        }
+        let crowded = subscribe.properties.user_properties.len() > self.limits.user_properties_max;
+        let subscription_id = subscribe.properties.subscription_id.unwrap_or(0);
+        let reasons = (subscribe.subscriptions.iter())
+            .map(|subscription| {
+                let shared = subscription.filter.share().is_some();
+                let options = Options {
+                    qos: subscription.qos,
+                    // A broker that bridges cannot say so before 5.0, but means it.
+                    no_local: subscription.no_local || (bridge && !shared),
+                    retain_as_published: subscription.retain_as_published || bridge,
+                    subscription_id,
+                };
+                let reason = match crowded {
+                    true => Err(ReasonCode::QuotaExceeded),
+                    false => self.subscribe(key, subscription, options),
+                };
+                match reason {
+                    Ok(()) => granted(subscription.qos),
+                    // 3.1.1 knows one failure only [MQTT-3.9.3-2 of 3.1.1].
+                    Err(_) if version != ProtocolVersion::V5 => ReasonCode::UnspecifiedError,
+                    Err(reason) => reason,
+                }
+            })
+            .collect();
+        self.stats.subscriptions = self.subscriptions.len() as u64;
+        let ack = SubAck {
+            packet_id: subscribe.packet_id,
+            reasons,
+            properties: None,
+        };
+        self.send_control(now, link, Packet::SubAck(Box::new(ack))); // [MQTT-3.8.4-1] [MQTT-3.8.4-6]
+        self.pump(now, key);
+    }
+
+    /// One topic filter of SUBSCRIBE.
+    fn subscribe(
+        &mut self,
+        key: SessionKey,
+        subscription: &Subscription,
+        options: Options,
+    ) -> Result<(), ReasonCode> {
+        let filter = &subscription.filter;
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Err(ReasonCode::UnspecifiedError);
+        };
+        if !self
+            .rights
+            .authorize(&session.identity, Action::Subscribe, filter.matched())
+        {
+            return Err(ReasonCode::NotAuthorized);
+        }
+        let known = self.subscriptions.find(key, filter);
+        if known.is_none() {
+            if session.places.len() >= self.limits.subscriptions_per_client_max {
+                return Err(ReasonCode::QuotaExceeded);
+            }
+            if self.subscriptions.len() >= self.limits.subscriptions_max {
+                self.limit_reached("subscriptions_max");
+                return Err(ReasonCode::QuotaExceeded);
+            }
+        }
+        if !self.is_topic_within_limits(filter.as_str()) {
+            return Err(ReasonCode::TopicFilterInvalid);
+        }
+        let place = self.subscriptions.insert(key, filter, options);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Err(ReasonCode::UnspecifiedError);
+        };
+        if known.is_none() {
+            session.places.push(place);
+        }
+        let wanted = match subscription.retain_handling {
+            RetainHandling::Send => true,                 // [MQTT-3.3.1-9]
+            RetainHandling::SendIfNew => known.is_none(), // [MQTT-3.3.1-10]
+            RetainHandling::DoNotSend => false,           // [MQTT-3.3.1-11]
+        };
+        // A shared subscription brings no retained messages, section 4.8.2.
+        if wanted && place.group.is_none() {
+            session.replays.retain(|replay| replay.place != place);
+            session.replays.push(Replay {
+                filter: filter.detached(),
+                place,
+                cursor: Cursor::default(),
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_unsubscribe(&mut self, now: Instant, link: LinkId, unsubscribe: &Unsubscribe) {
+        let Some(Link {
+            stage: Stage::Attached(attachment),
+            ..
+        }) = self.links.get(link)
+        else {
+            return;
+        };
+        let key = attachment.session;
+        let reasons = (unsubscribe.filters.iter())
+            .map(|filter| match self.subscriptions.find(key, filter) {
+                Some(place) => {
+                    self.unsubscribe(key, place);
+                    ReasonCode::Success
+                }
+                None => ReasonCode::NoSubscriptionExisted,
+            })
+            .collect();
+        self.stats.subscriptions = self.subscriptions.len() as u64;
+        let ack = UnsubAck {
+            packet_id: unsubscribe.packet_id,
+            reasons,
+            properties: None,
+        };
+        self.send_control(now, link, Packet::UnsubAck(Box::new(ack))); // [MQTT-3.10.4-4] [MQTT-3.10.4-5]
+    }
+
+    /// What already waits is still delivered [MQTT-3.10.4-3]; retained messages that were not yet taken are not.
+    fn unsubscribe(&mut self, key: SessionKey, place: Place) {
+        self.subscriptions.remove(key, place);
+        self.episodes.end("subscriptions_max");
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.places.retain(|&other| other != place);
+            session.replays.retain(|replay| replay.place != place);
+        }
+    }
+
+    /// Sends retained messages to new subscriptions, a slice at a time; goes on when the slice is out or acknowledged.
+    pub(super) fn replay(&mut self, now: Instant, key: SessionKey) {
+        while self.replay_one(now, key) {}
+    }
+
+    /// Sends the next retained message; whether there may be more to send at once.
+    fn replay_one(&mut self, now: Instant, key: SessionKey) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return false;
+        };
+        let Some(replay) = session.replays.first() else {
+            return false;
+        };
+        let Some((link, attachment)) = attached(session, &mut self.links) else {
+            return false;
+        };
+        if attachment.retained_left == 0 || attachment.is_stalled(self.limits.unsent_bytes_max) {
+            return false;
+        }
+        let mut cursor = replay.cursor.clone();
+        let next = self.retained.next(&replay.filter, &mut cursor);
+        let (Some(message), Some(options)) = (next, self.subscriptions.options(key, replay.place)) else {
+            session.replays.remove(0);
+            if session.replays.is_empty() {
+                session.replays = Vec::new();
+            }
+            return true;
+        };
+        let size_bytes = message.size_bytes;
+        let qos = message.qos.min(options.qos); // [MQTT-3.8.4-8]
+        let ids = if options.subscription_id == 0 {
+            Vec::new()
+        } else {
+            vec![options.subscription_id]
+        };
+        let subscription_ids = SubscriptionIds::new(ids);
+        if message.is_expired(now) {
+            self.stats.dropped_expired += 1;
+        } else if !self
+            .rights
+            .authorize(&session.identity, Action::Receive, message.topic.as_str())
+        {
+            self.stats.deliveries_denied += 1;
+        } else if qos == QoS::AtMostOnce {
+            let properties = (message.properties.as_deref(), message.expires_at);
+            let publish = Publish {
+                dup: false,
+                qos,
+                retain: true, // [MQTT-3.3.1-8]
+                topic: Some(message.topic.clone()),
+                packet_id: None,
+                payload: message.payload.clone(),
+                properties: outgoing_properties(attachment.version, properties, &subscription_ids, now),
+            };
+            attachment.retained_left -= 1;
+            match send_publish(&mut self.outputs, link, attachment, publish) {
+                Ok(()) => self.stats.messages_sent += 1,
+                Err(TooLarge) => self.stats.dropped_too_large += 1,
+            }
+        } else {
+            let total_bytes = usize::try_from(self.stats.queued_bytes).unwrap_or(usize::MAX);
+            let has_room = session.held_bytes().saturating_add(size_bytes) <= self.limits.queue_bytes_max
+                && total_bytes.saturating_add(size_bytes) <= self.limits.queued_bytes_total_max;
+            if has_room {
+                attachment.retained_left -= 1;
+                self.stats.queued_bytes += size_bytes as u64;
+                let queued = Queued {
+                    message,
+                    subscription_ids,
+                    qos,
+                    retain: true,
+                };
+                if self.start(now, key, queued).is_err() {
+                    self.stats.queued_bytes -= size_bytes as u64;
+                    return false; // the cursor has not moved: an acknowledgement brings us back
+                }
+            } else if session.inflight.len() > 0 {
+                return false;
+            } else {
+                self.stats.dropped_queue_full += 1;
+            }
+        }
+        if let Some(replay) = self
+            .sessions
+            .get_mut(key)
+            .and_then(|session| session.replays.first_mut())
+        {
+            replay.cursor = cursor;
+        }
+        true
+    }
+}
+
+const fn granted(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::Success,
+        QoS::AtLeastOnce => ReasonCode::GrantedQos1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQos2,
+    }
+}

@@ -1,0 +1,107 @@
+//! Wills (section 3.1.2.5): the message a client leaves for the case that it goes without a word.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::Broker;
+use super::deliver::Passing;
+use super::kept::{Kept, expiry};
+use super::session::SessionKey;
+use super::timers::Timer;
+use crate::auth::access::Action;
+use crate::mqtt::{PublishProperties, Will};
+
+/// The will of one session.
+///
+/// 1. While the client is connected it has no `due`; afterwards it is sent once, when its delay is over or the session
+///    ends, whichever comes first [MQTT-3.1.3-9], or dropped because the client came back or said goodbye.
+#[derive(Debug)]
+pub(super) struct Testament {
+    message: Rc<Kept>,
+    retain: bool,
+    pub(super) delay: Duration,
+    /// When it is to be sent; [`Timer::Will`] runs until then.
+    pub(super) due: Option<Instant>,
+}
+
+impl Testament {
+    /// Takes a will out of CONNECT, with a copy of its bytes.
+    pub(super) fn new(will: &Will) -> Self {
+        let properties = &will.properties.publish;
+        let properties = (*properties != PublishProperties::default()).then_some(properties);
+        Self {
+            message: Rc::new(Kept::copy(&will.topic, &will.payload, properties, will.qos, None)),
+            retain: will.retain,
+            delay: Duration::from_secs(u64::from(will.properties.delay_secs.unwrap_or(0))),
+            due: None,
+        }
+    }
+
+    pub(super) fn message(&self) -> &Kept {
+        &self.message
+    }
+}
+
+impl Broker {
+    /// The client went without a word: its will is sent after its delay, or at once.
+    pub(super) fn schedule_will(&mut self, now: Instant, key: SessionKey) {
+        let Some(will) = self
+            .sessions
+            .get_mut(key)
+            .and_then(|session| session.will.as_mut())
+        else {
+            return;
+        };
+        match now.checked_add(will.delay) {
+            Some(due) if will.delay > Duration::ZERO => {
+                will.due = Some(due);
+                self.timers.set(due, Timer::Will(key));
+            }
+            _ => self.send_will(now, key),
+        }
+    }
+
+    /// Drops the will: the client said goodbye, or is back [MQTT-3.1.2-10] [MQTT-3.1.3-9].
+    pub(super) fn drop_will(&mut self, key: SessionKey) {
+        if let Some(will) = self.sessions.get_mut(key).and_then(|session| session.will.take()) {
+            self.timers.cancel(will.due, Timer::Will(key));
+        }
+    }
+
+    /// The delay of a will is over.
+    pub(super) fn handle_will_timer(&mut self, now: Instant, key: SessionKey) {
+        if let Some(will) = self
+            .sessions
+            .get_mut(key)
+            .and_then(|session| session.will.as_mut())
+        {
+            will.due = None;
+            self.send_will(now, key);
+        }
+    }
+
+    /// Sends the will, unless the client has lost the right to since [MQTT-3.1.2-8].
+    pub(super) fn send_will(&mut self, now: Instant, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(will) = session.will.take() else {
+            return;
+        };
+        let identity = session.identity.clone();
+        self.timers.cancel(will.due, Timer::Will(key));
+        let topic = will.message.topic.as_str();
+        if !self.rights.authorize(&identity, Action::Publish, topic) {
+            self.stats.publishes_denied += 1;
+            return;
+        }
+        self.stats.wills_sent += 1;
+        // The Message Expiry Interval counts from the moment the will is sent.
+        let expires_at = expiry(will.message.properties.as_deref(), now);
+        self.route(
+            now,
+            Some(key),
+            Passing::of_will(&will.message, will.retain, expires_at),
+        );
+    }
+}

@@ -1,0 +1,703 @@
+//! The loop: one thread. It lets the broker decide, carries out what it asked for, and ticks.
+//!
+//! ```text
+//!   listener ─ accept, TLS handshake ─┐
+//!                                     ▼
+//!   link task ── bytes ─ packets ─▶ Core::input ─▶ Broker::handle
+//!        ▲                            │                 │
+//!        │ woken when writable        ▼                 ▼
+//!   flush task ◀── dirty links ── Core::drain ◀── Broker::poll_output
+//!   tick task  ◀── next deadline ─────┘
+//!   serial task ── readings ─▶ Core::input
+//! ```
+//!
+//! **One input, then drain:** every task calls the broker directly, inside one borrow of [`Core`], and carries out all
+//! that the broker asked for before it returns. Packets are only encoded then; the flush task, which runs when
+//! every task that was ready has had its go, writes each dirty link once. So a thousand messages to one client cost
+//! one write, and an idle link holds no buffer.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use rustls::time_provider::TimeProvider;
+use slotmap::SlotMap;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tracing::{debug, info, trace, warn};
+
+use crate::auth::access::Rights;
+use crate::auth::passwords::Users;
+use crate::auth::remembered::Remembered;
+use crate::broker::{Broker, Event, Input, LinkId, ListenerPolicy, Message, Now, Output, Verdict};
+use crate::config::Settings;
+use crate::mqtt::{Packet, Utf8String};
+use crate::net::clock::FlooredClock;
+use crate::net::link::{Buffers, Link};
+use crate::net::listener::{ConnectionPermit, Incoming, Listener, NetError};
+use crate::serial;
+use crate::storage::{StateDirectory, StorageError};
+
+/// Reads of one link before the others have their go: 4 × 64 KiB.
+const READS_PER_TURN: usize = 4;
+
+/// Unsent bytes of one link at which it is written before the turn ends, so that a burst does not gather in memory.
+const FLUSH_EARLY_BYTES: usize = 32 * 1024;
+
+/// Unsent bytes at which a link is not read any more: who does not read its acknowledgements gets no new ones.
+const READ_PAUSE_BYTES: usize = 64 * 1024;
+
+/// How long a closed link may take to receive what it is still owed, such as its DISCONNECT.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Password checks that may wait; more are answered "unavailable" at once. Each takes tens of milliseconds here and
+/// near half a second on the smallest board, and only one runs at a time, so longer queues would only time out.
+const CHECKS_WAITING_MAX: usize = 64;
+
+/// How often the time is offered to the state directory, which writes it once an hour.
+const CLOCK_NOTE_INTERVAL: Duration = Duration::from_secs(300);
+
+/// A gateway whose listeners are bound and whose files are read, ready to run.
+pub struct Gateway {
+    settings: Settings,
+    listeners: Vec<(Rc<Listener>, Rc<ListenerPolicy>)>,
+    state: Option<Rc<RefCell<StateDirectory>>>,
+}
+
+impl Gateway {
+    /// Reads the files that `settings` names and binds its listeners; call it inside the runtime that will run it.
+    ///
+    /// # Errors
+    /// [`StartError`] for the first file that cannot be used or address that cannot be bound.
+    pub fn bind(settings: Settings) -> Result<Self, StartError> {
+        let state = settings
+            .storage
+            .as_ref()
+            .map(|state| StateDirectory::open(&state.directory));
+        let state = state.transpose().map_err(StartError::Storage)?;
+        let clock = FlooredClock::new(state.as_ref().and_then(StateDirectory::last_seen));
+        if clock.is_behind() {
+            warn!(floor = ?clock.floor(), "the system clock is wrong, certificates are checked against the latest time known");
+        }
+        let clock: Arc<dyn TimeProvider> = Arc::new(clock);
+        let mut listeners = Vec::new();
+        for door in &settings.listeners {
+            match Listener::bind(door.net.clone(), Some(clock.clone())) {
+                Ok(listener) => listeners.push((Rc::new(listener), Rc::new(door.policy.clone()))),
+                Err(NetError::Listen { source, .. }) if door.may_be_absent && is_no_such_address(&source) => {
+                    debug!(address = %door.net.address, "this machine has no such address, going on without");
+                }
+                Err(error) => return Err(StartError::Net(error)),
+            }
+        }
+        let state = state.map(|state| Rc::new(RefCell::new(state)));
+        Ok(Self {
+            settings,
+            listeners,
+            state,
+        })
+    }
+
+    /// The listeners by name, each with the address it really has.
+    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        self.listeners
+            .iter()
+            .map(|(listener, policy)| (policy.name.clone(), listener.local_addr()))
+            .collect()
+    }
+
+    /// Serves until `stop` is ready, then tells every client, and returns when they are gone or [`LINGER`] is over.
+    ///
+    /// Runs on a [`tokio::runtime::LocalRuntime`], see [`runtime`].
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let seed = u64::from_ne_bytes(random_bytes());
+        let broker = Broker::new(self.settings.limits.clone(), Rights::default(), seed);
+        let core = Rc::new(RefCell::new(Core::new(broker)));
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn_local(flush_links(core.clone()));
+        tasks.spawn_local(tick(core.clone()));
+        tasks.spawn_local(check_passwords(core.clone(), self.settings.users));
+        let mut doors = JoinSet::new();
+        for (listener, policy) in self.listeners {
+            doors.spawn_local(accept(core.clone(), listener, policy));
+        }
+        let mut farewells = Vec::new();
+        for port in self.settings.serial {
+            farewells.extend(serial::offline_messages(&port));
+            let core = core.clone();
+            doors.spawn_local(async move {
+                serial::run(port, |message| {
+                    core.borrow_mut().input(now(), Input::Publish(message))
+                })
+                .await;
+            });
+        }
+        if let Some(state) = &self.state {
+            tasks.spawn_local(keep_time(state.clone()));
+        }
+
+        stop.await;
+        drop(doors);
+        shut_down(&core, farewells).await;
+        if let Some(state) = &self.state {
+            save_time(state.borrow_mut().save_time(SystemTime::now()));
+        }
+    }
+}
+
+/// The runtime a [`Gateway`] runs on: one thread, tasks that need not be `Send`.
+///
+/// # Errors
+/// Where the operating system refuses an event queue.
+pub fn runtime() -> std::io::Result<tokio::runtime::LocalRuntime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // Password checks and name look-ups; one thread each is plenty and a stack is all it holds.
+        .max_blocking_threads(4)
+        .thread_keep_alive(Duration::from_secs(5))
+        .build_local(tokio::runtime::LocalOptions::default())
+}
+
+/// Why a gateway cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// A listener.
+    Net(NetError),
+    /// The state directory.
+    Storage(StorageError),
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Net(error) => std::fmt::Display::fmt(error, f),
+            Self::Storage(error) => std::fmt::Display::fmt(error, f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Whether a listener failed because the machine lacks the address, or the whole protocol family.
+fn is_no_such_address(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+}
+
+/// Tells every client that the gateway stops, and waits until they have heard it.
+async fn shut_down(core: &Rc<RefCell<Core>>, farewells: Vec<Message>) {
+    let gone = {
+        let mut core = core.borrow_mut();
+        let now = now();
+        for message in farewells {
+            core.input(now, Input::Publish(message));
+        }
+        core.input(now, Input::Shutdown);
+        core.gone.clone()
+    };
+    let all_gone = async {
+        while !core.borrow().links.is_empty() {
+            gone.notified().await;
+        }
+    };
+    if tokio::time::timeout(LINGER, all_gone).await.is_err() {
+        debug!("some clients did not read their farewell");
+    }
+}
+
+/// All that the tasks of the loop share. They run on one thread and borrow it for one poll at a time.
+///
+/// Invariants:
+/// 1. Every link the broker knows has a slot; a slot that is closing is unknown to the broker.
+/// 2. A link with unsent bytes is in `dirty`, or its task waits for the socket to become writable.
+/// 3. No borrow is held across an await.
+struct Core {
+    broker: Broker,
+    links: SlotMap<LinkId, Slot>,
+    buffers: Buffers,
+    /// Links with unsent bytes that nobody has tried to write since.
+    dirty: Vec<LinkId>,
+    /// The flush task's own list, kept for its memory.
+    writing: Vec<LinkId>,
+    /// Inputs that came up while outputs were carried out.
+    arisen: VecDeque<Input>,
+    /// Closing links, by the instant they are cut off.
+    lingering: VecDeque<(Instant, LinkId)>,
+    /// Password checks asked for and not begun.
+    checks: VecDeque<PasswordCheck>,
+    /// Told whenever `checks` grows.
+    check_waiting: Rc<Notify>,
+    flush_task: Option<Waker>,
+    tick_task: Option<Waker>,
+    /// What the tick task sleeps until.
+    armed: Option<Instant>,
+    /// Told whenever a link is gone.
+    gone: Rc<Notify>,
+}
+
+/// One connection as the loop sees it.
+struct Slot {
+    link: Link,
+    permit: ConnectionPermit,
+    /// Of the link's task; `None` until it has run for the first time.
+    task: Option<Waker>,
+    state: SlotState,
+    /// Whether the link stands in [`Core::dirty`].
+    dirty: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SlotState {
+    Open,
+    /// The kernel took no more bytes; the link's task waits until it does.
+    Blocked,
+    /// The broker is done with it; what it is owed is still going out.
+    Closing,
+}
+
+struct PasswordCheck {
+    link: LinkId,
+    user: Utf8String,
+    password: Bytes,
+}
+
+fn now() -> Now {
+    Now {
+        mono: Instant::now(),
+        wall: SystemTime::now(),
+    }
+}
+
+impl Core {
+    fn new(broker: Broker) -> Self {
+        Self {
+            broker,
+            links: SlotMap::with_key(),
+            buffers: Buffers::new(),
+            dirty: Vec::new(),
+            writing: Vec::new(),
+            arisen: VecDeque::new(),
+            lingering: VecDeque::new(),
+            checks: VecDeque::new(),
+            check_waiting: Rc::new(Notify::new()),
+            flush_task: None,
+            tick_task: None,
+            armed: None,
+            gone: Rc::new(Notify::new()),
+        }
+    }
+
+    /// Takes in a connection that a listener has let through.
+    fn connect(&mut self, incoming: Incoming, policy: Rc<ListenerPolicy>) -> LinkId {
+        let peer = incoming.peer;
+        let link = self.links.insert(Slot {
+            link: Link::server(incoming.stream, self.broker.limits().packet_bytes_max),
+            permit: incoming.permit,
+            task: None,
+            // Nobody could be woken to write before the link's task has run; it begins by writing.
+            state: SlotState::Blocked,
+            dirty: false,
+        });
+        debug!(?link, %peer, listener = policy.name, "connection accepted");
+        let certificate_user = incoming.certificate_user;
+        self.input(
+            now(),
+            Input::Connected {
+                link,
+                listener: policy,
+                peer: Some(peer.ip()),
+                certificate_user,
+            },
+        );
+        link
+    }
+
+    /// The one way into the broker: hands it one input and carries out all that follows.
+    fn input(&mut self, now: Now, input: Input) {
+        self.broker.handle(now, input);
+        self.drain(now);
+        while let Some(arisen) = self.arisen.pop_front() {
+            self.broker.handle(now, arisen);
+            self.drain(now);
+        }
+        let earlier = match (self.next_deadline(), self.armed) {
+            (Some(deadline), Some(armed)) => deadline < armed,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if earlier && let Some(task) = &self.tick_task {
+            task.wake_by_ref();
+        }
+    }
+
+    /// Carries out what the broker asked for, in its order.
+    fn drain(&mut self, now: Now) {
+        while let Some(output) = self.broker.poll_output() {
+            match output {
+                Output::Send { link, packet } => self.send(link, &packet),
+                Output::Close { link } => self.close(now, link),
+                Output::Verify { link, user, password } => {
+                    self.verify(PasswordCheck { link, user, password })
+                }
+                Output::Event(event) => self.tell(&event),
+            }
+        }
+    }
+
+    fn send(&mut self, link: LinkId, packet: &Packet) {
+        let Some(slot) = self.links.get_mut(link) else {
+            return;
+        };
+        trace!(?link, packet = packet.name(), "sent");
+        slot.link.send(packet, &mut self.buffers);
+        match slot.state {
+            SlotState::Blocked => {}
+            _ if slot.link.unsent() >= FLUSH_EARLY_BYTES => self.flush(link),
+            _ => self.mark_dirty(link),
+        }
+    }
+
+    fn mark_dirty(&mut self, link: LinkId) {
+        let Some(slot) = self.links.get_mut(link) else {
+            return;
+        };
+        if !slot.dirty {
+            slot.dirty = true;
+            self.dirty.push(link);
+            if self.dirty.len() == 1
+                && let Some(task) = &self.flush_task
+            {
+                task.wake_by_ref();
+            }
+        }
+    }
+
+    /// Writes what `link` is owed, as far as the kernel takes it.
+    fn flush(&mut self, link: LinkId) {
+        let Some(slot) = self.links.get_mut(link) else {
+            return;
+        };
+        let Some(task) = &slot.task else { return };
+        let mut cx = Context::from_waker(task);
+        match (slot.state, slot.link.poll_flush(&mut cx, &mut self.buffers)) {
+            // Its own task finishes it: it also has to shut the stream down.
+            (SlotState::Closing, _) => task.wake_by_ref(),
+            (_, Poll::Ready(Ok(()))) => {
+                slot.state = SlotState::Open;
+                self.arisen.push_back(Input::Flushed { link });
+            }
+            (_, Poll::Ready(Err(error))) => self.lost(link, &error),
+            (_, Poll::Pending) => slot.state = SlotState::Blocked,
+        }
+    }
+
+    /// Starts the end of a link: what it is owed goes out, then the stream is shut down, within [`LINGER`].
+    fn close(&mut self, now: Now, link: LinkId) {
+        let Some(slot) = self.links.get_mut(link) else {
+            return;
+        };
+        slot.state = SlotState::Closing;
+        self.lingering.push_back((now.mono + LINGER, link));
+        if let Some(task) = &slot.task {
+            task.wake_by_ref();
+        }
+    }
+
+    /// The stream broke: the broker is told, unless it was done with the link anyway.
+    fn lost(&mut self, link: LinkId, error: &dyn std::fmt::Display) {
+        debug!(?link, %error, "connection lost");
+        if self
+            .links
+            .get(link)
+            .is_some_and(|slot| slot.state != SlotState::Closing)
+        {
+            self.arisen.push_back(Input::Closed { link });
+        }
+        self.remove(link);
+    }
+
+    fn remove(&mut self, link: LinkId) {
+        if let Some(slot) = self.links.remove(link) {
+            if let Some(task) = slot.task {
+                task.wake();
+            }
+            self.gone.notify_waiters();
+        }
+    }
+
+    fn verify(&mut self, check: PasswordCheck) {
+        if self.checks.len() < CHECKS_WAITING_MAX {
+            self.checks.push_back(check);
+            self.check_waiting.notify_one();
+        } else {
+            warn!(waiting = self.checks.len(), "too many password checks waiting");
+            self.arisen.push_back(Input::Verified {
+                link: check.link,
+                verdict: Verdict::Unavailable,
+            });
+        }
+    }
+
+    fn tell(&mut self, event: &Event) {
+        match event {
+            Event::ClientConnected {
+                link,
+                client,
+                identity,
+                session_present,
+            } => {
+                if let Some(slot) = self.links.get_mut(*link) {
+                    slot.permit.admitted();
+                }
+                info!(?client, %identity, session_present, ?link, "client connected");
+            }
+            Event::ClientDisconnected { link, client, reason } => {
+                info!(?client, %reason, ?link, "client disconnected");
+            }
+            Event::ConnectionRefused { link, reason } => debug!(%reason, ?link, "connection refused"),
+            Event::LimitReached { limit, client } => match client {
+                Some(client) => warn!(limit, ?client, "limit reached"),
+                None => warn!(limit, "limit reached"),
+            },
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let lingering = self.lingering.front().map(|(deadline, _)| *deadline);
+        [self.broker.poll_timeout(), lingering]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// One go of a link's task; ready when the link is gone.
+    fn poll_link(&mut self, link: LinkId, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(slot) = self.links.get_mut(link) else {
+            return Poll::Ready(());
+        };
+        match &mut slot.task {
+            Some(task) => task.clone_from(cx.waker()),
+            None => slot.task = Some(cx.waker().clone()),
+        }
+
+        // Priority 1: the end. Nothing is read from a link that the broker is done with.
+        if slot.state == SlotState::Closing {
+            if slot.link.poll_close(cx, &mut self.buffers).is_ready()
+                // A stream that is dropped with unread bytes is reset, and the peer may lose what it was just told.
+                && slot.link.poll_discard(cx, &mut self.buffers).is_ready()
+            {
+                self.remove(link);
+                return Poll::Ready(());
+            }
+            return Poll::Pending;
+        }
+
+        // Priority 2: what the link is owed and the kernel would not take before.
+        if slot.state == SlotState::Blocked {
+            self.flush(link);
+            self.take_arisen();
+        }
+
+        // Priority 3: what it has to say, within a budget, so that no link keeps the others waiting.
+        for _ in 0..READS_PER_TURN {
+            let Some(slot) = self.links.get_mut(link) else {
+                return Poll::Ready(());
+            };
+            if slot.state == SlotState::Closing {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if slot.link.unsent() >= READ_PAUSE_BYTES {
+                self.flush(link);
+                self.take_arisen();
+                let Some(slot) = self.links.get(link) else {
+                    return Poll::Ready(());
+                };
+                if slot.state == SlotState::Blocked {
+                    return Poll::Pending; // woken when the kernel takes bytes again
+                }
+                continue;
+            }
+            match slot.link.poll_receive(cx, &mut self.buffers) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => self.lost(link, &"closed by the peer"),
+                Poll::Ready(Ok(_)) => self.take_packets(link),
+                Poll::Ready(Err(error)) => self.lost(link, &error),
+            }
+            self.take_arisen();
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Hands the broker every whole packet that has arrived on `link`.
+    fn take_packets(&mut self, link: LinkId) {
+        let now = now();
+        while let Some(slot) = self.links.get_mut(link)
+            && slot.state != SlotState::Closing
+        {
+            match slot.link.poll_packet() {
+                Ok(None) => break,
+                Ok(Some(packet)) => {
+                    trace!(?link, packet = packet.name(), "received");
+                    self.input(now, Input::Received { link, packet });
+                }
+                Err(error) => {
+                    debug!(?link, %error, "malformed packet");
+                    let version = slot.link.version();
+                    self.input(now, Input::Malformed { link, version, error });
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Hands the broker what came up outside of [`Core::input`].
+    fn take_arisen(&mut self) {
+        if let Some(input) = self.arisen.pop_front() {
+            self.input(now(), input);
+        }
+    }
+
+    /// One go of the flush task: the end of the turn.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.flush_task = Some(cx.waker().clone());
+        // What is marked while this runs waits for the next turn, so that links take turns in being written, too.
+        std::mem::swap(&mut self.dirty, &mut self.writing);
+        while let Some(link) = self.writing.pop() {
+            if let Some(slot) = self.links.get_mut(link) {
+                slot.dirty = false;
+                self.flush(link);
+            }
+        }
+        self.take_arisen();
+        Poll::Pending
+    }
+
+    /// Does what is due; returns when the next is.
+    fn tick(&mut self) -> Option<Instant> {
+        let now = now();
+        while let Some((deadline, link)) = self.lingering.front().copied()
+            && deadline <= now.mono
+        {
+            self.lingering.pop_front();
+            self.remove(link);
+        }
+        if self
+            .broker
+            .poll_timeout()
+            .is_some_and(|deadline| deadline <= now.mono)
+        {
+            self.input(now, Input::Tick);
+        }
+        self.next_deadline()
+    }
+}
+
+/// Takes connections from `listener` for ever; each finishes its handshake in a task of its own, so that nobody waits
+/// for a slow one.
+async fn accept(core: Rc<RefCell<Core>>, listener: Rc<Listener>, policy: Rc<ListenerPolicy>) {
+    loop {
+        let accepted = listener.accept().await;
+        let (core, policy) = (core.clone(), policy.clone());
+        tokio::task::spawn_local(async move {
+            match accepted.handshake().await {
+                Ok(incoming) => {
+                    let link = core.borrow_mut().connect(incoming, policy);
+                    // Another task, because this one's memory has room for a handshake and lives as long as it does.
+                    tokio::task::spawn_local(serve_link(core, link));
+                }
+                Err(error) => debug!(%error, listener = policy.name, "handshake failed"),
+            }
+        });
+    }
+}
+
+async fn serve_link(core: Rc<RefCell<Core>>, link: LinkId) {
+    poll_fn(|cx| core.borrow_mut().poll_link(link, cx)).await;
+}
+
+async fn flush_links(core: Rc<RefCell<Core>>) {
+    poll_fn(|cx| core.borrow_mut().poll_flush(cx)).await;
+}
+
+/// Wakes at the next deadline, whichever it has become.
+async fn tick(core: Rc<RefCell<Core>>) {
+    let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
+    poll_fn(|cx| {
+        let mut core = core.borrow_mut();
+        core.tick_task = Some(cx.waker().clone());
+        loop {
+            core.armed = core.tick();
+            let Some(deadline) = core.armed else {
+                return Poll::Pending;
+            };
+            sleep.as_mut().reset(deadline.into());
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await
+}
+
+/// Checks passwords one after the other on a thread of their own; the answers come back as inputs.
+async fn check_passwords(core: Rc<RefCell<Core>>, users: Option<Arc<Users>>) {
+    let waiting = core.borrow().check_waiting.clone();
+    let mut remembered = Remembered::new(&random_bytes());
+    loop {
+        let Some(PasswordCheck { link, user, password }) = core.borrow_mut().checks.pop_front() else {
+            waiting.notified().await;
+            continue;
+        };
+        let verdict = match &users {
+            // Without a password file nobody can prove to be anybody.
+            None => Verdict::Deny,
+            Some(_) if remembered.knows(&user, &password) => Verdict::Allow,
+            Some(users) => {
+                let check = {
+                    let (users, user, password) = (users.clone(), user.clone(), password.clone());
+                    move || users.verify(user.as_str(), &password)
+                };
+                match tokio::task::spawn_blocking(check).await {
+                    Ok(true) => {
+                        remembered.remember(&user, &password);
+                        Verdict::Allow
+                    }
+                    Ok(false) => Verdict::Deny,
+                    Err(_) => Verdict::Unavailable,
+                }
+            }
+        };
+        core.borrow_mut().input(now(), Input::Verified { link, verdict });
+    }
+}
+
+/// Keeps the latest time known, for the next start of a board without a clock.
+async fn keep_time(state: Rc<RefCell<StateDirectory>>) {
+    let mut ticks = tokio::time::interval(CLOCK_NOTE_INTERVAL);
+    loop {
+        ticks.tick().await;
+        save_time(state.borrow_mut().note_time(SystemTime::now()));
+    }
+}
+
+fn save_time(outcome: std::io::Result<()>) {
+    if let Err(error) = outcome {
+        warn!(%error, "the time could not be saved in the state directory");
+    }
+}
+
+fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the kernel gives random bytes; without them nothing here is safe");
+    bytes
+}

@@ -1,0 +1,444 @@
+//! A broker to talk with: inputs in, outputs out, a clock moved by hand, and all invariants checked after each step.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "every test binary uses its own part of the house"
+)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use slotmap::SlotMap;
+use smallvec::smallvec;
+use tidegate::auth::access::Rights;
+use tidegate::broker::{
+    Broker, Event, Input, Limits, LinkId, ListenerPolicy, Message, Now, Output, Stats, Verdict,
+};
+use tidegate::mqtt::{
+    Ack, ClientId, ConnAck, Connect, ConnectProperties, Disconnect, Packet, PacketId, ProtocolVersion,
+    Publish, QoS, ReasonCode, RetainHandling, Subscribe, SubscribeProperties, Subscription, TopicFilter,
+    TopicName, Unsubscribe, Utf8String, Will, WillProperties,
+};
+
+pub use ProtocolVersion::{V5, V31, V311};
+
+/// A broker, its clock, and the door its links come through.
+pub struct House {
+    pub broker: Broker,
+    pub now: Now,
+    keys: SlotMap<LinkId, ()>,
+}
+
+impl House {
+    pub fn new() -> Self {
+        Self::within(Limits::default())
+    }
+
+    pub fn within(limits: Limits) -> Self {
+        let now = Now {
+            mono: Instant::now(),
+            wall: SystemTime::UNIX_EPOCH,
+        };
+        Self {
+            broker: Broker::new(limits, Rights::default(), 7),
+            now,
+            keys: SlotMap::with_key(),
+        }
+    }
+
+    /// One input, and everything that follows from it.
+    pub fn step(&mut self, input: Input) -> Vec<Output> {
+        self.broker.handle(self.now, input);
+        let outputs = std::iter::from_fn(|| self.broker.poll_output()).collect();
+        self.broker
+            .check_invariants()
+            .expect("invariants hold after every step");
+        outputs
+    }
+
+    /// Moves the clock, with a tick at each deadline on the way.
+    pub fn wait(&mut self, duration: Duration) -> Vec<Output> {
+        let until = self.now.mono + duration;
+        let mut outputs = Vec::new();
+        while let Some(due) = self.broker.poll_timeout().filter(|&due| due <= until) {
+            self.now.mono = due.max(self.now.mono);
+            outputs.extend(self.step(Input::Tick));
+        }
+        self.now.mono = until;
+        outputs
+    }
+
+    pub fn stats(&self) -> &Stats {
+        self.broker.stats()
+    }
+
+    /// A byte stream through a door that lets everybody in.
+    pub fn arrive(&mut self) -> LinkId {
+        self.arrive_through(true, None)
+    }
+
+    /// A byte stream through a door that asks for a password.
+    pub fn arrive_at_locked_door(&mut self) -> LinkId {
+        self.arrive_through(false, None)
+    }
+
+    pub fn arrive_through(&mut self, anonymous: bool, certificate_user: Option<&str>) -> LinkId {
+        let link = self.keys.insert(());
+        let listener = Rc::new(ListenerPolicy {
+            name: "door".into(),
+            anonymous,
+        });
+        let certificate_user = certificate_user.map(text);
+        self.broker.handle(
+            self.now,
+            Input::Connected {
+                link,
+                listener,
+                peer: None,
+                certificate_user,
+            },
+        );
+        link
+    }
+
+    /// A key no link of this house ever had.
+    pub fn unknown_link(&mut self) -> LinkId {
+        self.keys.insert(())
+    }
+
+    pub fn receive(&mut self, link: LinkId, packet: Packet) -> Vec<Output> {
+        self.step(Input::Received { link, packet })
+    }
+
+    pub fn publish(&mut self, link: LinkId, publish: Publish) -> Vec<Output> {
+        self.receive(link, Packet::Publish(publish))
+    }
+
+    pub fn flush(&mut self, link: LinkId) -> Vec<Output> {
+        self.step(Input::Flushed { link })
+    }
+
+    pub fn close(&mut self, link: LinkId) -> Vec<Output> {
+        self.step(Input::Closed { link })
+    }
+
+    pub fn verified(&mut self, link: LinkId, verdict: Verdict) -> Vec<Output> {
+        self.step(Input::Verified { link, verdict })
+    }
+
+    /// CONNECT on a new link, whatever comes of it.
+    pub fn connect(&mut self, connect: Connect) -> (LinkId, Vec<Output>) {
+        let link = self.arrive();
+        let outputs = self.receive(link, Packet::Connect(Box::new(connect)));
+        (link, outputs)
+    }
+
+    /// A client that is let in.
+    pub fn join(&mut self, connect: Connect) -> LinkId {
+        let (link, outputs) = self.connect(connect);
+        assert_eq!(connack(&outputs, link).reason, ReasonCode::Success);
+        link
+    }
+
+    /// A client of a user with a password that is right.
+    pub fn join_as(&mut self, user: &str, connect: Connect) -> LinkId {
+        let link = self.arrive_at_locked_door();
+        let connect = Connect {
+            user_name: Some(text(user)),
+            password: Some("secret".into()),
+            ..connect
+        };
+        self.receive(link, Packet::Connect(Box::new(connect)));
+        let outputs = self.verified(link, Verdict::Allow);
+        assert_eq!(connack(&outputs, link).reason, ReasonCode::Success);
+        link
+    }
+
+    /// SUBSCRIBE to one filter; what was granted.
+    pub fn subscribe(&mut self, link: LinkId, filter: &str, qos: QoS) -> ReasonCode {
+        let outputs = self.receive(link, subscribe_packet(&[subscription(filter, qos)]));
+        suback(&outputs, link)[0]
+    }
+}
+
+pub fn text(text: &str) -> Utf8String {
+    Utf8String::try_from(text).expect("a string of the test")
+}
+
+pub fn topic(text: &str) -> TopicName {
+    TopicName::try_from(text).expect("a topic of the test")
+}
+
+pub fn filter(text: &str) -> TopicFilter {
+    TopicFilter::try_from(text).expect("a filter of the test")
+}
+
+pub fn client_id(id: &str) -> ClientId {
+    ClientId::new(text(id)).expect("an identifier of the test")
+}
+
+pub fn id(number: u16) -> PacketId {
+    PacketId::new(number).expect("not 0")
+}
+
+/// CONNECT of a client that starts clean and asks for nothing special.
+pub fn client(version: ProtocolVersion, id: &str) -> Connect {
+    Connect {
+        version,
+        bridge: false,
+        clean_start: true,
+        keep_alive_secs: 60,
+        client_id: ClientId::new(text(id)),
+        will: None,
+        user_name: None,
+        password: None,
+        properties: ConnectProperties::default(),
+    }
+}
+
+/// CONNECT of a client that resumes its session, which outlives its connection by an hour.
+pub fn resuming(version: ProtocolVersion, id: &str) -> Connect {
+    let session_expiry_secs = (version == V5).then_some(3600);
+    let properties = ConnectProperties {
+        session_expiry_secs,
+        ..ConnectProperties::default()
+    };
+    Connect {
+        clean_start: false,
+        properties,
+        ..client(version, id)
+    }
+}
+
+pub fn will(topic_name: &str, payload: &str) -> Will {
+    Will {
+        topic: topic(topic_name),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        qos: QoS::AtMostOnce,
+        retain: false,
+        properties: WillProperties::default(),
+    }
+}
+
+/// PUBLISH at QoS 0.
+pub fn message(topic_name: &str, payload: &str) -> Publish {
+    Publish {
+        dup: false,
+        qos: QoS::AtMostOnce,
+        retain: false,
+        topic: Some(topic(topic_name)),
+        packet_id: None,
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        properties: None,
+    }
+}
+
+/// PUBLISH at QoS 1.
+pub fn message1(number: u16, topic_name: &str, payload: &str) -> Publish {
+    Publish {
+        qos: QoS::AtLeastOnce,
+        packet_id: Some(id(number)),
+        ..message(topic_name, payload)
+    }
+}
+
+/// PUBLISH at QoS 2.
+pub fn message2(number: u16, topic_name: &str, payload: &str) -> Publish {
+    Publish {
+        qos: QoS::ExactlyOnce,
+        packet_id: Some(id(number)),
+        ..message(topic_name, payload)
+    }
+}
+
+pub fn retained(publish: Publish) -> Publish {
+    Publish {
+        retain: true,
+        ..publish
+    }
+}
+
+pub fn repeated(publish: Publish) -> Publish {
+    Publish { dup: true, ..publish }
+}
+
+/// A message of the gateway's own.
+pub fn own(topic_name: &str, payload: &str, qos: QoS, retain: bool) -> Input {
+    let payload = Bytes::copy_from_slice(payload.as_bytes());
+    Input::Publish(Message {
+        topic: topic(topic_name),
+        payload,
+        qos,
+        retain,
+        properties: None,
+    })
+}
+
+pub fn subscription(text: &str, qos: QoS) -> Subscription {
+    Subscription {
+        filter: filter(text),
+        qos,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::Send,
+    }
+}
+
+pub fn subscribe_packet(subscriptions: &[Subscription]) -> Packet {
+    Packet::Subscribe(Box::new(Subscribe {
+        packet_id: id(1),
+        subscriptions: subscriptions.into(),
+        properties: SubscribeProperties::default(),
+    }))
+}
+
+/// SUBSCRIBE with a Subscription Identifier.
+pub fn subscribe_with_id(subscription: Subscription, subscription_id: u32) -> Packet {
+    Packet::Subscribe(Box::new(Subscribe {
+        packet_id: id(1),
+        subscriptions: smallvec![subscription],
+        properties: SubscribeProperties {
+            subscription_id: Some(subscription_id),
+            ..Default::default()
+        },
+    }))
+}
+
+pub fn unsubscribe_packet(filters: &[&str]) -> Packet {
+    let filters = filters.iter().map(|text| filter(text)).collect();
+    Packet::Unsubscribe(Box::new(Unsubscribe {
+        packet_id: id(2),
+        filters,
+        user_properties: Vec::new(),
+    }))
+}
+
+pub fn puback(number: u16) -> Packet {
+    Packet::PubAck(Ack::success(id(number)))
+}
+
+pub fn pubrec(number: u16) -> Packet {
+    Packet::PubRec(Ack::success(id(number)))
+}
+
+pub fn pubrel(number: u16) -> Packet {
+    Packet::PubRel(Ack::success(id(number)))
+}
+
+pub fn pubcomp(number: u16) -> Packet {
+    Packet::PubComp(Ack::success(id(number)))
+}
+
+pub fn puback_with(number: u16, reason: ReasonCode) -> Packet {
+    Packet::PubAck(Ack::with_reason(id(number), reason))
+}
+
+pub fn pubrec_with(number: u16, reason: ReasonCode) -> Packet {
+    Packet::PubRec(Ack::with_reason(id(number), reason))
+}
+
+pub fn disconnect(reason: ReasonCode) -> Packet {
+    Packet::Disconnect(Box::new(Disconnect {
+        reason,
+        ..Disconnect::default()
+    }))
+}
+
+pub fn refusal(reason: ReasonCode) -> Packet {
+    Packet::ConnAck(Box::new(ConnAck {
+        reason,
+        ..ConnAck::default()
+    }))
+}
+
+pub fn send(link: LinkId, packet: Packet) -> Output {
+    Output::Send { link, packet }
+}
+
+pub fn send_message(link: LinkId, publish: Publish) -> Output {
+    Output::Send {
+        link,
+        packet: Packet::Publish(publish),
+    }
+}
+
+pub fn close(link: LinkId) -> Output {
+    Output::Close { link }
+}
+
+/// The outputs without the events.
+pub fn acts(outputs: Vec<Output>) -> Vec<Output> {
+    outputs
+        .into_iter()
+        .filter(|output| !matches!(output, Output::Event(_)))
+        .collect()
+}
+
+pub fn events(outputs: &[Output]) -> Vec<&Event> {
+    outputs
+        .iter()
+        .filter_map(|output| {
+            if let Output::Event(event) = output {
+                Some(event)
+            } else {
+                None
+            }
+        })
+        .collect()
+}
+
+/// The packets sent on one link.
+pub fn sent(outputs: &[Output], to: LinkId) -> Vec<&Packet> {
+    (outputs.iter())
+        .filter_map(|output| match output {
+            Output::Send { link, packet } if *link == to => Some(packet),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The PUBLISH packets sent on one link.
+pub fn messages(outputs: &[Output], to: LinkId) -> Vec<Publish> {
+    (sent(outputs, to).into_iter())
+        .filter_map(|packet| {
+            if let Packet::Publish(publish) = packet {
+                Some(publish.clone())
+            } else {
+                None
+            }
+        })
+        .collect()
+}
+
+/// The payloads sent on one link, as text.
+pub fn payloads(outputs: &[Output], to: LinkId) -> Vec<String> {
+    (messages(outputs, to).iter())
+        .map(|publish| String::from_utf8_lossy(&publish.payload).into_owned())
+        .collect()
+}
+
+/// The CONNACK sent on one link.
+pub fn connack(outputs: &[Output], to: LinkId) -> ConnAck {
+    let found = sent(outputs, to).into_iter().find_map(|packet| match packet {
+        Packet::ConnAck(connack) => Some((**connack).clone()),
+        _ => None,
+    });
+    found.unwrap_or_else(|| panic!("no CONNACK in {outputs:?}"))
+}
+
+/// The reason codes of the SUBACK sent on one link.
+pub fn suback(outputs: &[Output], to: LinkId) -> Vec<ReasonCode> {
+    let found = sent(outputs, to).into_iter().find_map(|packet| match packet {
+        Packet::SubAck(suback) => Some(suback.reasons.to_vec()),
+        _ => None,
+    });
+    found.unwrap_or_else(|| panic!("no SUBACK in {outputs:?}"))
+}
+
+pub const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
