@@ -1,8 +1,8 @@
 //! `tidegate bench`: measures a broker, or several against each other, from one thread.
 //!
-//! - [`load`]: publishers and subscribers.
-//! - [`ledger`]: losses and duplicates. [`histogram`]: latencies.
-//! - [`process`]: the broker's CPU time and memory, and starting it.
+//! - `load`: publishers and subscribers.
+//! - `ledger`: losses and duplicates. `histogram`: latencies.
+//! - `process`: the broker's CPU time and memory, and starting it.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
