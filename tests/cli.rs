@@ -143,7 +143,7 @@ fn a_wrong_command_line_exits_with_2_and_says_what_is_wrong() {
         (&["sub", "-t", "a", "-F", "%p", "-v"], "cannot be used with"),
         (&["sub", "-t", "a", "-C", "0"], "0 is not in"),
         (&["sub", "-t", "a", "-W", "soon"], "number of seconds"),
-        (&["sub", "-t", "a", "-V", "3.1.1", "-c"], "client identifier"),
+        (&["sub", "-t", "a", "-V", "3.1.1", "-c"], "--id"),
         (
             &["sub", "-t", "a", "-V", "3.1.1", "--retain-handling", "new"],
             "-V 5",
@@ -567,6 +567,41 @@ fn sub_with_retained_only_ends_with_the_first_live_message() {
         assert_eq!(
             read(&child.join().unwrap()),
             (Some(0), "kept\n".to_owned(), String::new())
+        );
+    });
+}
+
+#[test]
+fn bench_counts_every_loss_and_every_duplicate() {
+    run(async {
+        let (listener, server) = listen().await;
+        let arguments = ["bench", "--count", "100", "--window", "4", "-V", "5"];
+        let child = finish(start(&arguments, &server).spawn().unwrap(), b"");
+        let mut subscriber = Peer::welcome(&listener).await;
+        grant(&mut subscriber, ReasonCode::Success).await;
+        let mut publisher = Peer::welcome(&listener).await;
+        // A broker that loses the message with number 10 and sends the one with number 20 twice.
+        for number in 0..100 {
+            let publish = publish_of(&mut publisher).await;
+            let copies = match number {
+                10 => 0,
+                20 => 2,
+                _ => 1,
+            };
+            for _ in 0..copies {
+                subscriber.say(Packet::Publish(publish.clone())).await;
+            }
+        }
+        let (code, out, err) = read(&child.join().unwrap());
+        assert_eq!(code, Some(0), "{err}");
+        let figures: Vec<&str> = out.lines().last().unwrap().split_ascii_whitespace().collect();
+        let [name, _rate, cpu, _p50, _p99, _p999, lost, duplicates, late] = figures[..] else {
+            panic!("{out}")
+        };
+        assert_eq!(
+            [name, cpu, lost, duplicates, late],
+            ["broker", "unknown", "1", "1", "0"],
+            "{out}"
         );
     });
 }

@@ -20,7 +20,8 @@ pub(super) const CONVERSIONS: &str = "Conversions of --format:
   %X  the same, capitals  %C  content type           %J  JSON, payload as JSON
   %E  message expiry      %R  response topic         %D  correlation data
   %P  user properties     %S  subscription ids       %F  payload is UTF-8, 0 or 1
-  %%  a percent sign      \\n \\t \\r \\0 \\\\  the usual, at the end of a line there is one already (-N: not)";
+  %%  a percent sign      \\n \\t \\r \\0 \\a \\e \\\\ as elsewhere
+A line end follows each message, unless -N.";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {

@@ -1,8 +1,8 @@
 //! The command line: one file for each command, and what they share.
 //!
-//! - [`server`]: the options that lead to a server, of `pub`, `sub` and `bench`.
-//! - [`password`]: where a password comes from.
-//! - [`format`]: how `sub` prints a message.
+//! - `server`: the options that lead to a server, of `pub`, `sub` and `bench`.
+//! - `password`: where a password comes from.
+//! - `format`: how `sub` prints a message.
 
 use std::fmt;
 use std::io::{self, Write};

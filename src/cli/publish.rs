@@ -97,10 +97,12 @@ const EXAMPLES: &str = "Examples:
   sensor --follow | tidegate pub -t site/raw -l -q 1
   tidegate pub -t site/lamp -n -r        remove the retained message
 
--h is the host, as with other MQTT clients. There is no option for the password itself: every user of this
-machine can read the arguments of a process.
+-h is the host, as with other MQTT clients. There is no option for the password itself: every
+user of this machine can read the arguments of a process.
 
-Exit codes: 0 published (QoS 1 and 2: the server has it), 1 not published, 2 wrong command line.";
+Exit codes:
+  0   published; for QoS 1 and 2, the server has it    2   wrong command line
+  1   not published";
 
 /// The longest line of standard input, in bytes: what one packet can carry.
 const LINE_BYTES_MAX: u64 = PACKET_BYTES_MAX as u64;
@@ -134,6 +136,12 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 ended = server::asked_to_end() => ended?,
             }
             client.disconnect(ReasonCode::Success).await;
+            if client.unfinished() > 0 {
+                bail!(
+                    "ended with {} messages that the server has not acknowledged",
+                    client.unfinished()
+                );
+            }
             Ok(ExitCode::SUCCESS)
         });
     }

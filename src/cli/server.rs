@@ -56,8 +56,14 @@ pub(super) struct ServerArguments {
     /// Only there to say why there is none.
     #[arg(short = 'P', hide = true, value_name = "PASSWORD", num_args = 0..=1, default_missing_value = "")]
     password: Option<String>,
-    /// Take up the session of an earlier run, and leave this one behind (needs --id before 5.0)
-    #[arg(short = 'c', long, alias = "disable-clean-session", help_heading = "Client")]
+    /// Take up the session of an earlier run, and leave this one behind for the next
+    #[arg(
+        short = 'c',
+        long,
+        alias = "disable-clean-session",
+        requires = "id",
+        help_heading = "Client"
+    )]
     resume: bool,
     /// Seconds the server keeps the session after the connection; 5.0 only
     #[arg(short = 'x', long, value_name = "SECS", help_heading = "Client")]

@@ -100,10 +100,12 @@ Examples:
   tidegate sub --url mqtts://probe@gateway.local --cafile ca.pem -t '#' --json
   tidegate sub -t 'site/+/temperature' -F '%I %t %p'
 
--h is the host, as with other MQTT clients. There is no option for the password itself: every user of this
-machine can read the arguments of a process.
+-h is the host, as with other MQTT clients. There is no option for the password itself: every
+user of this machine can read the arguments of a process.
 
-Exit codes: 0 ended by --count, Ctrl-C or a closed pipe, 1 it failed, 2 wrong command line, 27 --timeout is over."
+Exit codes:
+  0   ended by --count, Ctrl-C or a closed pipe    2   wrong command line
+  1   it failed                                    27  the time of --timeout is over"
     )
 }
 
@@ -139,6 +141,12 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             }
         };
         client.disconnect(ReasonCode::Success).await;
+        if client.dropped() > 0 {
+            tell(format_args!(
+                "{} messages of QoS 0 came faster than they could be printed",
+                client.dropped()
+            ));
+        }
         Ok(code)
     })
 }

@@ -126,6 +126,11 @@ impl Client {
         self.session.unfinished()
     }
 
+    /// QoS 0 messages dropped so far because nobody took them; see [`Options::events_max`].
+    pub fn dropped(&self) -> u64 {
+        self.session.dropped()
+    }
+
     /// The next thing to happen, [`Event::Connected`] and [`Event::Disconnected`] excepted: the one is what
     /// [`Client::reconnect`] returns, the other is the error here, every time from then on.
     ///

@@ -1,8 +1,8 @@
 //! `tidegate bench`: measures a broker, or several against each other, from one thread.
 //!
-//! - [`load`]: publishers and subscribers.
-//! - [`ledger`]: losses and duplicates. [`histogram`]: latencies.
-//! - [`process`]: the broker's CPU time and memory, and starting it.
+//! - `load`: publishers and subscribers.
+//! - `ledger`: losses and duplicates. `histogram`: latencies.
+//! - `process`: the broker's CPU time and memory, and starting it.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -132,13 +132,16 @@ const EXAMPLES: &str = "Examples:
   tidegate bench -p 1883 --pid $(pidof mosquitto)
   tidegate bench --scenario fan-out --spawn 'tidegate run --listen 127.0.0.1:{port}'
   tidegate bench --scenario fan-in -q 1 --window 1 --rounds 5 --pin 0,1 \\
-      --broker 'tidegate=tidegate run --listen 127.0.0.1:{port}' --broker 'mosquitto=mosquitto -p {port}'
+      --broker 'tidegate=tidegate run --listen 127.0.0.1:{port}' \\
+      --broker 'mosquitto=mosquitto -p {port}'
   tidegate bench --idle 5000 --spawn 'tidegate run --listen 127.0.0.1:{port}'
 
-Latencies are from end to end; at full load they tell of the window rather than of the broker. The CPU time of a
-broker is user and system time of all its threads; it is told in hundredths of a second, so measure for seconds.
+Latencies are from end to end; at full load they tell of the window rather than of the broker.
+The CPU time of a broker is user and system time of all its threads; the system counts it in
+hundredths of a second, so measure for seconds.
 
-Exit codes: 0 measured, 1 not measured, 2 wrong command line.";
+Exit codes:
+  0   measured    1   not measured    2   wrong command line";
 
 /// Before a timed measurement begins, in seconds: buffers have grown and caches are warm.
 const WARM_UP: Duration = Duration::from_secs(1);
