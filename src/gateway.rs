@@ -659,8 +659,7 @@ async fn check_passwords(core: Rc<RefCell<Core>>, users: Option<Arc<Users>>) {
             continue;
         };
         let verdict = match &users {
-            // Without a password file nobody can prove to be anybody.
-            None => Verdict::Deny,
+            None => Verdict::NoUsers,
             Some(_) if remembered.knows(&user, &password) => Verdict::Allow,
             Some(users) => {
                 let check = {

@@ -193,6 +193,32 @@ fn each_verdict_has_its_answer() {
 }
 
 #[test]
+fn where_the_gateway_keeps_no_users_a_name_counts_for_nothing() {
+    let mut house = House::new();
+    let link = house.arrive();
+    house.receive(link, connect_packet(with_password(client(V311, "bill"), "bill")));
+    let outputs = house.verified(link, Verdict::NoUsers);
+    assert_eq!(connack(&outputs, link).reason, ReasonCode::Success);
+    assert!(events(&outputs).contains(&&Event::ClientConnected {
+        link,
+        client: client_id("bill"),
+        identity: Identity::Anonymous,
+        session_present: false
+    }));
+
+    let link = house.arrive_at_locked_door();
+    house.receive(link, connect_packet(with_password(client(V311, "ann"), "ann")));
+    let outputs = acts(house.verified(link, Verdict::NoUsers));
+    assert_eq!(
+        outputs,
+        [
+            send(link, refusal(ReasonCode::BadUserNameOrPassword)),
+            close(link)
+        ]
+    );
+}
+
+#[test]
 fn a_certificate_user_needs_no_password() {
     let mut house = House::new();
     let link = house.arrive_through(false, Some("pump-7"));

@@ -246,6 +246,7 @@ impl Broker {
         else {
             return; // the link is gone, or already in: nothing was asked
         };
+        let anonymous = arrival.listener.anonymous;
         let Some(Verifying {
             admission,
             user,
@@ -255,15 +256,17 @@ impl Broker {
         else {
             return;
         };
-        match verdict {
-            Verdict::Allow => {
-                self.admit(now, link, admission, Rc::new(Identity::User(user)));
-                for packet in waiting {
-                    self.handle_packet(now, link, packet); // [MQTT-3.1.4-5]
-                }
+        let identity = match verdict {
+            Verdict::Allow => Rc::new(Identity::User(user)),
+            Verdict::NoUsers if anonymous => self.anonymous.clone(),
+            Verdict::NoUsers | Verdict::Deny => {
+                return self.refuse(now, link, ReasonCode::BadUserNameOrPassword);
             }
-            Verdict::Deny => self.refuse(now, link, ReasonCode::BadUserNameOrPassword),
-            Verdict::Unavailable => self.refuse(now, link, ReasonCode::ServerUnavailable),
+            Verdict::Unavailable => return self.refuse(now, link, ReasonCode::ServerUnavailable),
+        };
+        self.admit(now, link, admission, identity);
+        for packet in waiting {
+            self.handle_packet(now, link, packet); // [MQTT-3.1.4-5]
         }
     }
 

@@ -169,6 +169,9 @@ pub enum Verdict {
     Allow,
     /// They do not.
     Deny,
+    /// The gateway keeps no users to compare with: whoever comes counts as one that gave no name, and is let in where
+    /// the listener is anonymous.
+    NoUsers,
     /// It could not be found out (too many checks waiting, no password file): CONNACK 0x88.
     Unavailable,
 }
