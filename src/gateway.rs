@@ -36,9 +36,7 @@ use tracing::{debug, info, trace, warn};
 use crate::auth::access::Rights;
 use crate::auth::passwords::Users;
 use crate::auth::remembered::Remembered;
-use crate::broker::{
-    Broker, Event, Input, LinkId, ListenerPolicy, Message, Now, Output, Verdict,
-};
+use crate::broker::{Broker, Event, Input, LinkId, ListenerPolicy, Message, Now, Output, Verdict};
 use crate::config::Settings;
 use crate::mqtt::{Packet, Utf8String};
 use crate::net::clock::FlooredClock;
@@ -79,7 +77,10 @@ impl Gateway {
     /// # Errors
     /// [`StartError`] for the first file that cannot be used or address that cannot be bound.
     pub fn bind(settings: Settings) -> Result<Self, StartError> {
-        let state = settings.storage.as_ref().map(|state| StateDirectory::open(&state.directory));
+        let state = settings
+            .storage
+            .as_ref()
+            .map(|state| StateDirectory::open(&state.directory));
         let state = state.transpose().map_err(StartError::Storage)?;
         let clock = FlooredClock::new(state.as_ref().and_then(StateDirectory::last_seen));
         if clock.is_behind() {
@@ -97,12 +98,19 @@ impl Gateway {
             }
         }
         let state = state.map(|state| Rc::new(RefCell::new(state)));
-        Ok(Self { settings, listeners, state })
+        Ok(Self {
+            settings,
+            listeners,
+            state,
+        })
     }
 
     /// The listeners by name, each with the address it really has.
     pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
-        self.listeners.iter().map(|(listener, policy)| (policy.name.clone(), listener.local_addr())).collect()
+        self.listeners
+            .iter()
+            .map(|(listener, policy)| (policy.name.clone(), listener.local_addr()))
+            .collect()
     }
 
     /// Serves until `stop` is ready, then tells every client, and returns when they are gone or [`LINGER`] is over.
@@ -126,7 +134,10 @@ impl Gateway {
             farewells.extend(serial::offline_messages(&port));
             let core = core.clone();
             doors.spawn_local(async move {
-                serial::run(port, |message| core.borrow_mut().input(now(), Input::Publish(message))).await;
+                serial::run(port, |message| {
+                    core.borrow_mut().input(now(), Input::Publish(message))
+                })
+                .await;
             });
         }
         if let Some(state) = &self.state {
@@ -259,7 +270,10 @@ struct PasswordCheck {
 }
 
 fn now() -> Now {
-    Now { mono: Instant::now(), wall: SystemTime::now() }
+    Now {
+        mono: Instant::now(),
+        wall: SystemTime::now(),
+    }
 }
 
 impl Core {
@@ -294,7 +308,15 @@ impl Core {
         });
         debug!(?link, %peer, listener = policy.name, "connection accepted");
         let certificate_user = incoming.certificate_user;
-        self.input(now(), Input::Connected { link, listener: policy, peer: Some(peer.ip()), certificate_user });
+        self.input(
+            now(),
+            Input::Connected {
+                link,
+                listener: policy,
+                peer: Some(peer.ip()),
+                certificate_user,
+            },
+        );
         link
     }
 
@@ -322,14 +344,18 @@ impl Core {
             match output {
                 Output::Send { link, packet } => self.send(link, &packet),
                 Output::Close { link } => self.close(now, link),
-                Output::Verify { link, user, password } => self.verify(PasswordCheck { link, user, password }),
+                Output::Verify { link, user, password } => {
+                    self.verify(PasswordCheck { link, user, password })
+                }
                 Output::Event(event) => self.tell(&event),
             }
         }
     }
 
     fn send(&mut self, link: LinkId, packet: &Packet) {
-        let Some(slot) = self.links.get_mut(link) else { return };
+        let Some(slot) = self.links.get_mut(link) else {
+            return;
+        };
         trace!(?link, packet = packet.name(), "sent");
         slot.link.send(packet, &mut self.buffers);
         match slot.state {
@@ -340,7 +366,9 @@ impl Core {
     }
 
     fn mark_dirty(&mut self, link: LinkId) {
-        let Some(slot) = self.links.get_mut(link) else { return };
+        let Some(slot) = self.links.get_mut(link) else {
+            return;
+        };
         if !slot.dirty {
             slot.dirty = true;
             self.dirty.push(link);
@@ -354,7 +382,9 @@ impl Core {
 
     /// Writes what `link` is owed, as far as the kernel takes it.
     fn flush(&mut self, link: LinkId) {
-        let Some(slot) = self.links.get_mut(link) else { return };
+        let Some(slot) = self.links.get_mut(link) else {
+            return;
+        };
         let Some(task) = &slot.task else { return };
         let mut cx = Context::from_waker(task);
         match (slot.state, slot.link.poll_flush(&mut cx, &mut self.buffers)) {
@@ -371,7 +401,9 @@ impl Core {
 
     /// Starts the end of a link: what it is owed goes out, then the stream is shut down, within [`LINGER`].
     fn close(&mut self, now: Now, link: LinkId) {
-        let Some(slot) = self.links.get_mut(link) else { return };
+        let Some(slot) = self.links.get_mut(link) else {
+            return;
+        };
         slot.state = SlotState::Closing;
         self.lingering.push_back((now.mono + LINGER, link));
         if let Some(task) = &slot.task {
@@ -382,7 +414,11 @@ impl Core {
     /// The stream broke: the broker is told, unless it was done with the link anyway.
     fn lost(&mut self, link: LinkId, error: &dyn std::fmt::Display) {
         debug!(?link, %error, "connection lost");
-        if self.links.get(link).is_some_and(|slot| slot.state != SlotState::Closing) {
+        if self
+            .links
+            .get(link)
+            .is_some_and(|slot| slot.state != SlotState::Closing)
+        {
             self.arisen.push_back(Input::Closed { link });
         }
         self.remove(link);
@@ -403,13 +439,21 @@ impl Core {
             self.check_waiting.notify_one();
         } else {
             warn!(waiting = self.checks.len(), "too many password checks waiting");
-            self.arisen.push_back(Input::Verified { link: check.link, verdict: Verdict::Unavailable });
+            self.arisen.push_back(Input::Verified {
+                link: check.link,
+                verdict: Verdict::Unavailable,
+            });
         }
     }
 
     fn tell(&mut self, event: &Event) {
         match event {
-            Event::ClientConnected { link, client, identity, session_present } => {
+            Event::ClientConnected {
+                link,
+                client,
+                identity,
+                session_present,
+            } => {
                 if let Some(slot) = self.links.get_mut(*link) {
                     slot.permit.admitted();
                 }
@@ -428,12 +472,17 @@ impl Core {
 
     fn next_deadline(&self) -> Option<Instant> {
         let lingering = self.lingering.front().map(|(deadline, _)| *deadline);
-        [self.broker.poll_timeout(), lingering].into_iter().flatten().min()
+        [self.broker.poll_timeout(), lingering]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// One go of a link's task; ready when the link is gone.
     fn poll_link(&mut self, link: LinkId, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(slot) = self.links.get_mut(link) else { return Poll::Ready(()) };
+        let Some(slot) = self.links.get_mut(link) else {
+            return Poll::Ready(());
+        };
         match &mut slot.task {
             Some(task) => task.clone_from(cx.waker()),
             None => slot.task = Some(cx.waker().clone()),
@@ -459,7 +508,9 @@ impl Core {
 
         // Priority 3: what it has to say, within a budget, so that no link keeps the others waiting.
         for _ in 0..READS_PER_TURN {
-            let Some(slot) = self.links.get_mut(link) else { return Poll::Ready(()) };
+            let Some(slot) = self.links.get_mut(link) else {
+                return Poll::Ready(());
+            };
             if slot.state == SlotState::Closing {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -467,7 +518,9 @@ impl Core {
             if slot.link.unsent() >= READ_PAUSE_BYTES {
                 self.flush(link);
                 self.take_arisen();
-                let Some(slot) = self.links.get(link) else { return Poll::Ready(()) };
+                let Some(slot) = self.links.get(link) else {
+                    return Poll::Ready(());
+                };
                 if slot.state == SlotState::Blocked {
                     return Poll::Pending; // woken when the kernel takes bytes again
                 }
@@ -538,7 +591,11 @@ impl Core {
             self.lingering.pop_front();
             self.remove(link);
         }
-        if self.broker.poll_timeout().is_some_and(|deadline| deadline <= now.mono) {
+        if self
+            .broker
+            .poll_timeout()
+            .is_some_and(|deadline| deadline <= now.mono)
+        {
             self.input(now, Input::Tick);
         }
         self.next_deadline()
@@ -580,7 +637,9 @@ async fn tick(core: Rc<RefCell<Core>>) {
         core.tick_task = Some(cx.waker().clone());
         loop {
             core.armed = core.tick();
-            let Some(deadline) = core.armed else { return Poll::Pending };
+            let Some(deadline) = core.armed else {
+                return Poll::Pending;
+            };
             sleep.as_mut().reset(deadline.into());
             if sleep.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
