@@ -308,6 +308,13 @@ struct PasswordCheck {
     password: Bytes,
 }
 
+/// Whether the broker still knows `link`.
+fn is_known(links: &SlotMap<LinkId, Slot>, link: LinkId) -> bool {
+    links
+        .get(link)
+        .is_some_and(|slot| slot.state != SlotState::Closing)
+}
+
 fn now() -> Now {
     Now {
         mono: Instant::now(),
@@ -460,7 +467,7 @@ impl Core {
     /// The stream broke: the broker is told, unless it was done with the link anyway.
     fn lost(&mut self, link: LinkId, error: &dyn std::fmt::Display) {
         debug!(?link, %error, "connection lost");
-        if self.is_known(link) {
+        if is_known(&self.links, link) {
             self.arisen.push_back(Input::Closed { link });
         }
         self.remove(link);
@@ -485,6 +492,10 @@ impl Core {
     }
 
     fn verify(&mut self, check: PasswordCheck) {
+        if self.checks.len() == CHECKS_WAITING_MAX {
+            let links = &self.links;
+            self.checks.retain(|check| is_known(links, check.link));
+        }
         if self.checks.len() < CHECKS_WAITING_MAX {
             self.checks.push_back(check);
             self.check_waiting.notify_one();
@@ -495,13 +506,6 @@ impl Core {
                 verdict: Verdict::Unavailable,
             });
         }
-    }
-
-    /// Whether the broker still knows `link`.
-    fn is_known(&self, link: LinkId) -> bool {
-        self.links
-            .get(link)
-            .is_some_and(|slot| slot.state != SlotState::Closing)
     }
 
     fn tell(&mut self, event: &Event) {
@@ -726,7 +730,7 @@ async fn check_passwords(core: Hold, users: Option<Arc<Users>>) {
             waiting.notified().await;
             continue;
         };
-        if !core.borrow().is_known(link) {
+        if !is_known(&core.borrow().links, link) {
             continue; // a check is dear, and nobody wants to know any more
         }
         let verdict = match &users {
