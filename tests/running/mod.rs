@@ -188,13 +188,12 @@ impl Peer {
         self.finish_saying().await
     }
 
-    /// Says `packet` as far as the operating system takes it at once; whether it took all.
-    pub async fn say_now(&mut self, packet: &Packet) -> bool {
+    /// Makes `packet` the last of those that wait to be said.
+    pub fn prepare(&mut self, packet: &Packet) {
         self.link.send(packet, &mut self.buffers);
-        self.say_rest_now().await
     }
 
-    /// Says what is left of earlier packets, as far as the operating system takes it at once; whether it took all.
+    /// Says what waits, as far as the operating system takes it at once; whether it took all.
     pub async fn say_rest_now(&mut self) -> bool {
         poll_fn(|cx| match self.link.poll_flush(cx, &mut self.buffers) {
             Poll::Ready(result) => Poll::Ready(result.map(|()| true)),
@@ -204,12 +203,12 @@ impl Peer {
         .expect("the gateway listens")
     }
 
-    /// Says what is left of earlier packets.
+    /// Says what waits.
     pub async fn finish_saying(&mut self) -> std::io::Result<()> {
         poll_fn(|cx| self.link.poll_flush(cx, &mut self.buffers)).await
     }
 
-    /// The next packet; `None` when the gateway has closed the stream or reset it.
+    /// The next packet; `None` when the gateway has closed the stream or reset it. Says what waits meanwhile.
     pub async fn hear(&mut self) -> Option<Packet> {
         loop {
             if let Some(packet) = self.link.poll_packet().expect("the gateway speaks MQTT") {
@@ -218,7 +217,12 @@ impl Peer {
             if self.end.is_some() {
                 return None;
             }
-            match poll_fn(|cx| self.link.poll_receive(cx, &mut self.buffers)).await {
+            let received = poll_fn(|cx| {
+                // Where the stream is broken, receiving tells.
+                let _ = self.link.poll_flush(cx, &mut self.buffers);
+                self.link.poll_receive(cx, &mut self.buffers)
+            });
+            match received.await {
                 Ok(0) => self.end = Some(Ok(())),
                 Ok(_) => {}
                 Err(error) => self.end = Some(Err(error)),
