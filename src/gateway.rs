@@ -51,7 +51,9 @@ const READS_PER_TURN: usize = 4;
 /// Unsent bytes of one link at which it is written before the turn ends, so that a burst does not gather in memory.
 const FLUSH_EARLY_BYTES: usize = 32 * 1024;
 
-/// Unsent bytes at which a link is not read any more: who does not read its acknowledgements gets no new ones.
+/// Unsent bytes of answers at which a link is not read any more: who does not read its acknowledgements gets no new
+/// ones. Messages do not count, the broker bounds them: a subscriber that is slow to take a flood must still be
+/// heard, or its keep-alive would end it.
 const READ_PAUSE_BYTES: usize = 64 * 1024;
 
 /// How long a closed link may take to receive what it is still owed, such as its DISCONNECT.
@@ -113,13 +115,17 @@ impl Gateway {
             .collect()
     }
 
-    /// Serves until `stop` is ready, then tells every client, and returns when they are gone or [`LINGER`] is over.
+    /// Serves until `stop` is ready, then tells every client, and returns when they are gone or two seconds later.
     ///
     /// Runs on a [`tokio::runtime::LocalRuntime`], see [`runtime`].
+    ///
+    /// # Panics
+    /// When one of its tasks did: that is a bug, and half a gateway is worse than none.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let seed = u64::from_ne_bytes(random_bytes());
         let broker = Broker::new(self.settings.limits.clone(), Rights::default(), seed);
-        let core = Rc::new(RefCell::new(Core::new(broker)));
+        let core = Hold(Rc::new(RefCell::new(Core::new(broker))));
+        let broken = core.borrow().broken.clone();
 
         let mut tasks = JoinSet::new();
         tasks.spawn_local(flush_links(core.clone()));
@@ -144,8 +150,12 @@ impl Gateway {
             tasks.spawn_local(keep_time(state.clone()));
         }
 
-        stop.await;
-        drop(doors);
+        tokio::select! {
+            () = stop => {}
+            () = broken.notified() => panic!("a task of the gateway panicked, and what it left half done is not served"),
+        }
+        // First the doors, so that nobody who was told to go finds one open.
+        doors.shutdown().await;
         shut_down(&core, farewells).await;
         if let Some(state) = &self.state {
             save_time(state.borrow_mut().save_time(SystemTime::now()));
@@ -193,7 +203,7 @@ fn is_no_such_address(error: &std::io::Error) -> bool {
 }
 
 /// Tells every client that the gateway stops, and waits until they have heard it.
-async fn shut_down(core: &Rc<RefCell<Core>>, farewells: Vec<Message>) {
+async fn shut_down(core: &Hold, farewells: Vec<Message>) {
     let gone = {
         let mut core = core.borrow_mut();
         let now = now();
@@ -210,6 +220,31 @@ async fn shut_down(core: &Rc<RefCell<Core>>, farewells: Vec<Message>) {
     };
     if tokio::time::timeout(LINGER, all_gone).await.is_err() {
         debug!("some clients did not read their farewell");
+    }
+    core.borrow_mut().remove_all();
+}
+
+/// A task's hold of the core.
+///
+/// When the task panics, it may leave the core half changed: [`Gateway::run`] learns of it and serves no more.
+#[derive(Clone)]
+struct Hold(Rc<RefCell<Core>>);
+
+impl std::ops::Deref for Hold {
+    type Target = RefCell<Core>;
+
+    fn deref(&self) -> &RefCell<Core> {
+        &self.0
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(core) = self.0.try_borrow()
+        {
+            core.broken.notify_one();
+        }
     }
 }
 
@@ -241,6 +276,8 @@ struct Core {
     armed: Option<Instant>,
     /// Told whenever a link is gone.
     gone: Rc<Notify>,
+    /// Told when a task panicked.
+    broken: Rc<Notify>,
 }
 
 /// One connection as the loop sees it.
@@ -250,6 +287,8 @@ struct Slot {
     /// Of the link's task; `None` until it has run for the first time.
     task: Option<Waker>,
     state: SlotState,
+    /// Of what was sent since everything was out: the bytes of packets that are no PUBLISH.
+    unsent_answers_bytes: usize,
     /// Whether the link stands in [`Core::dirty`].
     dirty: bool,
 }
@@ -267,6 +306,13 @@ struct PasswordCheck {
     link: LinkId,
     user: Utf8String,
     password: Bytes,
+}
+
+/// Whether the broker still knows `link`.
+fn is_known(links: &SlotMap<LinkId, Slot>, link: LinkId) -> bool {
+    links
+        .get(link)
+        .is_some_and(|slot| slot.state != SlotState::Closing)
 }
 
 fn now() -> Now {
@@ -292,6 +338,7 @@ impl Core {
             tick_task: None,
             armed: None,
             gone: Rc::new(Notify::new()),
+            broken: Rc::new(Notify::new()),
         }
     }
 
@@ -304,6 +351,7 @@ impl Core {
             task: None,
             // Nobody could be woken to write before the link's task has run; it begins by writing.
             state: SlotState::Blocked,
+            unsent_answers_bytes: 0,
             dirty: false,
         });
         debug!(?link, %peer, listener = policy.name, "connection accepted");
@@ -357,7 +405,11 @@ impl Core {
             return;
         };
         trace!(?link, packet = packet.name(), "sent");
+        let unsent = slot.link.unsent();
         slot.link.send(packet, &mut self.buffers);
+        if !matches!(packet, Packet::Publish(_)) {
+            slot.unsent_answers_bytes += slot.link.unsent().saturating_sub(unsent);
+        }
         match slot.state {
             SlotState::Blocked => {}
             _ if slot.link.unsent() >= FLUSH_EARLY_BYTES => self.flush(link),
@@ -392,6 +444,7 @@ impl Core {
             (SlotState::Closing, _) => task.wake_by_ref(),
             (_, Poll::Ready(Ok(()))) => {
                 slot.state = SlotState::Open;
+                slot.unsent_answers_bytes = 0;
                 self.arisen.push_back(Input::Flushed { link });
             }
             (_, Poll::Ready(Err(error))) => self.lost(link, &error),
@@ -414,11 +467,7 @@ impl Core {
     /// The stream broke: the broker is told, unless it was done with the link anyway.
     fn lost(&mut self, link: LinkId, error: &dyn std::fmt::Display) {
         debug!(?link, %error, "connection lost");
-        if self
-            .links
-            .get(link)
-            .is_some_and(|slot| slot.state != SlotState::Closing)
-        {
+        if is_known(&self.links, link) {
             self.arisen.push_back(Input::Closed { link });
         }
         self.remove(link);
@@ -433,7 +482,20 @@ impl Core {
         }
     }
 
+    /// Cuts off whoever is left.
+    fn remove_all(&mut self) {
+        for (_, slot) in self.links.drain() {
+            if let Some(task) = slot.task {
+                task.wake();
+            }
+        }
+    }
+
     fn verify(&mut self, check: PasswordCheck) {
+        if self.checks.len() == CHECKS_WAITING_MAX {
+            let links = &self.links;
+            self.checks.retain(|check| is_known(links, check.link));
+        }
         if self.checks.len() < CHECKS_WAITING_MAX {
             self.checks.push_back(check);
             self.check_waiting.notify_one();
@@ -488,12 +550,12 @@ impl Core {
             None => slot.task = Some(cx.waker().clone()),
         }
 
-        // Priority 1: the end. Nothing is read from a link that the broker is done with.
+        // Priority 1: the end. What the peer still says is read and forgotten meanwhile: it may not read its farewell
+        // before it has said all, and a stream that is dropped with unread bytes is reset, farewell and all.
         if slot.state == SlotState::Closing {
-            if slot.link.poll_close(cx, &mut self.buffers).is_ready()
-                // A stream that is dropped with unread bytes is reset, and the peer may lose what it was just told.
-                && slot.link.poll_discard(cx, &mut self.buffers).is_ready()
-            {
+            let is_closed = slot.link.poll_close(cx, &mut self.buffers).is_ready();
+            let is_silent = slot.link.poll_discard(cx, &mut self.buffers).is_ready();
+            if is_closed && is_silent {
                 self.remove(link);
                 return Poll::Ready(());
             }
@@ -515,7 +577,7 @@ impl Core {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            if slot.link.unsent() >= READ_PAUSE_BYTES {
+            if slot.unsent_answers_bytes >= READ_PAUSE_BYTES {
                 self.flush(link);
                 self.take_arisen();
                 let Some(slot) = self.links.get(link) else {
@@ -604,15 +666,25 @@ impl Core {
 
 /// Takes connections from `listener` for ever; each finishes its handshake in a task of its own, so that nobody waits
 /// for a slow one.
-async fn accept(core: Rc<RefCell<Core>>, listener: Rc<Listener>, policy: Rc<ListenerPolicy>) {
+async fn accept(core: Hold, listener: Rc<Listener>, policy: Rc<ListenerPolicy>) {
+    let mut handshakes = JoinSet::new();
     loop {
-        let accepted = listener.accept().await;
+        let accepted = {
+            let mut next = pin!(listener.accept());
+            loop {
+                tokio::select! {
+                    accepted = &mut next => break accepted,
+                    Some(_) = handshakes.join_next() => {}
+                }
+            }
+        };
         let (core, policy) = (core.clone(), policy.clone());
-        tokio::task::spawn_local(async move {
+        handshakes.spawn_local(async move {
             match accepted.handshake().await {
                 Ok(incoming) => {
                     let link = core.borrow_mut().connect(incoming, policy);
-                    // Another task, because this one's memory has room for a handshake and lives as long as it does.
+                    // Another task, because this one's memory has room for a handshake and lives as long as it does,
+                    // and because this one ends with its door.
                     tokio::task::spawn_local(serve_link(core, link));
                 }
                 Err(error) => debug!(%error, listener = policy.name, "handshake failed"),
@@ -621,16 +693,16 @@ async fn accept(core: Rc<RefCell<Core>>, listener: Rc<Listener>, policy: Rc<List
     }
 }
 
-async fn serve_link(core: Rc<RefCell<Core>>, link: LinkId) {
+async fn serve_link(core: Hold, link: LinkId) {
     poll_fn(|cx| core.borrow_mut().poll_link(link, cx)).await;
 }
 
-async fn flush_links(core: Rc<RefCell<Core>>) {
+async fn flush_links(core: Hold) {
     poll_fn(|cx| core.borrow_mut().poll_flush(cx)).await;
 }
 
 /// Wakes at the next deadline, whichever it has become.
-async fn tick(core: Rc<RefCell<Core>>) {
+async fn tick(core: Hold) {
     let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
     poll_fn(|cx| {
         let mut core = core.borrow_mut();
@@ -650,7 +722,7 @@ async fn tick(core: Rc<RefCell<Core>>) {
 }
 
 /// Checks passwords one after the other on a thread of their own; the answers come back as inputs.
-async fn check_passwords(core: Rc<RefCell<Core>>, users: Option<Arc<Users>>) {
+async fn check_passwords(core: Hold, users: Option<Arc<Users>>) {
     let waiting = core.borrow().check_waiting.clone();
     let mut remembered = Remembered::new(&random_bytes());
     loop {
@@ -658,6 +730,9 @@ async fn check_passwords(core: Rc<RefCell<Core>>, users: Option<Arc<Users>>) {
             waiting.notified().await;
             continue;
         };
+        if !is_known(&core.borrow().links, link) {
+            continue; // a check is dear, and nobody wants to know any more
+        }
         let verdict = match &users {
             None => Verdict::NoUsers,
             Some(_) if remembered.knows(&user, &password) => Verdict::Allow,
