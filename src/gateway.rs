@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rustls::time_provider::TimeProvider;
 use slotmap::SlotMap;
 use tokio::sync::Notify;
@@ -38,7 +38,7 @@ use crate::auth::passwords::Users;
 use crate::auth::remembered::Remembered;
 use crate::broker::{Broker, Event, Input, LinkId, ListenerPolicy, Message, Now, Output, Verdict};
 use crate::config::Settings;
-use crate::mqtt::{Packet, Utf8String};
+use crate::mqtt::{Packet, Publish, Utf8String, encode};
 use crate::net::clock::FlooredClock;
 use crate::net::link::{Buffers, Link};
 use crate::net::listener::{ConnectionPermit, Incoming, Listener, NetError};
@@ -55,6 +55,9 @@ const FLUSH_EARLY_BYTES: usize = 32 * 1024;
 /// ones. Messages do not count, the broker bounds them: a subscriber that is slow to take a flood must still be
 /// heard, or its keep-alive would end it.
 const READ_PAUSE_BYTES: usize = 64 * 1024;
+
+/// What is kept to encode packets for many links in; a larger one was an exception.
+const ENCODED_BYTES_KEPT: usize = 4 * 1024;
 
 /// How long a closed link may take to receive what it is still owed, such as its DISCONNECT.
 const LINGER: Duration = Duration::from_secs(2);
@@ -85,9 +88,6 @@ impl Gateway {
             .map(|state| StateDirectory::open(&state.directory));
         let state = state.transpose().map_err(StartError::Storage)?;
         let clock = FlooredClock::new(state.as_ref().and_then(StateDirectory::last_seen));
-        if clock.is_behind() {
-            warn!(floor = ?clock.floor(), "the system clock is wrong, certificates are checked against the latest time known");
-        }
         let clock: Arc<dyn TimeProvider> = Arc::new(clock);
         let mut listeners = Vec::new();
         for door in &settings.listeners {
@@ -258,6 +258,8 @@ struct Core {
     broker: Broker,
     links: SlotMap<LinkId, Slot>,
     buffers: Buffers,
+    /// Where a packet for many links is encoded; kept for its memory.
+    encoded: BytesMut,
     /// Links with unsent bytes that nobody has tried to write since.
     dirty: Vec<LinkId>,
     /// The flush task's own list, kept for its memory.
@@ -328,6 +330,7 @@ impl Core {
             broker,
             links: SlotMap::with_key(),
             buffers: Buffers::new(),
+            encoded: BytesMut::new(),
             dirty: Vec::new(),
             writing: Vec::new(),
             arisen: VecDeque::new(),
@@ -391,6 +394,7 @@ impl Core {
         while let Some(output) = self.broker.poll_output() {
             match output {
                 Output::Send { link, packet } => self.send(link, &packet),
+                Output::SendToEach { links, publish } => self.send_to_each(&links, *publish),
                 Output::Close { link } => self.close(now, link),
                 Output::Verify { link, user, password } => {
                     self.verify(PasswordCheck { link, user, password })
@@ -410,9 +414,42 @@ impl Core {
         if !matches!(packet, Packet::Publish(_)) {
             slot.unsent_answers_bytes += slot.link.unsent().saturating_sub(unsent);
         }
+        self.plan_flush(link);
+    }
+
+    /// Encodes `publish` once and hands the bytes to each link.
+    fn send_to_each(&mut self, links: &[LinkId], publish: Publish) {
+        // The broker puts links together that take the same bytes, so the first one's version is everybody's.
+        let Some(version) = links
+            .iter()
+            .find_map(|&link| self.links.get(link))
+            .map(|slot| slot.link.version_to_send())
+        else {
+            return;
+        };
+        let mut encoded = std::mem::take(&mut self.encoded);
+        encoded.clear();
+        encode(&Packet::Publish(publish), version, &mut encoded);
+        for &link in links {
+            if let Some(slot) = self.links.get_mut(link) {
+                slot.link.send_encoded(&encoded, &mut self.buffers);
+                self.plan_flush(link);
+            }
+        }
+        if encoded.capacity() <= ENCODED_BYTES_KEPT {
+            self.encoded = encoded;
+        }
+    }
+
+    /// Sees to it that what `link` is owed is written: at once where much has gathered, or when the turn ends.
+    fn plan_flush(&mut self, link: LinkId) {
+        let Some(slot) = self.links.get_mut(link) else {
+            return;
+        };
         match slot.state {
             SlotState::Blocked => {}
             _ if slot.link.unsent() >= FLUSH_EARLY_BYTES => self.flush(link),
+            _ if slot.dirty => {}
             _ => self.mark_dirty(link),
         }
     }

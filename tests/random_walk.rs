@@ -381,6 +381,7 @@ impl Walk {
         }
         match output {
             Output::Send { link, packet } => self.see_packet(link, packet),
+            Output::SendToEach { .. } => unreachable!("the house tells what goes to many link by link"),
             Output::Close { link } => {
                 assert!(self.peers.remove(&link).is_some(), "{link:?} was closed before");
             }

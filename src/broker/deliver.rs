@@ -13,7 +13,7 @@ use slotmap::SecondaryMap;
 use super::inflight;
 use super::kept::{Kept, Queued, SubscriptionIds};
 use super::limits::{Overflow, begins_episode};
-use super::link::{Attachment, Link, LinkId, Stage, TooLarge, send_publish};
+use super::link::{Attachment, Link, LinkId, Stage, TooLarge, publish_bytes, send_publish};
 use super::session::{Session, SessionKey};
 use super::subscriptions::{Grant, GroupKey};
 use super::{Broker, Output};
@@ -30,6 +30,17 @@ pub(super) struct Passing {
     retain: bool,
     expires_at: Option<Instant>,
     kept: Option<Rc<Kept>>,
+    /// Whether it goes to more than one session, so that gathering its deliveries pays.
+    fans_out: bool,
+}
+
+/// Where one message goes at QoS 0 in the same bytes, gathered while its targets are gone through.
+///
+/// Empty between two messages, and kept for their memory.
+#[derive(Debug, Default)]
+pub(super) struct FanOuts {
+    /// By whether the client speaks 5.0, and by the RETAIN flag.
+    links: [[Vec<LinkId>; 2]; 2],
 }
 
 impl Passing {
@@ -49,6 +60,7 @@ impl Passing {
             retain,
             expires_at,
             kept: None,
+            fans_out: false,
         }
     }
 
@@ -61,6 +73,7 @@ impl Passing {
             retain,
             expires_at,
             kept: (will.expires_at == expires_at).then(|| will.clone()),
+            fans_out: false,
         }
     }
 
@@ -93,6 +106,7 @@ impl Broker {
             self.retain(now, &mut passing);
         }
         let resolved = self.subscriptions.resolve(&passing.topic);
+        passing.fans_out = resolved.targets.len() > 1;
         let mut reached = false;
         for target in &resolved.targets {
             if let Some(grant) = target.grant(publisher) {
@@ -103,7 +117,32 @@ impl Broker {
             reached |= self.deliver_to_one(now, group, &mut passing);
         }
         self.subscriptions.put_back(resolved);
+        if passing.fans_out {
+            self.send_fan_outs(&passing);
+        }
         reached
+    }
+
+    /// Sends what was gathered of one message: each kind of bytes once, on all its links.
+    fn send_fan_outs(&mut self, passing: &Passing) {
+        for of_version in &mut self.fan_outs.links {
+            for (retain, links) in [false, true].into_iter().zip(of_version) {
+                if links.is_empty() {
+                    continue;
+                }
+                let publish = Publish {
+                    dup: false,
+                    qos: QoS::AtMostOnce,
+                    retain,
+                    topic: Some(passing.topic.clone()),
+                    packet_id: None,
+                    payload: passing.payload.clone(),
+                    properties: None,
+                };
+                let (links, publish) = (links.drain(..).collect(), Box::new(publish));
+                self.outputs.push_back(Output::SendToEach { links, publish });
+            }
+        }
     }
 
     /// Makes a message the one its topic keeps; an empty one clears it (section 3.3.1.3).
@@ -161,6 +200,15 @@ impl Broker {
                 let client = session.client.clone();
                 self.limit_reached_for("unsent_bytes_max", &client);
             }
+            return true;
+        }
+        let speaks_5 = attachment.version == ProtocolVersion::V5;
+        let is_bare =
+            !speaks_5 || (passing.properties.is_none() && grant.subscription_ids.as_slice().is_empty());
+        if passing.fans_out && is_bare && attachment.packet_bytes_max == u32::MAX {
+            attachment.unsent_bytes += publish_bytes(&passing.topic, &passing.payload);
+            self.fan_outs.links[usize::from(speaks_5)][usize::from(retain)].push(link);
+            self.stats.messages_sent += 1;
             return true;
         }
         let properties = (passing.properties.as_deref(), passing.expires_at);

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::connect::Admission;
 use super::inflight::Inflight;
 use super::kept::properties_bytes;
@@ -299,10 +301,10 @@ pub(super) fn send_publish(
     attachment: &mut Attachment,
     publish: Publish,
 ) -> Result<(), TooLarge> {
-    let mut bytes = 10 + publish.payload.len();
-    if let Some(topic) = &publish.topic {
-        bytes += topic.as_str().len();
-    }
+    let mut bytes = match &publish.topic {
+        Some(topic) => publish_bytes(topic, &publish.payload),
+        None => FIXED_BYTES + publish.payload.len(),
+    };
     if let Some(properties) = publish.properties.as_deref() {
         bytes += properties_bytes(properties) + 5 * properties.subscription_ids.len();
     }
@@ -316,6 +318,14 @@ pub(super) fn send_publish(
     });
     Ok(())
 }
+
+/// What a PUBLISH without properties takes on the wire, or a few bytes more.
+pub(super) fn publish_bytes(topic: &TopicName, payload: &Bytes) -> usize {
+    FIXED_BYTES + topic.as_str().len() + payload.len()
+}
+
+/// Of a PUBLISH: fixed header, the topic's length, packet identifier, and the length of no properties.
+const FIXED_BYTES: usize = 10;
 
 /// The packet is larger than the client's Maximum Packet Size.
 #[derive(Debug)]

@@ -40,11 +40,12 @@ use slotmap::SecondaryMap;
 use crate::auth::Identity;
 use crate::auth::access::{Action, Rights};
 use crate::mqtt::{
-    ClientId, DecodeError, Packet, ProtocolVersion, PublishProperties, QoS, ReasonCode, TopicName, Utf8String,
+    ClientId, DecodeError, Packet, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, TopicName,
+    Utf8String,
 };
 
 use connect::AssignedIds;
-use deliver::Passing;
+use deliver::{FanOuts, Passing};
 use limits::Episodes;
 use link::{Link, Stage};
 use retained::Retained;
@@ -143,6 +144,13 @@ pub enum Output {
         link: LinkId,
         /// As it is.
         packet: Packet,
+    },
+    /// Send one PUBLISH on many links: what a fan-out comes to, said once so that it is encoded once.
+    SendToEach {
+        /// On these, which all speak 5.0 or all do not, so that the bytes are the same for each.
+        links: Box<[LinkId]>,
+        /// As it is.
+        publish: Box<Publish>,
     },
     /// Send what is still owed, then close; the link is gone, no input need confirm it.
     Close {
@@ -283,6 +291,7 @@ pub struct Broker {
     retained: Retained,
     timers: Timers,
     outputs: VecDeque<Output>,
+    fan_outs: FanOuts,
     stats: Stats,
     episodes: Episodes,
     assigned_ids: AssignedIds,
@@ -306,6 +315,7 @@ impl Broker {
             retained: Retained::default(),
             timers: Timers::default(),
             outputs: VecDeque::new(),
+            fan_outs: FanOuts::default(),
             stats: Stats::default(),
             episodes: Episodes::default(),
             assigned_ids: AssignedIds::new(seed),

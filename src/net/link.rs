@@ -129,6 +129,24 @@ impl Link {
 
     /// Adds `packet`, as the version in force writes it, to what waits to go out.
     pub fn send(&mut self, packet: &Packet, buffers: &mut Buffers) {
+        self.make_room(buffers);
+        encode(packet, self.version_to_send(), &mut self.outgoing);
+    }
+
+    /// Takes bytes for sending that are whole packets already, encoded in [`Link::version_to_send`]; no I/O.
+    pub fn send_encoded(&mut self, packets: &[u8], buffers: &mut Buffers) {
+        self.make_room(buffers);
+        self.outgoing.extend_from_slice(packets);
+    }
+
+    /// The version packets are encoded in.
+    pub fn version_to_send(&self) -> ProtocolVersion {
+        // A server that could not read CONNECT answers as 3.1.1: every client can tell that CONNACK from a
+        // success.
+        self.version().unwrap_or(ProtocolVersion::V311)
+    }
+
+    fn make_room(&mut self, buffers: &mut Buffers) {
         if self.outgoing.capacity() == 0 {
             self.outgoing = buffers.take_spare();
         } else if self.sent > self.outgoing.len() / 2 {
@@ -138,13 +156,6 @@ impl Link {
             self.outgoing.truncate(self.outgoing.len() - self.sent);
             self.sent = 0;
         }
-        // A server that could not read CONNECT answers as 3.1.1: every client can tell that CONNACK from a
-        // success.
-        encode(
-            packet,
-            self.version().unwrap_or(ProtocolVersion::V311),
-            &mut self.outgoing,
-        );
     }
 
     /// The bytes that wait to go out; at least 1 while TLS holds some back that it has already taken.

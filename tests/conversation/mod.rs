@@ -34,6 +34,23 @@ pub struct House {
     keys: SlotMap<LinkId, ()>,
 }
 
+/// An output as its links see it: a packet for many links is a packet for each.
+pub fn one_by_one(output: Output) -> Vec<Output> {
+    match output {
+        Output::SendToEach { links, publish } => {
+            let packet = Packet::Publish(*publish);
+            links
+                .into_iter()
+                .map(|link| Output::Send {
+                    link,
+                    packet: packet.clone(),
+                })
+                .collect()
+        }
+        output => vec![output],
+    }
+}
+
 impl House {
     pub fn new() -> Self {
         Self::within(Limits::default())
@@ -54,7 +71,9 @@ impl House {
     /// One input, and everything that follows from it.
     pub fn step(&mut self, input: Input) -> Vec<Output> {
         self.broker.handle(self.now, input);
-        let outputs = std::iter::from_fn(|| self.broker.poll_output()).collect();
+        let outputs = std::iter::from_fn(|| self.broker.poll_output())
+            .flat_map(one_by_one)
+            .collect();
         self.broker
             .check_invariants()
             .expect("invariants hold after every step");
