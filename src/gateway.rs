@@ -152,7 +152,7 @@ impl Gateway {
 
         tokio::select! {
             () = stop => {}
-            () = broken.notified() => panic!("a task of the gateway panicked, and what it left half done is not served"),
+            () = broken.notified() => panic!("a task of the gateway panicked; what it left half done is not served"),
         }
         // First the doors, so that nobody who was told to go finds one open.
         doors.shutdown().await;

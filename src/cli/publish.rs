@@ -31,7 +31,13 @@ pub(super) struct Arguments {
     #[arg(short, long)]
     retain: bool,
     /// Publish the message as many times
-    #[arg(long, value_name = "COUNT", default_value = "1", conflicts_with = "lines", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value = "1",
+        conflicts_with = "lines",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
     repeat: u32,
     /// Seconds between repetitions, fractions allowed
     #[arg(long, value_name = "SECS", default_value = "0", value_parser = seconds)]

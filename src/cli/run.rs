@@ -26,8 +26,8 @@ Examples:
   tidegate run --listen 127.0.0.1:2883
   tidegate run --config /etc/tidegate/tidegate.toml
 
-It ends on Ctrl-C or SIGTERM, after telling its clients. Exit codes: 0 it was told to end, 1 it could not start (a port \
-in use, a certificate that cannot be read), 2 the configuration is wrong.")]
+It ends on Ctrl-C or SIGTERM, after telling its clients. Exit codes: 0 it was told to end, 1 it could not start (a \
+port in use, a certificate that cannot be read), 2 the configuration is wrong.")]
 pub(super) struct Arguments {
     /// Read the configuration from FILE
     #[arg(short, long, value_name = "FILE")]

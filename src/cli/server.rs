@@ -32,7 +32,13 @@ pub(super) struct ServerArguments {
     #[arg(short = 'V', long, default_value = "5", value_enum, help_heading = "Server")]
     protocol_version: Version,
     /// Seconds until a connection attempt is given up
-    #[arg(long, default_value = "10", value_name = "SECS", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Server")]
+    #[arg(
+        long,
+        default_value = "10",
+        value_name = "SECS",
+        value_parser = clap::value_parser!(u16).range(1..),
+        help_heading = "Server"
+    )]
     connect_timeout: u16,
     /// Seconds of silence after which client and server ask whether the other lives; 0 never
     #[arg(
@@ -102,7 +108,14 @@ pub(super) struct ServerArguments {
     )]
     will_payload: String,
     /// Its quality of service
-    #[arg(long, value_name = "QOS", default_value = "0", value_parser = qos, requires = "will_topic", help_heading = "Will")]
+    #[arg(
+        long,
+        value_name = "QOS",
+        default_value = "0",
+        value_parser = qos,
+        requires = "will_topic",
+        help_heading = "Will"
+    )]
     will_qos: QoS,
     /// Make it the topic's retained message
     #[arg(long, requires = "will_topic", help_heading = "Will")]
@@ -124,7 +137,8 @@ impl ServerArguments {
     pub(super) fn prepare(&self, stdin_is_free: bool) -> anyhow::Result<(Target, Options)> {
         if self.password.is_some() {
             return Err(UsageError::new(format_args!(
-                "a password in the arguments can be read by every user of this machine; use --password-file FILE, or set {}, or leave it out to be asked",
+                "a password in the arguments can be read by every user of this machine; use --password-file FILE, or \
+                 set {}, or leave it out to be asked",
                 password::VARIABLE
             )));
         }

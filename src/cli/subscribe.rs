@@ -47,7 +47,14 @@ pub(super) struct Arguments {
     #[arg(short, long, group = "printing", help_heading = "Printing")]
     verbose: bool,
     /// Print each message as the template says
-    #[arg(short = 'F', long, group = "printing", value_name = "TEMPLATE", value_parser = Format::parse, help_heading = "Printing")]
+    #[arg(
+        short = 'F',
+        long,
+        group = "printing",
+        value_name = "TEMPLATE",
+        value_parser = Format::parse,
+        help_heading = "Printing"
+    )]
     format: Option<Format>,
     /// Print each message as a JSON object on its own line
     #[arg(long, group = "printing", help_heading = "Printing")]

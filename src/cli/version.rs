@@ -20,7 +20,8 @@ pub(super) fn run(_: &Arguments) -> anyhow::Result<ExitCode> {
         "release"
     };
     let text = format!(
-        "tidegate {}\ntarget:    {ARCH} {OS} {libc}, {}-bit\nbuild:     {build}\nprotocols: MQTT 3.1, 3.1.1, 5.0 over TCP and TLS 1.2, 1.3\n",
+        "tidegate {}\ntarget:    {ARCH} {OS} {libc}, {}-bit\nbuild:     {build}\n\
+         protocols: MQTT 3.1, 3.1.1, 5.0 over TCP and TLS 1.2, 1.3\n",
         env!("CARGO_PKG_VERSION"),
         usize::BITS,
     );

@@ -119,9 +119,12 @@ impl fmt::Display for AddressError {
             Self::Scheme(scheme) => write!(f, "unknown scheme {scheme:?}, expected mqtt:// or mqtts://"),
             Self::Host => f.write_str("no host, expected for example mqtt://gateway.local:1883"),
             Self::Port(port) => write!(f, "found the port {port:?}, expected a number from 1 to 65535"),
-            Self::Brackets => f.write_str("expected an IPv6 address between brackets, as in mqtt://[::1]:1883"),
+            Self::Brackets => {
+                f.write_str("expected an IPv6 address between brackets, as in mqtt://[::1]:1883")
+            }
             Self::Password => f.write_str(
-                "a password in the address can be read by every user of this machine; leave it out and use a password file",
+                "a password in the address can be read by every user of this machine; leave it out and \
+                 use a password file",
             ),
             Self::Path(path) => write!(f, "found {path:?} after the port, expected nothing"),
         }

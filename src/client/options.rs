@@ -149,7 +149,8 @@ impl fmt::Display for OptionsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ResumingNeedsClientId => {
-                "a session that outlives its connection needs a client identifier before MQTT 5.0; give one, or start clean"
+                "a session that outlives its connection needs a client identifier before MQTT 5.0; give \
+                 one, or start clean"
             }
             Self::ClientIdLength => "MQTT 3.1 wants a client identifier of 1 to 23 bytes",
             Self::PasswordWithoutUser => "a password needs a user name before MQTT 5.0",

@@ -27,7 +27,8 @@ pub enum TopicError {
     MisplacedHash,
     /// `+` beside other characters in its level [MQTT-4.7.1-2].
     MisplacedPlus,
-    /// `$share/` without a share name, with a wildcard in it, or without a filter after it [MQTT-4.8.2-1] [MQTT-4.8.2-2].
+    /// `$share/` without a share name, with a wildcard in it, or without a filter after it [MQTT-4.8.2-1]
+    /// [MQTT-4.8.2-2].
     MalformedShare,
     /// Not a UTF-8 Encoded String.
     NotText,

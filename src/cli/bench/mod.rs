@@ -49,7 +49,13 @@ pub(super) struct Arguments {
     #[arg(short, long, default_value = "0", value_parser = server::qos, help_heading = "Load")]
     qos: QoS,
     /// Unfinished messages of each publisher: those that have not reached every subscriber
-    #[arg(long, default_value = "16", value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000), help_heading = "Load")]
+    #[arg(
+        long,
+        default_value = "16",
+        value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..=10_000),
+        help_heading = "Load"
+    )]
     window: u64,
     /// Messages a second of all publishers together; 0: as fast as the window lets
     #[arg(long, default_value = "0", value_name = "PER_SECOND", value_parser = rate, help_heading = "Load")]
@@ -58,10 +64,22 @@ pub(super) struct Arguments {
     #[arg(long, default_value = "5", value_name = "SECS", value_parser = seconds, help_heading = "Load")]
     duration: Duration,
     /// Messages of each publisher, all measured, instead of --duration
-    #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Load")]
+    #[arg(
+        long,
+        value_name = "N",
+        conflicts_with = "duration",
+        value_parser = clap::value_parser!(u64).range(1..),
+        help_heading = "Load"
+    )]
     count: Option<u64>,
     /// Open as many connections instead, that say nothing, and tell what memory each takes
-    #[arg(long, value_name = "N", value_parser = count, conflicts_with_all = ["scenario", "count", "rate"], help_heading = "Load")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = count,
+        conflicts_with_all = ["scenario", "count", "rate"],
+        help_heading = "Load"
+    )]
     idle: Option<usize>,
     /// Protocol version
     #[arg(short = 'V', long, default_value = "3.1.1", value_enum, help_heading = "Load")]
@@ -90,7 +108,13 @@ pub(super) struct Arguments {
     #[arg(short = 'h', long, default_value = "127.0.0.1", help_heading = "Brokers")]
     host: String,
     /// Its port
-    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..), conflicts_with_all = ["spawn", "broker"], help_heading = "Brokers")]
+    #[arg(
+        short,
+        long,
+        value_parser = clap::value_parser!(u16).range(1..),
+        conflicts_with_all = ["spawn", "broker"],
+        help_heading = "Brokers"
+    )]
     port: Option<u16>,
     /// Its process, for CPU time and memory
     #[arg(long, conflicts_with_all = ["spawn", "broker"], help_heading = "Brokers")]
