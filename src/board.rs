@@ -136,7 +136,9 @@ impl Boards {
         let folder = directory.unwrap_or(Path::new(DIRECTORY));
         match profiles_of(folder) {
             Ok(found) => sources.extend(found),
-            Err((_, error)) if directory.is_none() && error.kind() == io::ErrorKind::NotFound => {}
+            // Nobody asked for it, and it is not there, or in a folder that is none of this user's business: whoever
+            // runs with the configuration beside it can look into that one.
+            Err(_) if directory.is_none() && fs::metadata(folder).is_err() => {}
             Err((path, error)) => {
                 let message = format!("cannot be read: {error}; expected a folder of NAME.toml files");
                 let key = String::new();

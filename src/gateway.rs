@@ -754,8 +754,7 @@ async fn check_passwords(core: Hold, users: Option<Arc<Users>>) {
             continue; // a check is dear, and nobody wants to know any more
         }
         let verdict = match &users {
-            // Without a password file nobody can prove to be anybody.
-            None => Verdict::Deny,
+            None => Verdict::NoUsers,
             Some(_) if remembered.knows(&user, &password) => Verdict::Allow,
             Some(users) => {
                 let check = {

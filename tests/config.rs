@@ -1,8 +1,10 @@
 //! The configuration file: what it becomes, and what each mistake is told as.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tidegate::auth::passwords::{Cost, hash};
@@ -670,4 +672,95 @@ fn no_cut_and_no_flipped_byte_of_a_file_panics() {
         }
     }
     assert!(folder.load(&text).is_ok(), "the whole file is right");
+}
+
+/// Runs the program; what it printed, what it complained about, and its exit code.
+fn run(arguments: &[&str], input: &str) -> (String, String, Option<i32>) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    // A command that wants no input may be gone already.
+    let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
+    let output = child.wait_with_output().expect("it ends");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (text(output.stdout), text(output.stderr), output.status.code())
+}
+
+#[test]
+fn the_check_command_tells_every_mistake_and_exits_with_2() {
+    let folder = Folder::new();
+    let (file, boards) = (folder.path("t.toml"), folder.path("boards"));
+    let (file, boards) = (file.to_str().expect("text"), boards.to_str().expect("text"));
+    fs::write(file, "[gateway]\nnam = 'x'\nlog = 'loud'\n").expect("written");
+    let (out, err, code) = run(&["check", "--config", file, "--boards", boards], "");
+    assert_eq!((out.as_str(), code), ("", Some(2)));
+    assert_eq!(
+        err,
+        format!(
+            "{file}:2: gateway.nam: unknown key, did you mean \"name\"?\n\
+             {file}:3: gateway.log: found \"loud\", expected \"error\", \"warn\", \"info\", \"debug\" or \"trace\"\n\
+             tidegate: 2 mistakes in the configuration\n"
+        )
+    );
+    fs::write(file, "[gateway]\nname = 'x'\n").expect("written");
+    let (out, err, code) = run(&["check", "--config", file, "--boards", boards], "");
+    assert!(
+        out.starts_with(&format!("{file} is right\n  gateway:  x\n")),
+        "{out}"
+    );
+    assert_eq!((err.as_str(), code), ("", Some(0)));
+}
+
+#[test]
+fn the_passwd_command_adds_checks_changes_and_removes_users() {
+    let folder = Folder::new();
+    let (file, boards) = (folder.path("new"), folder.path("boards"));
+    let (file, boards) = (file.to_str().expect("text"), boards.to_str().expect("text"));
+    let passwd = |name: &str, option: &str, input: &str| {
+        let (out, _, code) = run(&["passwd", file, name, option, "--boards", boards], input);
+        (out, code)
+    };
+    let said = |text: &str, code| (format!("{text}\n"), Some(code));
+    assert_eq!(passwd("alice", "--stdin", "tide\n"), said("added alice", 0));
+    assert_eq!(passwd("bob", "--stdin", "ebb\r\n"), said("added bob", 0));
+    assert_eq!(passwd("alice", "--stdin", "flood"), said("changed alice", 0));
+    let check = |name: &str, password: &str| {
+        run(&["passwd", file, name, "--check", "--stdin"], password)
+            .2
+            .expect("an exit code")
+    };
+    assert_eq!(
+        (
+            check("alice", "flood"),
+            check("alice", "tide"),
+            check("bob", "ebb"),
+            check("eve", "ebb")
+        ),
+        (0, 1, 0, 1)
+    );
+    assert_eq!(passwd("bob", "--delete", ""), said("removed bob", 0));
+    assert_eq!(passwd("alice", "--delete", "").1, Some(1), "the last user stays");
+    assert_eq!(
+        passwd("eve", "--stdin", "\n").1,
+        Some(1),
+        "an empty password is none"
+    );
+    assert_eq!(
+        passwd("a:b", "--stdin", "x").1,
+        Some(2),
+        "a colon would end the name"
+    );
+    let text = fs::read_to_string(file).expect("text");
+    assert!(
+        text.starts_with("alice:$argon2id$v=19$m=4096,t=3,p=1$") && text.lines().count() == 1,
+        "{text}"
+    );
+    assert_eq!(
+        fs::metadata(file).expect("there").permissions().mode() & 0o777,
+        0o600
+    );
 }

@@ -193,6 +193,32 @@ fn each_verdict_has_its_answer() {
 }
 
 #[test]
+fn where_the_gateway_keeps_no_users_a_name_counts_for_nothing() {
+    let mut house = House::new();
+    let link = house.arrive();
+    house.receive(link, connect_packet(with_password(client(V311, "bill"), "bill")));
+    let outputs = house.verified(link, Verdict::NoUsers);
+    assert_eq!(connack(&outputs, link).reason, ReasonCode::Success);
+    assert!(events(&outputs).contains(&&Event::ClientConnected {
+        link,
+        client: client_id("bill"),
+        identity: Identity::Anonymous,
+        session_present: false
+    }));
+
+    let link = house.arrive_at_locked_door();
+    house.receive(link, connect_packet(with_password(client(V311, "ann"), "ann")));
+    let outputs = acts(house.verified(link, Verdict::NoUsers));
+    assert_eq!(
+        outputs,
+        [
+            send(link, refusal(ReasonCode::BadUserNameOrPassword)),
+            close(link)
+        ]
+    );
+}
+
+#[test]
 fn a_certificate_user_needs_no_password() {
     let mut house = House::new();
     let link = house.arrive_through(false, Some("pump-7"));
@@ -293,6 +319,17 @@ fn a_verdict_that_does_not_come_in_time_ends_the_connection() {
     house.receive(link, connect_packet(with_password(client(V5, "bill"), "bill")));
     assert_eq!(acts(house.wait(secs(10))), [close(link)]);
     assert_eq!(house.verified(link, Verdict::Allow), []);
+}
+
+#[test]
+fn the_check_of_a_password_has_its_own_time() {
+    let mut house = House::new();
+    let link = house.arrive_at_locked_door();
+    house.wait(secs(9));
+    house.receive(link, connect_packet(with_password(client(V5, "bill"), "bill")));
+    assert_eq!(house.wait(secs(9)), []);
+    let outputs = house.verified(link, Verdict::Allow);
+    assert_eq!(connack(&outputs, link).reason, ReasonCode::Success);
 }
 
 #[test]

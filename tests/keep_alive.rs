@@ -1,4 +1,5 @@
-//! Keep-alive: a silent client is noticed after one and a half times its keep-alive, and no other is disturbed.
+//! Keep-alive: a silent client is noticed after one and a half times its keep-alive, and no other is
+//! disturbed.
 
 mod conversation;
 

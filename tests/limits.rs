@@ -1,4 +1,5 @@
-//! Bounds: what happens to those who ask for more, that everything dropped is counted, and that nobody else notices.
+//! Bounds: what happens to those who ask for more, that everything dropped is counted, and that nobody else
+//! notices.
 
 mod conversation;
 
@@ -172,6 +173,19 @@ fn a_client_that_reads_too_slowly_loses_qos_0_and_is_told_of_once() {
         payloads(&house.step(own("t", "y", QoS::AtMostOnce, false)), reader),
         ["y"]
     );
+}
+
+#[test]
+fn a_limit_that_bites_again_after_a_while_is_told_again() {
+    let (mut house, _) = stalled_reader(QoS::AtMostOnce);
+    let mut told = 0;
+    for _ in 0..40 {
+        told += limit_events(&house.step(own("t", "x", QoS::AtMostOnce, false))).len();
+        house.wait(secs(1));
+    }
+    house.wait(secs(9));
+    told += limit_events(&house.step(own("t", "x", QoS::AtMostOnce, false))).len();
+    assert_eq!((told, house.stats().dropped_slow), (2, 41));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Clients that do anything at all, from a seed: the state holds together after every step, and what each client sees
-//! is what the standard promises it.
+//! Clients that do anything at all, from a seed: the state holds together after every step, and what each
+//! client sees is what the standard promises it.
 
 mod conversation;
 

@@ -21,7 +21,10 @@ impl Remembered {
 
     /// An empty memory under `key`, which must not be guessable.
     pub fn new(key: &[u8; 32]) -> Self {
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, key), entries: VecDeque::new() }
+        Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, key),
+            entries: VecDeque::new(),
+        }
     }
 
     /// Whether `password` was right for `user` when it was last checked.
@@ -38,7 +41,8 @@ impl Remembered {
         if self.entries.len() == Self::USERS_MAX {
             self.entries.pop_front();
         }
-        self.entries.push_back((user.detached(), hmac::sign(&self.key, password)));
+        self.entries
+            .push_back((user.detached(), hmac::sign(&self.key, password)));
     }
 }
 

@@ -21,7 +21,8 @@ use crate::mqtt::{
 /// Connections beyond `connections_max` that are heard, so that they can be told why they may not stay.
 const SURPLUS_MAX: usize = 16;
 
-/// Packets a client may send behind its CONNECT while its password is checked: a SUBSCRIBE and a few messages.
+/// Packets a client may send behind its CONNECT while its password is checked: a SUBSCRIBE and a few
+/// messages.
 const WAITING_PACKETS_MAX: usize = 16;
 
 /// The bytes of these packets; small, for nobody has proved anything yet.
@@ -79,7 +80,7 @@ impl Broker {
         self.stats.links_accepted += 1;
         let surplus = self.links.len() >= self.limits.connections_max;
         if surplus {
-            self.limit_reached("connections_max");
+            self.limit_reached(now, "connections_max");
         }
         if self.stopping || self.links.len() >= self.limits.connections_max.saturating_add(SURPLUS_MAX) {
             self.stats.connections_refused += 1;
@@ -161,18 +162,25 @@ impl Broker {
             (None, Some(user)) => {
                 let user = user.detached();
                 let password = Bytes::copy_from_slice(connect.password.as_deref().unwrap_or_default());
-                if let Some(Link {
+                let Some(Link {
                     stage: Stage::Arrived(arrival),
-                    ..
+                    timer_at,
                 }) = self.links.get_mut(link)
-                {
-                    let user = user.clone();
-                    arrival.verifying = Some(Verifying {
-                        admission,
-                        user,
-                        waiting: Vec::new(),
-                        waiting_bytes: 0,
-                    });
+                else {
+                    return;
+                };
+                let (waiting, waiting_bytes) = (Vec::new(), 0);
+                arrival.verifying = Some(Verifying {
+                    admission,
+                    user: user.clone(),
+                    waiting,
+                    waiting_bytes,
+                });
+                // The client has done its part in time; the check, which may queue behind others, has its own.
+                self.timers.cancel(*timer_at, Timer::Link(link));
+                *timer_at = now.checked_add(self.limits.connect_timeout);
+                if let Some(at) = *timer_at {
+                    self.timers.set(at, Timer::Link(link));
                 }
                 self.outputs.push_back(Output::Verify { link, user, password });
             }
@@ -238,6 +246,7 @@ impl Broker {
         else {
             return; // the link is gone, or already in: nothing was asked
         };
+        let anonymous = arrival.listener.anonymous;
         let Some(Verifying {
             admission,
             user,
@@ -247,15 +256,17 @@ impl Broker {
         else {
             return;
         };
-        match verdict {
-            Verdict::Allow => {
-                self.admit(now, link, admission, Rc::new(Identity::User(user)));
-                for packet in waiting {
-                    self.handle_packet(now, link, packet); // [MQTT-3.1.4-5]: nothing of a client that was refused
-                }
+        let identity = match verdict {
+            Verdict::Allow => Rc::new(Identity::User(user)),
+            Verdict::NoUsers if anonymous => self.anonymous.clone(),
+            Verdict::NoUsers | Verdict::Deny => {
+                return self.refuse(now, link, ReasonCode::BadUserNameOrPassword);
             }
-            Verdict::Deny => self.refuse(now, link, ReasonCode::BadUserNameOrPassword),
-            Verdict::Unavailable => self.refuse(now, link, ReasonCode::ServerUnavailable),
+            Verdict::Unavailable => return self.refuse(now, link, ReasonCode::ServerUnavailable),
+        };
+        self.admit(now, link, admission, identity);
+        for packet in waiting {
+            self.handle_packet(now, link, packet); // [MQTT-3.1.4-5]
         }
     }
 
@@ -286,7 +297,7 @@ impl Broker {
                 self.detach(now, old, DetachReason::TakenOver); // [MQTT-3.1.4-3]
             }
         } else if self.sessions.len() >= self.limits.sessions_max {
-            self.limit_reached("sessions_max");
+            self.limit_reached(now, "sessions_max");
             return self.refuse(now, link, ReasonCode::QuotaExceeded);
         }
         // The session may have ended with the connection that was taken over.
@@ -331,11 +342,12 @@ impl Broker {
             send_window: admission.receive_maximum.min(self.limits.inflight_max).max(1),
             packet_bytes_max: admission.packet_bytes_max,
             aliases: Vec::new(),
-            rate_at: now,
+            rate_count: 0,
+            rate_until: now,
             unsent_bytes: 0,
             unsent_control_bytes: 0,
             retained_left: RETAINED_SLICE,
-            slow_told: false,
+            slow_at: None,
         });
         self.stats.clients_accepted += 1;
         self.stats.clients_connected += 1;
@@ -435,8 +447,8 @@ impl Admission {
     }
 }
 
-/// A copy of what matters in a packet, free of the read buffer, and its size; `None` where no client that is not in yet
-/// may send it.
+/// A copy of what matters in a packet, free of the read buffer, and its size; `None` where no client that is
+/// not in yet may send it.
 fn detached(packet: Packet) -> Option<(Packet, usize)> {
     let plain = |ack: Ack| Ack {
         properties: None,

@@ -1,7 +1,8 @@
 //! The way out: whom a message reaches, and what the window of each lets through.
 //!
-//! Connected or not, a message of QoS 1 or 2 takes one way: into the session, and from there to the link as soon as
-//! everything before it was sent and the window is open. It is only not put into the queue first when the queue is empty.
+//! Connected or not, a message of QoS 1 or 2 takes one way: into the session, and from there to the link as
+//! soon as everything before it was sent and the window is open. It is only not put into the queue first when
+//! the queue is empty.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -11,7 +12,7 @@ use slotmap::SecondaryMap;
 
 use super::inflight;
 use super::kept::{Kept, Queued, SubscriptionIds};
-use super::limits::Overflow;
+use super::limits::{Overflow, begins_episode};
 use super::link::{Attachment, Link, LinkId, Stage, TooLarge, send_publish};
 use super::session::{Session, SessionKey};
 use super::subscriptions::{Grant, GroupKey};
@@ -109,13 +110,12 @@ impl Broker {
     fn retain(&mut self, now: Instant, passing: &mut Passing) {
         if passing.payload.is_empty() {
             self.retained.clear(&passing.topic); // [MQTT-3.3.1-6] [MQTT-3.3.1-7]
-            self.episodes.end("retained_max");
         } else {
             let message = passing.keep();
             let (count_max, bytes_max) = (self.limits.retained_max, self.limits.retained_bytes_max);
             if !self.retained.store(&message, now, count_max, bytes_max) {
                 self.stats.dropped_retained_full += 1;
-                self.limit_reached("retained_max");
+                self.limit_reached(now, "retained_max");
             }
         }
         self.stats.retained_messages = self.retained.len() as u64;
@@ -157,7 +157,7 @@ impl Broker {
         };
         if attachment.is_stalled(self.limits.unsent_bytes_max) {
             self.stats.dropped_slow += 1;
-            if !std::mem::replace(&mut attachment.slow_told, true) {
+            if begins_episode(&mut attachment.slow_at, now) {
                 let client = session.client.clone();
                 self.limit_reached_for("unsent_bytes_max", &client);
             }
@@ -180,8 +180,8 @@ impl Broker {
         true
     }
 
-    /// One delivery to one member of a shared subscription (section 4.8.2): to those in turn who are connected, or
-    /// else to those who are not.
+    /// One delivery to one member of a shared subscription (section 4.8.2): to those in turn who are
+    /// connected, or else to those who are not.
     fn deliver_to_one(&mut self, now: Instant, group: GroupKey, passing: &mut Passing) -> bool {
         let mut absent = None;
         let mut turn = 0;
@@ -208,10 +208,10 @@ impl Broker {
         self.deliver(now, member.session, &Grant::of([member].iter()), passing)
     }
 
-    /// Takes a QoS 1 or 2 delivery into a session: sent at once if the window is open, kept otherwise, dropped by
-    /// policy where there is no room.
+    /// Takes a QoS 1 or 2 delivery into a session: sent at once if the window is open, kept otherwise,
+    /// dropped by policy where there is no room.
     fn enqueue(&mut self, now: Instant, key: SessionKey, queued: Queued) {
-        if !self.make_room(key, queued.message.size_bytes) {
+        if !self.make_room(now, key, queued.message.size_bytes) {
             return;
         }
         let size_bytes = queued.message.size_bytes;
@@ -238,7 +238,7 @@ impl Broker {
     }
 
     /// Drops by policy until a session has room for `size_bytes` more; whether it has.
-    fn make_room(&mut self, key: SessionKey, size_bytes: usize) -> bool {
+    fn make_room(&mut self, now: Instant, key: SessionKey, size_bytes: usize) -> bool {
         let Some(session) = self.sessions.get_mut(key) else {
             return false;
         };
@@ -269,8 +269,8 @@ impl Broker {
             }
         };
         match bites {
-            Some("queued_bytes_total_max") => self.limit_reached("queued_bytes_total_max"),
-            Some(limit) if !std::mem::replace(&mut session.queue_full_told, true) => {
+            Some("queued_bytes_total_max") => self.limit_reached(now, "queued_bytes_total_max"),
+            Some(limit) if begins_episode(&mut session.queue_full_at, now) => {
                 let client = session.client.clone();
                 self.limit_reached_for(limit, &client);
             }
@@ -312,9 +312,15 @@ impl Broker {
         Ok(())
     }
 
-    /// Sends what a session owes its client, as far as the window and the link let it: first again what an earlier
-    /// link was sent, then what waits, then retained messages for new subscriptions.
+    /// Sends what a session owes its client, as far as the window and the link let it: first again what an
+    /// earlier link was sent, then what waits, then retained messages for new subscriptions.
     pub(super) fn pump(&mut self, now: Instant, key: SessionKey) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        if session.owes_nothing() {
+            return;
+        }
         if self.resend(now, key) {
             self.send_queued(now, key);
             self.replay(now, key);
@@ -385,7 +391,6 @@ impl Broker {
                 return;
             }
             let Some(queued) = session.queue.pop() else {
-                session.queue_full_told = false;
                 return;
             };
             self.stats.queued_messages -= 1;
@@ -410,6 +415,7 @@ impl Broker {
 }
 
 /// The link a session is attached to, and its parameters.
+#[inline(always)]
 pub(super) fn attached<'a>(
     session: &Session,
     links: &'a mut SecondaryMap<LinkId, Link>,
@@ -445,23 +451,38 @@ fn publish_of(
     }
 }
 
-/// The properties of one delivery: the message's own, unchanged [MQTT-3.3.2-17], with what is left of its life
-/// [MQTT-3.3.2-6] and the identifiers of the subscriptions it answers [MQTT-3.3.4-3].
+/// The properties of one delivery: the message's own, unchanged [MQTT-3.3.2-17], with what is left of its
+/// life [MQTT-3.3.2-6] and the identifiers of the subscriptions it answers [MQTT-3.3.4-3].
+#[inline(always)]
 pub(super) fn outgoing_properties(
     version: ProtocolVersion,
     (properties, expires_at): (Option<&PublishProperties>, Option<Instant>),
     subscription_ids: &SubscriptionIds,
     now: Instant,
 ) -> Option<Box<PublishProperties>> {
-    let ids = subscription_ids.as_slice();
-    if version != ProtocolVersion::V5 || (properties.is_none() && ids.is_empty()) {
+    let none = properties.is_none() && subscription_ids.is_empty();
+    if none || version != ProtocolVersion::V5 {
         return None;
     }
+    Some(some_properties(
+        properties,
+        expires_at,
+        subscription_ids.as_slice(),
+        now,
+    ))
+}
+
+fn some_properties(
+    properties: Option<&PublishProperties>,
+    expires_at: Option<Instant>,
+    ids: &[u32],
+    now: Instant,
+) -> Box<PublishProperties> {
     let mut outgoing = properties.cloned().unwrap_or_default();
     outgoing.subscription_ids.extend_from_slice(ids);
     if let Some(at) = expires_at {
         let left = at.saturating_duration_since(now).as_secs();
         outgoing.message_expiry_secs = Some(u32::try_from(left).unwrap_or(u32::MAX));
     }
-    Some(Box::new(outgoing))
+    Box::new(outgoing)
 }

@@ -9,9 +9,10 @@ use crate::mqtt::{PacketId, QoS};
 ///
 /// 1. Entries stand in the order their PUBLISH was first sent; a resend keeps that order [MQTT-4.6.0-1].
 /// 2. No two entries have the same packet identifier.
-/// 3. Entries before `resend_next` were sent on the link that is attached now; the others wait for their resend, which
-///    happens on resume only [MQTT-4.4.0-1].
-/// 4. `outstanding` counts the entries whose PUBLISH was sent on the link that is attached now: what Receive Maximum bounds.
+/// 3. Entries before `resend_next` were sent on the link that is attached now; the others wait for their
+///    resend, which happens on resume only [MQTT-4.4.0-1].
+/// 4. `outstanding` counts the entries whose PUBLISH was sent on the link that is attached now: what Receive
+///    Maximum bounds.
 /// 5. `size_bytes` is the sum over the messages still held.
 #[derive(Debug, Default)]
 pub(super) struct Inflight {
@@ -304,7 +305,8 @@ const fn bit(packet_id: PacketId) -> u64 {
     1 << (packet_id.get() & 63)
 }
 
-/// The packet identifiers of QoS 2 messages that came from one client and were not released yet, in their order.
+/// The packet identifiers of QoS 2 messages that came from one client and were not released yet, in their
+/// order.
 #[derive(Debug, Default)]
 pub(super) struct Receiving {
     ids: Vec<PacketId>,

@@ -7,8 +7,8 @@ use super::link::Stage;
 use super::timers::Timer;
 
 impl Broker {
-    /// Walks over the whole state: links and sessions know each other, every subscription has its session, packet
-    /// identifiers are unique, deadlines run, bytes and counts add up, queues are within their bounds.
+    /// Walks over the whole state: links and sessions know each other, every subscription has its session,
+    /// packet identifiers are unique, deadlines run, bytes and counts add up, queues are within their bounds.
     ///
     /// Costs as much as there is state; for tests and simulations.
     ///

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::mqtt::{PublishProperties, QoS, TopicName};
+use crate::mqtt::{PublishProperties, QoS, TopicName, Utf8String};
 
 /// A message kept for later: in a queue, in flight, retained, as a will.
 ///
-/// 1. It owns its bytes: nothing in it shares the read buffer its packet came in, so keeping 64 bytes never keeps 64 KiB.
-/// 2. It is copied once and shared by all who wait for it.
+/// 1. It owns its bytes: nothing in it shares the read buffer its packet came in, so keeping 64 bytes never
+///    keeps 64 KiB.
+/// 2. It is copied once and shared by all who wait for it; topic and payload share one allocation.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) topic: TopicName,
@@ -48,9 +49,17 @@ impl Kept {
         qos: QoS,
         expires_at: Option<Instant>,
     ) -> Self {
+        let topic_bytes = topic.as_str().len();
+        let mut bytes = Vec::with_capacity(topic_bytes + payload.len());
+        bytes.extend_from_slice(topic.as_str().as_bytes());
+        bytes.extend_from_slice(payload);
+        let bytes = Bytes::from(bytes);
+        let copied = Utf8String::from_bytes(bytes.slice(..topic_bytes)).ok();
         Self {
-            topic: topic.detached(),
-            payload: Bytes::copy_from_slice(payload),
+            topic: copied
+                .and_then(|text| TopicName::parse(text).ok())
+                .unwrap_or_else(|| topic.detached()),
+            payload: bytes.slice(topic_bytes..),
             properties: properties.map(|properties| Box::new(detached_properties(properties))),
             qos,
             expires_at,
@@ -66,6 +75,10 @@ impl Kept {
 impl SubscriptionIds {
     pub(super) fn new(ids: Vec<u32>) -> Self {
         Self((!ids.is_empty()).then(|| Rc::new(ids)))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
     }
 
     pub(super) fn as_slice(&self) -> &[u32] {

@@ -1,16 +1,17 @@
 //! Every bound on what a peer can grow, in one place; a board profile sets them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Broker, Event, Output};
 use crate::mqtt::ClientId;
 
-/// The bounds of the core. The values of [`Limits::default`] are those of `boards/base.toml`, held to it by a test.
+/// The bounds of the core. The values of [`Limits::default`] are those of `boards/base.toml`, held to it by a
+/// test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at one time, those without CONNECT included.
     pub connections_max: usize,
-    /// From accept to CONNECT.
+    /// From accept to CONNECT, and again from there to the verdict on a password.
     pub connect_timeout: Duration,
     /// Server Keep Alive for 5.0 clients that ask for more, or for none (section 3.2.2.3.14).
     pub keep_alive_max_secs: u16,
@@ -42,7 +43,8 @@ pub struct Limits {
     pub queue_overflow: Overflow,
     /// Payload, topic and property bytes waiting for all clients, counted once for each.
     pub queued_bytes_total_max: usize,
-    /// Bytes handed to a link and not yet out, after which nothing but acknowledgements is sent to it, in bytes.
+    /// Bytes handed to a link and not yet out, after which nothing but acknowledgements is sent to it, in
+    /// bytes.
     pub unsent_bytes_max: usize,
     /// Sessions kept, connected or not.
     pub sessions_max: usize,
@@ -52,7 +54,7 @@ pub struct Limits {
     pub retained_max: usize,
     /// Payload, topic and property bytes of retained messages.
     pub retained_bytes_max: usize,
-    /// Messages a second one client may publish, in the long run; bursts of as many are let through.
+    /// Messages one client may publish within a second.
     pub publish_rate_max: u32,
 }
 
@@ -127,34 +129,38 @@ impl Default for Limits {
     }
 }
 
-/// The limits that are biting now, so that each is told once and not once a message.
+/// The limits of the whole broker that bit lately, so that each is told once and not once a message.
 #[derive(Debug, Default)]
 pub(super) struct Episodes {
-    biting: Vec<&'static str>,
+    last_bites: Vec<(&'static str, Option<Instant>)>,
 }
 
-impl Episodes {
-    /// Whether `limit` was not biting yet.
-    fn begin(&mut self, limit: &'static str) -> bool {
-        let new = !self.biting.contains(&limit);
-        if new {
-            self.biting.push(limit);
-        }
-        new
-    }
+/// An episode is over when its limit has not bitten for this long: long enough that a log holds a line a
+/// burst, short enough that the next evening's burst is told again.
+const EPISODE_GAP: Duration = Duration::from_secs(10);
 
-    /// There is room again.
-    pub(super) fn end(&mut self, limit: &'static str) {
-        if !self.biting.is_empty() {
-            self.biting.retain(|&other| other != limit);
-        }
-    }
+/// Notes that a limit bites `now`; whether that begins an episode.
+pub(super) fn begins_episode(last_bite: &mut Option<Instant>, now: Instant) -> bool {
+    let before = last_bite.replace(now);
+    before.is_none_or(|at| now.saturating_duration_since(at) >= EPISODE_GAP)
 }
 
 impl Broker {
-    /// Tells that a limit of the whole broker bites, once until [`Episodes::end`].
-    pub(super) fn limit_reached(&mut self, limit: &'static str) {
-        if self.episodes.begin(limit) {
+    /// Tells that a limit of the whole broker bites, once an episode.
+    pub(super) fn limit_reached(&mut self, now: Instant, limit: &'static str) {
+        let known = self
+            .episodes
+            .last_bites
+            .iter_mut()
+            .find(|(other, _)| *other == limit);
+        let begins = match known {
+            Some((_, last_bite)) => begins_episode(last_bite, now),
+            None => {
+                self.episodes.last_bites.push((limit, Some(now)));
+                true
+            }
+        };
+        if begins {
             self.outputs
                 .push_back(Output::Event(Event::LimitReached { limit, client: None }));
         }

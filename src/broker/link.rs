@@ -58,7 +58,8 @@ pub(super) struct Arrival {
 pub(super) struct Verifying {
     pub(super) admission: Admission,
     pub(super) user: Utf8String,
-    /// What the client sent without waiting for CONNACK (section 3.1.4), in its order, free of the read buffer.
+    /// What the client sent without waiting for CONNACK (section 3.1.4), in its order, free of the read
+    /// buffer.
     pub(super) waiting: Vec<Packet>,
     pub(super) waiting_bytes: usize,
 }
@@ -68,7 +69,8 @@ pub(super) struct Verifying {
 pub(super) struct Attachment {
     pub(super) session: SessionKey,
     pub(super) version: ProtocolVersion,
-    /// Whether the peer is a broker that bridges, which wants RETAIN as published and nothing of its own back.
+    /// Whether the peer is a broker that bridges, which wants RETAIN as published and nothing of its own
+    /// back.
     pub(super) bridge: bool,
     /// The silence after which the link ends: one and a half keep-alives; zero: never.
     pub(super) silence_max: Duration,
@@ -79,20 +81,21 @@ pub(super) struct Attachment {
     pub(super) packet_bytes_max: u32,
     /// What the client's topic aliases stand for, from 1 on.
     pub(super) aliases: Vec<Option<TopicName>>,
-    /// When the rate of its publishing will be back within the limit, were nothing more to come.
-    pub(super) rate_at: Instant,
+    /// Messages it published in the second that ends at `rate_until`.
+    pub(super) rate_count: u32,
+    pub(super) rate_until: Instant,
     /// PUBLISH bytes sent since the last [`super::Input::Flushed`].
     pub(super) unsent_bytes: usize,
     /// Bytes of all other packets sent since.
     pub(super) unsent_control_bytes: usize,
     /// Retained messages that may be sent before the next [`super::Input::Flushed`].
     pub(super) retained_left: u16,
-    /// Whether it was told that this client reads too slowly.
-    pub(super) slow_told: bool,
+    /// When this client last lost a message because it reads too slowly.
+    pub(super) slow_at: Option<Instant>,
 }
 
-/// Retained messages sent to one link in one go: enough for a dashboard's first screen, few enough that others wait
-/// for tens of microseconds only.
+/// Retained messages sent to one link in one go: enough for a dashboard's first screen, few enough that
+/// others wait for tens of microseconds only.
 pub(super) const RETAINED_SLICE: u16 = 64;
 
 /// Roughly what an acknowledgement takes on the wire, in bytes.
@@ -114,22 +117,29 @@ impl Attachment {
         self.unsent_bytes >= unsent_bytes_max
     }
 
+    /// Whether the client takes no packet as large as this one, which has roughly `bytes`.
+    #[inline(never)]
+    fn is_too_large(&self, publish: &Publish, bytes: usize) -> bool {
+        let allowed = usize::try_from(self.packet_bytes_max).unwrap_or(usize::MAX);
+        bytes + 16 > allowed && encoded_len(&Packet::Publish(publish.clone()), self.version) > allowed
+    }
+
     /// Whether another QoS 1 or 2 message may be sent for the first time [MQTT-3.3.4-9].
     ///
-    /// What an earlier connection left unfinished counts too, although Receive Maximum does not ask for it: a client
-    /// that never completes would otherwise gather more with every connection.
+    /// What an earlier connection left unfinished counts too, although Receive Maximum does not ask for it: a
+    /// client that never completes would otherwise gather more with every connection.
     pub(super) fn takes_more(&self, inflight: &Inflight, unsent_bytes_max: usize) -> bool {
         inflight.len() < usize::from(self.send_window) && !self.is_stalled(unsent_bytes_max)
     }
 
-    /// Counts one more message of the client; whether it is one too many (a burst of one second's worth is none).
-    pub(super) fn exceeds_rate(&mut self, now: Instant, interval: Duration) -> bool {
-        let next = self.rate_at.max(now) + interval;
-        if next.duration_since(now) > Duration::from_secs(1) {
-            return true;
+    /// Counts one more message of the client; whether it is one too many for the second that runs.
+    pub(super) fn exceeds_rate(&mut self, now: Instant, rate_max: u32) -> bool {
+        if now >= self.rate_until {
+            self.rate_until = now + Duration::from_secs(1);
+            self.rate_count = 0;
         }
-        self.rate_at = next;
-        false
+        self.rate_count = self.rate_count.saturating_add(1);
+        self.rate_count > rate_max
     }
 
     /// The topic of a PUBLISH that carries `alias` (section 3.3.2.3.4).
@@ -176,7 +186,6 @@ impl Broker {
         };
         self.timers.cancel(ended.timer_at, Timer::Link(link));
         self.stats.links -= 1;
-        self.episodes.end("connections_max");
         if reason != DetachReason::ConnectionLost {
             if let Some(farewell) = farewell(&ended, reason) {
                 self.outputs.push_back(Output::Send {
@@ -203,8 +212,8 @@ impl Broker {
 
     /// Sends a packet that is no PUBLISH.
     ///
-    /// These go out even to a client that reads too slowly, for it is owed them; one that makes us owe it more than
-    /// twice what may be on its way to it is not reading at all.
+    /// These go out even to a client that reads too slowly, for it is owed them; one that makes us owe it
+    /// more than twice what may be on its way to it is not reading at all.
     pub(super) fn send_control(&mut self, now: Instant, link: LinkId, packet: Packet) {
         let bytes = match &packet {
             Packet::SubAck(ack) => CONTROL_BYTES + ack.reasons.len(),
@@ -252,7 +261,6 @@ impl Broker {
             attachment.unsent_bytes = 0;
             attachment.unsent_control_bytes = 0;
             attachment.retained_left = RETAINED_SLICE;
-            attachment.slow_told = false;
             let session = attachment.session;
             self.pump(now, session);
         }
@@ -282,25 +290,30 @@ impl Broker {
 
 /// Sends `publish` on a link, or says that it is larger than the client takes [MQTT-3.1.2-24].
 ///
-/// Takes the parts of the broker it needs, so that it can be called while a session is being looked at.
+/// Takes the parts of the broker it needs, so that it can be called while a session is being looked at;
+/// inlined, so that the packet is built where the outputs wait and not moved there.
+#[inline(always)]
 pub(super) fn send_publish(
     outputs: &mut VecDeque<Output>,
     link: LinkId,
     attachment: &mut Attachment,
     publish: Publish,
 ) -> Result<(), TooLarge> {
-    let topic_bytes = publish.topic.as_ref().map_or(0, |topic| topic.as_str().len());
-    let mut bytes = 10 + topic_bytes + publish.payload.len();
+    let mut bytes = 10 + publish.payload.len();
+    if let Some(topic) = &publish.topic {
+        bytes += topic.as_str().len();
+    }
     if let Some(properties) = publish.properties.as_deref() {
         bytes += properties_bytes(properties) + 5 * properties.subscription_ids.len();
     }
-    let packet = Packet::Publish(publish);
-    let allowed = usize::try_from(attachment.packet_bytes_max).unwrap_or(usize::MAX);
-    if bytes + 16 > allowed && encoded_len(&packet, attachment.version) > allowed {
+    if attachment.packet_bytes_max < u32::MAX && attachment.is_too_large(&publish, bytes) {
         return Err(TooLarge);
     }
     attachment.unsent_bytes += bytes;
-    outputs.push_back(Output::Send { link, packet });
+    outputs.push_back(Output::Send {
+        link,
+        packet: Packet::Publish(publish),
+    });
     Ok(())
 }
 
@@ -341,8 +354,8 @@ fn refusal(reason: ReasonCode) -> Packet {
     }))
 }
 
-/// Whether one of the five return codes of 3.1 and 3.1.1 says it (section 3.2.2.3 of 3.1.1); otherwise the connection
-/// is closed without CONNACK [MQTT-3.2.2-6 of 3.1.1].
+/// Whether one of the five return codes of 3.1 and 3.1.1 says it (section 3.2.2.3 of 3.1.1); otherwise the
+/// connection is closed without CONNACK [MQTT-3.2.2-6 of 3.1.1].
 fn has_return_code(reason: ReasonCode) -> bool {
     matches!(
         reason,

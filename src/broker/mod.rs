@@ -2,6 +2,15 @@
 //!
 //! **One input, then drain:** [`Broker::handle`], then [`Broker::poll_output`] until `None`, then wait until
 //! [`Broker::poll_timeout`] or the next input.
+//!
+//! # Layout, in the order a message passes
+//! - `link`: one connection, and the one way out of it. `connect`: the way in. `timers`: deadlines.
+//! - `session`: what outlives a connection; `will`, `inflight`, `offline` are its parts.
+//! - `publish`: what clients send. `subscriptions`: whom it reaches. `retained`: what topics keep. `kept`:
+//!   messages that outlive their call.
+//! - `deliver`: into sessions and out of them. `subscribe`: new readers, and the retained messages they are
+//!   owed.
+//! - `limits`: every bound. `stats`: every count. `invariants`: the walk over all of it.
 
 mod connect;
 mod deliver;
@@ -23,7 +32,7 @@ mod will;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use slotmap::SecondaryMap;
@@ -91,7 +100,8 @@ pub enum Input {
     Malformed {
         /// On this link.
         link: LinkId,
-        /// The version to answer in, as the decoder knows it: it may have read it from the very CONNECT that is wrong.
+        /// The version to answer in, as the decoder knows it: it may have read it from the very CONNECT that
+        /// is wrong.
         version: Option<ProtocolVersion>,
         /// The broken rule.
         error: DecodeError,
@@ -159,6 +169,9 @@ pub enum Verdict {
     Allow,
     /// They do not.
     Deny,
+    /// The gateway keeps no users to compare with: whoever comes counts as one that gave no name, and is let in where
+    /// the listener is anonymous.
+    NoUsers,
     /// It could not be found out (too many checks waiting, no password file): CONNACK 0x88.
     Unavailable,
 }
@@ -256,7 +269,8 @@ impl std::fmt::Display for DetachReason {
 /// The broker. See the module's text for how it is driven.
 ///
 /// 1. All state is here, and changes in [`Broker::handle`] only.
-/// 2. The same inputs give the same outputs: nothing depends on a clock, an address or the order of a hash table.
+/// 2. The same inputs give the same outputs: nothing depends on a clock, an address or the order of a hash
+///    table.
 /// 3. A key that is stale, a link's or a session's, finds nothing and does nothing.
 /// 4. Every message that is dropped is counted in [`Stats`].
 #[derive(Debug)]
@@ -274,8 +288,6 @@ pub struct Broker {
     assigned_ids: AssignedIds,
     /// What most sessions share where a listener asks for no proof.
     anonymous: Rc<Identity>,
-    /// Between two messages of a client that publishes as fast as it may.
-    publish_interval: Duration,
     stopping: bool,
 }
 
@@ -285,7 +297,6 @@ const OUTPUTS_KEPT: usize = 256;
 impl Broker {
     /// An empty broker within `limits`; `seed` feeds every choice that must not be guessable.
     pub fn new(limits: Limits, rights: Rights, seed: u64) -> Self {
-        let publish_interval = Duration::from_secs(1) / limits.publish_rate_max.max(1);
         Self {
             limits,
             rights,
@@ -299,7 +310,6 @@ impl Broker {
             episodes: Episodes::default(),
             assigned_ids: AssignedIds::new(seed),
             anonymous: Rc::new(Identity::Anonymous),
-            publish_interval,
             stopping: false,
         }
     }
@@ -370,7 +380,8 @@ impl Broker {
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, link, &unsubscribe),
             Packet::PingReq => self.send_control(now, link, Packet::PingResp), // [MQTT-3.12.4-1]
             Packet::Disconnect(disconnect) => self.handle_disconnect(now, link, &disconnect),
-            // A second CONNECT [MQTT-3.1.0-2], AUTH without a method in use [MQTT-4.12.0-7], or what only servers send.
+            // A second CONNECT [MQTT-3.1.0-2], AUTH without a method in use [MQTT-4.12.0-7], or what only
+            // servers send.
             Packet::Connect(_)
             | Packet::Auth(_)
             | Packet::ConnAck(_)

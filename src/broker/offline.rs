@@ -8,7 +8,8 @@ use super::limits::QueueClass;
 /// The messages waiting for one session, in the order they came.
 ///
 /// 1. An empty queue holds no memory.
-/// 2. The ring is the smallest class that held what waited so far, and never larger than the class of the limits.
+/// 2. The ring is the smallest class that held what waited so far, and never larger than the class of the
+///    limits.
 /// 3. `size_bytes` is the sum over the messages in the ring.
 #[derive(Debug, Default)]
 pub(super) struct Queue {

@@ -29,7 +29,7 @@ impl Broker {
             ..
         } = publish;
         let (key, version) = (attachment.session, attachment.version);
-        if attachment.exceeds_rate(now, self.publish_interval) {
+        if attachment.exceeds_rate(now, self.limits.publish_rate_max) {
             if let Some(client) = self.sessions.get(key).map(|session| session.client.clone()) {
                 self.limit_reached_for("publish_rate_max", &client);
             }
@@ -125,7 +125,8 @@ impl Broker {
         }
     }
 
-    /// [MQTT-4.6.0-2] [MQTT-4.6.0-3]: in the order the messages came, for each is answered before the next is read.
+    /// [MQTT-4.6.0-2] [MQTT-4.6.0-3]: in the order the messages came, for each is answered before the next is
+    /// read.
     fn acknowledge_publish(
         &mut self,
         now: Instant,
@@ -137,7 +138,8 @@ impl Broker {
         match (qos, packet_id) {
             (QoS::AtMostOnce, _) => {}
             (QoS::AtLeastOnce, Some(packet_id)) => {
-                self.send_control(now, link, Packet::PubAck(Ack::with_reason(packet_id, reason))); // [MQTT-4.3.2-4]
+                let ack = Ack::with_reason(packet_id, reason);
+                self.send_control(now, link, Packet::PubAck(ack)); // [MQTT-4.3.2-4]
             }
             (QoS::ExactlyOnce, Some(packet_id)) => {
                 if !reason.is_error()
@@ -215,7 +217,8 @@ impl Broker {
         self.send_control(now, link, Packet::PubRel(Ack::with_reason(ack.packet_id, reason)));
     }
 
-    /// Ends a delivery, which makes room in the window. An identifier nobody knows is a late echo and harms nobody.
+    /// Ends a delivery, which makes room in the window. An identifier nobody knows is a late echo and harms
+    /// nobody.
     fn handle_ack(
         &mut self,
         now: Instant,
@@ -239,7 +242,6 @@ impl Broker {
         match acked {
             Acked::Done => {
                 self.stats.inflight_messages -= 1;
-                self.episodes.end("queued_bytes_total_max");
                 self.pump(now, key);
             }
             Acked::Unknown => {}

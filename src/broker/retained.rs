@@ -39,7 +39,8 @@ impl Retained {
 
     /// Keeps `message` in place of the one its topic had; whether there was room for it.
     ///
-    /// Where there is none the old message goes all the same, for it would be taken for the last one published.
+    /// Where there is none the old message goes all the same, for it would be taken for the last one
+    /// published.
     pub(super) fn store(
         &mut self,
         message: &Rc<Kept>,

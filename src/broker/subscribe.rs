@@ -15,8 +15,8 @@ use crate::mqtt::{
     TopicFilter, UnsubAck, Unsubscribe,
 };
 
-/// Retained messages owed to a new subscription: a place in the store, not a copy of it, so that `#` with thousands
-/// of retained messages costs no more than any other subscription.
+/// Retained messages owed to a new subscription: a place in the store, not a copy of it, so that `#` with
+/// thousands of retained messages costs no more than any other subscription.
 #[derive(Debug)]
 pub(super) struct Replay {
     filter: TopicFilter,
@@ -52,7 +52,7 @@ impl Broker {
                 };
                 let reason = match crowded {
                     true => Err(ReasonCode::QuotaExceeded),
-                    false => self.subscribe(key, subscription, options),
+                    false => self.subscribe(now, key, subscription, options),
                 };
                 match reason {
                     Ok(()) => granted(subscription.qos),
@@ -75,6 +75,7 @@ impl Broker {
     /// One topic filter of SUBSCRIBE.
     fn subscribe(
         &mut self,
+        now: Instant,
         key: SessionKey,
         subscription: &Subscription,
         options: Options,
@@ -95,7 +96,7 @@ impl Broker {
                 return Err(ReasonCode::QuotaExceeded);
             }
             if self.subscriptions.len() >= self.limits.subscriptions_max {
-                self.limit_reached("subscriptions_max");
+                self.limit_reached(now, "subscriptions_max");
                 return Err(ReasonCode::QuotaExceeded);
             }
         }
@@ -153,17 +154,18 @@ impl Broker {
         self.send_control(now, link, Packet::UnsubAck(Box::new(ack))); // [MQTT-3.10.4-4] [MQTT-3.10.4-5]
     }
 
-    /// What already waits is still delivered [MQTT-3.10.4-3]; retained messages that were not yet taken are not.
+    /// What already waits is still delivered [MQTT-3.10.4-3]; retained messages that were not yet taken are
+    /// not.
     fn unsubscribe(&mut self, key: SessionKey, place: Place) {
         self.subscriptions.remove(key, place);
-        self.episodes.end("subscriptions_max");
         if let Some(session) = self.sessions.get_mut(key) {
             session.places.retain(|&other| other != place);
             session.replays.retain(|replay| replay.place != place);
         }
     }
 
-    /// Sends retained messages to new subscriptions, a slice at a time; goes on when the slice is out or acknowledged.
+    /// Sends retained messages to new subscriptions, a slice at a time; goes on when the slice is out or
+    /// acknowledged.
     pub(super) fn replay(&mut self, now: Instant, key: SessionKey) {
         while self.replay_one(now, key) {}
     }

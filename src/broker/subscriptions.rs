@@ -21,9 +21,11 @@ slotmap::new_key_type! {
 
 /// All subscriptions of all sessions.
 ///
-/// 1. A filter stands at exactly one node, reached from the root by its levels; `+` and `#` are nodes of their own.
+/// 1. A filter stands at exactly one node, reached from the root by its levels; `+` and `#` are nodes of
+///    their own.
 /// 2. A node's subscribers, and a group's members, are in the order of their session keys, each session once.
-/// 3. A node without subscribers, groups and children does not exist, the root excepted; nor does an empty group.
+/// 3. A node without subscribers, groups and children does not exist, the root excepted; nor does an empty
+///    group.
 /// 4. `version` changes with every change, and no remembered answer is older than the version it carries.
 #[derive(Debug)]
 pub(super) struct Subscriptions {
@@ -69,7 +71,10 @@ struct Node {
 #[derive(Debug)]
 enum Children {
     Few(SmallVec<[NodeKey; 2]>),
-    #[allow(clippy::box_collection, reason = "most nodes have few children, and should be no larger for the others")]
+    #[allow(
+        clippy::box_collection,
+        reason = "most nodes have few children, and should be no larger for the others"
+    )]
     Many(Box<HashMap<Rc<str>, NodeKey, FixedState>>),
 }
 
@@ -91,7 +96,8 @@ pub(super) struct Group {
     next: usize,
 }
 
-/// What a session gets of a message that matches: one delivery, whatever the number of its filters that match.
+/// What a session gets of a message that matches: one delivery, whatever the number of its filters that
+/// match.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Grant {
     /// The highest of the matching filters.
@@ -623,7 +629,8 @@ impl Target {
 }
 
 impl Grant {
-    /// One delivery for overlapping subscriptions: the highest quality [MQTT-3.3.4-2], all identifiers [MQTT-3.3.4-3].
+    /// One delivery for overlapping subscriptions: the highest quality [MQTT-3.3.4-2], all identifiers
+    /// [MQTT-3.3.4-3].
     pub(super) fn of<'a>(matching: impl Iterator<Item = &'a Subscriber>) -> Self {
         let mut grant = Self {
             qos: QoS::AtMostOnce,

@@ -19,8 +19,8 @@ pub(super) enum Timer {
 
 /// The deadlines that are running.
 ///
-/// 1. Whoever set a deadline remembers its moment, and with it takes the entry out again: the table holds nothing
-///    for a link or a session that is gone.
+/// 1. Whoever set a deadline remembers its moment, and with it takes the entry out again: the table holds
+///    nothing for a link or a session that is gone.
 /// 2. A keep-alive is not moved by each packet: it fires, looks when the link last spoke, and is set anew.
 #[derive(Debug, Default)]
 pub(super) struct Timers {

@@ -13,8 +13,9 @@ use crate::mqtt::{PublishProperties, Will};
 
 /// The will of one session.
 ///
-/// 1. While the client is connected it has no `due`; afterwards it is sent once, when its delay is over or the session
-///    ends, whichever comes first [MQTT-3.1.3-9], or dropped because the client came back or said goodbye.
+/// 1. While the client is connected it has no `due`; afterwards it is sent once, when its delay is over or
+///    the session ends, whichever comes first [MQTT-3.1.3-9], or dropped because the client came back or said
+///    goodbye.
 #[derive(Debug)]
 pub(super) struct Testament {
     message: Rc<Kept>,

@@ -19,6 +19,11 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut super::Cli::command(), "tidegate", &mut script);
+    clap_complete::generate(
+        arguments.shell,
+        &mut super::Cli::command(),
+        "tidegate",
+        &mut script,
+    );
     super::print(|out| out.write_all(&script))
 }

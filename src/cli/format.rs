@@ -20,7 +20,8 @@ pub(super) const CONVERSIONS: &str = "Conversions of --format:
   %X  the same, capitals  %C  content type           %J  JSON, payload as JSON
   %E  message expiry      %R  response topic         %D  correlation data
   %P  user properties     %S  subscription ids       %F  payload is UTF-8, 0 or 1
-  %%  a percent sign      \\n \\t \\r \\0 \\\\  the usual, at the end of a line there is one already (-N: not)";
+  %%  a percent sign      \\n \\t \\r \\0 \\a \\e \\\\ as elsewhere
+A line end follows each message, unless -N.";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
@@ -78,20 +79,25 @@ impl Format {
         while let Some(letter) = letters.next() {
             match letter {
                 '%' => {
-                    let letter = letters.next().ok_or("ends in a lone '%', expected a letter after it or '%%'")?;
+                    let letter = letters
+                        .next()
+                        .ok_or("ends in a lone '%', expected a letter after it or '%%'")?;
                     if letter == '%' {
                         text.push('%');
                         continue;
                     }
-                    let conversion = Conversion::from_letter(letter)
-                        .ok_or_else(|| format!("unknown conversion '%{letter}', see --help for the known ones"))?;
+                    let conversion = Conversion::from_letter(letter).ok_or_else(|| {
+                        format!("unknown conversion '%{letter}', see --help for the known ones")
+                    })?;
                     if !text.is_empty() {
                         pieces.push(Piece::Text(std::mem::take(&mut text)));
                     }
                     pieces.push(Piece::Conversion(conversion));
                 }
                 '\\' => {
-                    let letter = letters.next().ok_or("ends in a lone backslash, expected a letter after it")?;
+                    let letter = letters
+                        .next()
+                        .ok_or("ends in a lone backslash, expected a letter after it")?;
                     text.push(match letter {
                         'n' => '\n',
                         't' => '\t',
@@ -100,7 +106,11 @@ impl Format {
                         'a' => '\x07',
                         'e' => '\x1b',
                         '\\' => '\\',
-                        _ => return Err(format!("unknown escape '\\{letter}', expected \\n \\t \\r \\0 \\a \\e or \\\\")),
+                        _ => {
+                            return Err(format!(
+                                "unknown escape '\\{letter}', expected \\n \\t \\r \\0 \\a \\e or \\\\"
+                            ));
+                        }
                     });
                 }
                 _ => text.push(letter),
@@ -175,7 +185,10 @@ impl Conversion {
             Self::ResponseTopic => optional(properties.and_then(|given| given.response_topic.as_ref())),
             Self::UserProperties => {
                 let pairs = properties.into_iter().flat_map(|given| &given.user_properties);
-                pairs.map(|(name, value)| format!("{name}:{value}")).collect::<Vec<_>>().join(" ")
+                pairs
+                    .map(|(name, value)| format!("{name}:{value}"))
+                    .collect::<Vec<_>>()
+                    .join(" ")
             }
             Self::SubscriptionIds => {
                 let ids = properties.into_iter().flat_map(|given| &given.subscription_ids);
@@ -191,10 +204,12 @@ fn optional(value: Option<impl ToString>) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String takes every text");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("a String takes every text");
+            text
+        })
 }
 
 /// The names are those of `mosquitto_sub`, so that what reads its lines reads these.
@@ -206,10 +221,17 @@ fn json(message: &Message, time: SystemTime, parsed: bool) -> String {
     put("qos", json!(message.qos as u8));
     put("retain", json!(u8::from(message.retain)));
     put("payloadlen", json!(message.payload.len()));
-    if let Some(properties) = message.properties.as_deref().map(json_properties).filter(|found| !found.is_empty()) {
+    if let Some(properties) = message
+        .properties
+        .as_deref()
+        .map(json_properties)
+        .filter(|found| !found.is_empty())
+    {
         put("properties", Value::Object(properties));
     }
-    let document = parsed.then(|| serde_json::from_slice::<Value>(&message.payload).ok()).flatten();
+    let document = parsed
+        .then(|| serde_json::from_slice::<Value>(&message.payload).ok())
+        .flatten();
     match (document, std::str::from_utf8(&message.payload)) {
         (Some(document), _) => put("payload", document),
         (None, Ok(text)) => put("payload", json!(text)),
@@ -226,16 +248,46 @@ fn json_properties(properties: &PublishProperties) -> Map<String, Value> {
             object.insert(name.to_owned(), value);
         }
     };
-    put("payload-format-indicator", properties.payload_is_utf8.map(|is| json!(u8::from(is))));
-    put("message-expiry-interval", properties.message_expiry_secs.map(Value::from));
-    put("content-type", properties.content_type.as_ref().map(|text| json!(text.as_str())));
-    put("response-topic", properties.response_topic.as_ref().map(|topic| json!(topic.as_str())));
-    put("correlation-data", properties.correlation_data.as_ref().map(|data| json!(String::from_utf8_lossy(data))));
+    put(
+        "payload-format-indicator",
+        properties.payload_is_utf8.map(|is| json!(u8::from(is))),
+    );
+    put(
+        "message-expiry-interval",
+        properties.message_expiry_secs.map(Value::from),
+    );
+    put(
+        "content-type",
+        properties.content_type.as_ref().map(|text| json!(text.as_str())),
+    );
+    put(
+        "response-topic",
+        properties
+            .response_topic
+            .as_ref()
+            .map(|topic| json!(topic.as_str())),
+    );
+    put(
+        "correlation-data",
+        properties
+            .correlation_data
+            .as_ref()
+            .map(|data| json!(String::from_utf8_lossy(data))),
+    );
     let pairs = &properties.user_properties;
-    let pairs = pairs.iter().map(|(name, value)| json!({ name.as_str(): value.as_str() })).collect::<Vec<_>>();
-    put("user-properties", (!pairs.is_empty()).then(|| Value::Array(pairs)));
+    let pairs = pairs
+        .iter()
+        .map(|(name, value)| json!({ name.as_str(): value.as_str() }))
+        .collect::<Vec<_>>();
+    put(
+        "user-properties",
+        (!pairs.is_empty()).then(|| Value::Array(pairs)),
+    );
     let ids = &properties.subscription_ids;
-    put("subscription-identifiers", (!ids.is_empty()).then(|| json!(ids.as_slice())));
+    put(
+        "subscription-identifiers",
+        (!ids.is_empty()).then(|| json!(ids.as_slice())),
+    );
     object
 }
 
@@ -246,12 +298,16 @@ fn iso_time(time: SystemTime) -> String {
     let (days, second_of_day) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = civil_date(days);
     let (hour, minute, second) = (second_of_day / 3600, second_of_day / 60 % 60, second_of_day % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
+    format!(
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
+        since.subsec_millis()
+    )
 }
 
 /// Year, month and day, `days` after 1970-01-01 in the Gregorian calendar.
 fn civil_date(mut days: u64) -> (u64, usize, u64) {
-    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let is_leap =
+        |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     // The calendar repeats after 400 years, so the loops below are short.
     let mut year = 1970 + days / 146_097 * 400;
     days %= 146_097;
@@ -303,7 +359,12 @@ mod tests {
             response_topic: Some(TopicName::try_from("answers").unwrap()),
             correlation_data: Some(Bytes::from_static(b"c7")),
             user_properties: ["1", "2"]
-                .map(|value| (Utf8String::try_from("n").unwrap(), Utf8String::try_from(value).unwrap()))
+                .map(|value| {
+                    (
+                        Utf8String::try_from("n").unwrap(),
+                        Utf8String::try_from(value).unwrap(),
+                    )
+                })
                 .to_vec(),
             subscription_ids: [3, 4].into_iter().collect(),
             content_type: Some(Utf8String::try_from("text/plain").unwrap()),
@@ -313,7 +374,7 @@ mod tests {
             ("%t %p", "site/a \x01on"),
             ("%x %X", "016f6e 016F6E"),
             ("%l/%q/%r", "3/1/1"),
-            ("%I", "2026-11-22T00:25:00.123Z"),
+            ("%I", "2026-11-21T23:05:00.123Z"),
             ("%U", "1795302300.123000000"),
             ("%C %D %E %F %R", "text/plain c7 60 1 answers"),
             ("%P %S", "n:1 n:2 3 4"),
@@ -333,7 +394,7 @@ mod tests {
         assert_eq!(value["payloadlen"], 12);
         assert_eq!(value["qos"], 1);
         assert_eq!(value["retain"], 1);
-        assert_eq!(value["tst"], "2026-11-22T00:25:00.123Z");
+        assert_eq!(value["tst"], "2026-11-21T23:05:00.123Z");
         let value: Value = serde_json::from_str(&rendered("%j", &message(b"\xff\x00"))).unwrap();
         assert_eq!(value["payload_hex"], "ff00");
         let value: Value = serde_json::from_str(&rendered("%J", &message(b"{\"t\": 21.5}"))).unwrap();
@@ -342,7 +403,12 @@ mod tests {
 
     #[test]
     fn a_template_with_a_mistake_is_refused_with_what_was_found() {
-        for (template, found) in [("%", "lone '%'"), ("%y", "%y"), ("\\", "lone backslash"), ("\\q", "\\q")] {
+        for (template, found) in [
+            ("%", "lone '%'"),
+            ("%y", "%y"),
+            ("\\", "lone backslash"),
+            ("\\q", "\\q"),
+        ] {
             let error = Format::parse(template).unwrap_err();
             assert!(error.contains(found), "{error}");
         }

@@ -12,15 +12,25 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// Starts logging at `level`; what libraries say is told from warnings up only.
 pub(super) fn start(level: LevelFilter) {
-    let filter = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("tidegate", level);
+    let filter = Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_target("tidegate", level);
     let lines = layer().with_writer(std::io::stderr).with_ansi(false);
     let registry = tracing_subscriber::registry();
     // systemd says so where standard error is its journal, which stamps the time itself (systemd.exec(5)).
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         let plain = format().with_target(false).with_level(false).without_time();
-        registry.with(lines.event_format(WithPriority(plain)).with_filter(filter)).init();
+        registry
+            .with(lines.event_format(WithPriority(plain)).with_filter(filter))
+            .init();
     } else {
-        registry.with(lines.event_format(format().with_target(false)).with_filter(filter)).init();
+        registry
+            .with(
+                lines
+                    .event_format(format().with_target(false))
+                    .with_filter(filter),
+            )
+            .init();
     }
 }
 
@@ -42,7 +52,12 @@ where
     N: for<'a> FormatFields<'a> + 'static,
     F: FormatEvent<S, N>,
 {
-    fn format_event(&self, cx: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        cx: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let priority = match *event.metadata().level() {
             Level::ERROR => 3,
             Level::WARN => 4,

@@ -1,8 +1,8 @@
 //! The command line: one file for each command, and what they share.
 //!
-//! - [`server`]: the options that lead to a server, of `pub`, `sub` and `bench`.
-//! - [`password`]: where a password comes from.
-//! - [`format`]: how `sub` prints a message.
+//! - `server`: the options that lead to a server, of `pub`, `sub` and `bench`.
+//! - `password`: where a password comes from.
+//! - `format`: how `sub` prints a message.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -34,8 +34,16 @@ const USAGE: u8 = 2;
 
 /// An MQTT broker for small gateways, with the serial field sensors built in
 #[derive(Debug, Parser)]
-#[command(name = "tidegate", version, max_term_width = 110, subcommand_required = true, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 all went well, 1 it failed, 2 the command line or the configuration is wrong.")]
+#[command(
+    name = "tidegate",
+    version,
+    max_term_width = 110,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "Exit codes: 0 all went well, 1 it failed, 2 the command line or the configuration is wrong."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -47,12 +55,6 @@ enum Command {
     Run(run::Arguments),
     /// Show the gateway's main job, with nothing installed and no hardware
     Demo(demo::Arguments),
-    /// Publish messages
-    Pub(Box<publish::Arguments>),
-    /// Subscribe, and print the messages that come
-    Sub(Box<subscribe::Arguments>),
-    /// Measure a broker, or several against each other
-    Bench(Box<bench::Arguments>),
     /// Check a configuration file and the files it names
     Check(check::Arguments),
     /// Show the board profiles
@@ -61,6 +63,12 @@ enum Command {
     Passwd(passwd::Arguments),
     /// Make a certificate authority and a server certificate
     Cert(cert::Arguments),
+    /// Publish messages
+    Pub(Box<publish::Arguments>),
+    /// Subscribe, and print the messages that come
+    Sub(Box<subscribe::Arguments>),
+    /// Measure a broker, or several against each other
+    Bench(Box<bench::Arguments>),
     /// Print version, target and protocol versions
     Version(version::Arguments),
     /// Print the completion script of a shell
@@ -71,9 +79,17 @@ enum Command {
 fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
     match write(&mut out).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot write the output"),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write the output")
+        }
         _ => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// Tells the person at the shell something on standard error; nobody may be there to read it, which is no reason to
+/// panic.
+fn tell(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "tidegate: {text}");
 }
 
 impl Cli {
@@ -82,19 +98,18 @@ impl Cli {
         let result = match self.command {
             Command::Run(arguments) => run::run(&arguments),
             Command::Demo(arguments) => demo::run(&arguments),
-            Command::Pub(arguments) => publish::run(*arguments),
-            Command::Sub(arguments) => subscribe::run(*arguments),
-            Command::Bench(arguments) => bench::run(*arguments),
             Command::Check(arguments) => check::run(&arguments),
             Command::Boards(arguments) => boards::run(&arguments),
             Command::Passwd(arguments) => passwd::run(&arguments),
             Command::Cert(arguments) => cert::run(&arguments),
+            Command::Pub(arguments) => publish::run(*arguments),
+            Command::Sub(arguments) => subscribe::run(*arguments),
+            Command::Bench(arguments) => bench::run(*arguments),
             Command::Version(arguments) => version::run(&arguments),
             Command::Completions(arguments) => completions::run(&arguments),
         };
         result.unwrap_or_else(|error| {
-            // Nobody may be there to read it, which is no reason to panic.
-            let _ = writeln!(io::stderr(), "tidegate: {error:#}");
+            tell(format_args!("{error:#}"));
             ExitCode::from(if error.is::<UsageError>() { USAGE } else { FAILURE })
         })
     }
@@ -113,6 +128,10 @@ impl fmt::Display for UsageError {
 impl std::error::Error for UsageError {}
 
 impl UsageError {
+    #[allow(
+        clippy::new_ret_no_self,
+        reason = "made to be returned, by functions that fail in other ways too"
+    )]
     fn new(text: impl fmt::Display) -> anyhow::Error {
         Self(text.to_string()).into()
     }

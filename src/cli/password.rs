@@ -39,7 +39,10 @@ fn from_file(file: &Path) -> anyhow::Result<Vec<u8>> {
     let name = file.display();
     let source = fs::File::open(file).with_context(|| format!("cannot open the password file {name}"))?;
     let mut text = Vec::new();
-    source.take(BYTES_MAX + 2).read_to_end(&mut text).with_context(|| format!("cannot read {name}"))?;
+    source
+        .take(BYTES_MAX + 2)
+        .read_to_end(&mut text)
+        .with_context(|| format!("cannot read {name}"))?;
     let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line.is_empty() {
@@ -93,7 +96,9 @@ impl Quiet {
     fn new() -> io::Result<Self> {
         let before = tcgetattr(io::stdin())?;
         let mut quiet = before.clone();
-        quiet.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
+        quiet
+            .local_modes
+            .remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
         quiet.special_codes[SpecialCodeIndex::VMIN] = 1;
         quiet.special_codes[SpecialCodeIndex::VTIME] = 0;
         tcsetattr(io::stdin(), OptionalActions::Flush, &quiet)?;

@@ -97,10 +97,12 @@ const EXAMPLES: &str = "Examples:
   sensor --follow | tidegate pub -t site/raw -l -q 1
   tidegate pub -t site/lamp -n -r        remove the retained message
 
--h is the host, as with other MQTT clients. There is no option for the password itself: every user of this
-machine can read the arguments of a process.
+-h is the host, as with other MQTT clients. There is no option for the password itself: every
+user of this machine can read the arguments of a process.
 
-Exit codes: 0 published (QoS 1 and 2: the server has it), 1 not published, 2 wrong command line.";
+Exit codes:
+  0   published; for QoS 1 and 2, the server has it    2   wrong command line
+  1   not published";
 
 /// The longest line of standard input, in bytes: what one packet can carry.
 const LINE_BYTES_MAX: u64 = PACKET_BYTES_MAX as u64;
@@ -113,7 +115,10 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let takes_stdin = arguments.content.lines || arguments.content.stdin;
     let (target, options) = arguments.server.prepare(!takes_stdin)?;
     if properties.is_some() && options.version != ProtocolVersion::V5 {
-        return Err(UsageError::new(format_args!("MQTT {} carries no properties, expected -V 5", options.version)));
+        return Err(UsageError::new(format_args!(
+            "MQTT {} carries no properties, expected -V 5",
+            options.version
+        )));
     }
     let template = Message {
         topic: arguments.topic,
@@ -131,10 +136,19 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 ended = server::asked_to_end() => ended?,
             }
             client.disconnect(ReasonCode::Success).await;
+            if client.unfinished() > 0 {
+                bail!(
+                    "ended with {} messages that the server has not acknowledged",
+                    client.unfinished()
+                );
+            }
             Ok(ExitCode::SUCCESS)
         });
     }
-    let message = Message { payload: arguments.content.payload()?, ..template };
+    let message = Message {
+        payload: arguments.content.payload()?,
+        ..template
+    };
     server::run(async {
         let mut client = Client::connect(&target, options).await?;
         for round in 0..arguments.repeat {
@@ -229,7 +243,10 @@ fn read_line(input: &mut impl BufRead) -> io::Result<Option<Bytes>> {
             line.pop();
         }
     } else if line.len() as u64 == LINE_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is longer than a message can be"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a line is longer than a message can be",
+        ));
     }
     Ok(Some(Bytes::from(line)))
 }
@@ -243,10 +260,15 @@ impl Content {
         if let Some(file) = &self.file {
             let name = file.display();
             let source = std::fs::File::open(file).with_context(|| format!("cannot open {name}"))?;
-            source.take(LINE_BYTES_MAX).read_to_end(&mut payload).with_context(|| format!("cannot read {name}"))?;
+            source
+                .take(LINE_BYTES_MAX)
+                .read_to_end(&mut payload)
+                .with_context(|| format!("cannot read {name}"))?;
         } else if self.stdin {
             let source = io::stdin().lock().take(LINE_BYTES_MAX);
-            { source }.read_to_end(&mut payload).context("cannot read standard input")?;
+            { source }
+                .read_to_end(&mut payload)
+                .context("cannot read standard input")?;
         }
         if payload.len() as u64 == LINE_BYTES_MAX {
             bail!("the payload is larger than a message can be, which is 256 MiB");
@@ -278,8 +300,11 @@ fn user_property(given: &str) -> Result<(Utf8String, Utf8String), String> {
 
 /// A value parser for seconds with a fraction.
 pub(super) fn seconds(given: &str) -> Result<Duration, String> {
-    let seconds: f64 = given.parse().map_err(|_| "expected a number of seconds, such as 2 or 0.5".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|_| "expected seconds that are neither negative nor endless".to_owned())
+    let seconds: f64 = given
+        .parse()
+        .map_err(|_| "expected a number of seconds, such as 2 or 0.5".to_owned())?;
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|_| "expected seconds that are neither negative nor endless".to_owned())
 }
 
 #[cfg(test)]

@@ -49,10 +49,16 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Ok(settings) => settings,
         Err(mistakes) => return Ok(check::tell(&mistakes)),
     };
-    logging::start(logging::level(LevelFilter::from_level(settings.log), arguments.verbose));
+    logging::start(logging::level(
+        LevelFilter::from_level(settings.log),
+        arguments.verbose,
+    ));
     let board = &settings.board.name;
     match raise_descriptor_limit() {
-        Ok(descriptors) => info!(version = env!("CARGO_PKG_VERSION"), board, descriptors, "starting"),
+        Ok(descriptors) => info!(
+            version = env!("CARGO_PKG_VERSION"),
+            board, descriptors, "starting"
+        ),
         Err(error) => warn!(%error, "the limit of open files could not be raised"),
     }
     if arguments.config.is_none() {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use clap::Args;
 use clap::builder::PossibleValue;
 
-use super::{UsageError, password};
+use super::{UsageError, password, tell};
 use crate::client::{Address, Client, ClientError, Connected, Disconnection, Options, Target};
 use crate::mqtt::{
     ClientId, ProtocolVersion, PublishProperties, QoS, ReasonCode, TopicFilter, TopicName, Utf8String, Will,
@@ -21,7 +21,7 @@ use crate::net::tls::{ClientSettings, Roots};
 pub(super) struct ServerArguments {
     /// Where the server is, instead of --host, --port and --tls: mqtt[s]://[user@]host[:port]
     #[arg(long, value_name = "URL", conflicts_with_all = ["host", "port", "tls"], help_heading = "Server")]
-    url: Option<Address>,
+    url: Option<String>,
     /// Name or address of the server
     #[arg(short = 'h', long, default_value = "localhost", help_heading = "Server")]
     host: String,
@@ -35,7 +35,13 @@ pub(super) struct ServerArguments {
     #[arg(long, default_value = "10", value_name = "SECS", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Server")]
     connect_timeout: u16,
     /// Seconds of silence after which client and server ask whether the other lives; 0 never
-    #[arg(short, long = "keepalive", default_value = "60", value_name = "SECS", help_heading = "Server")]
+    #[arg(
+        short,
+        long = "keepalive",
+        default_value = "60",
+        value_name = "SECS",
+        help_heading = "Server"
+    )]
     keep_alive: u16,
 
     /// Client identifier; the server chooses one where not given
@@ -50,8 +56,14 @@ pub(super) struct ServerArguments {
     /// Only there to say why there is none.
     #[arg(short = 'P', hide = true, value_name = "PASSWORD", num_args = 0..=1, default_missing_value = "")]
     password: Option<String>,
-    /// Take up the session of an earlier run, and leave this one behind (needs --id before 5.0)
-    #[arg(short = 'c', long, alias = "disable-clean-session", help_heading = "Client")]
+    /// Take up the session of an earlier run, and leave this one behind for the next
+    #[arg(
+        short = 'c',
+        long,
+        alias = "disable-clean-session",
+        requires = "id",
+        help_heading = "Client"
+    )]
     resume: bool,
     /// Seconds the server keeps the session after the connection; 5.0 only
     #[arg(short = 'x', long, value_name = "SECS", help_heading = "Client")]
@@ -80,7 +92,14 @@ pub(super) struct ServerArguments {
     #[arg(long, value_name = "TOPIC", value_parser = topic_name, help_heading = "Will")]
     will_topic: Option<TopicName>,
     /// Its payload
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, requires = "will_topic", help_heading = "Will")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true,
+        requires = "will_topic",
+        help_heading = "Will"
+    )]
     will_payload: String,
     /// Its quality of service
     #[arg(long, value_name = "QOS", default_value = "0", value_parser = qos, requires = "will_topic", help_heading = "Will")]
@@ -109,11 +128,15 @@ impl ServerArguments {
                 password::VARIABLE
             )));
         }
-        let address = self.address();
+        let address = self.address()?;
         let user_of_url = address.user.as_deref().map(Utf8String::try_from).transpose();
-        let user_of_url = user_of_url.map_err(|error| UsageError::new(format_args!("user name of --url: {error}")))?;
+        let user_of_url =
+            user_of_url.map_err(|error| UsageError::new(format_args!("user name of --url: {error}")))?;
         let user_name = self.user.clone().or(user_of_url);
-        let password = password::find(self.password_file.as_deref(), user_name.is_some() && stdin_is_free)?;
+        let password = password::find(
+            self.password_file.as_deref(),
+            user_name.is_some() && stdin_is_free,
+        )?;
         let version = self.protocol_version.0;
         let session_expiry_secs = match self.session_expiry {
             Some(seconds) => seconds,
@@ -125,7 +148,11 @@ impl ServerArguments {
         let options = Options {
             version,
             // 3.1 does not let the server choose.
-            client_id: self.id.clone().or_else(|| (version == ProtocolVersion::V31).then(process_client_id).flatten()),
+            client_id: self.id.clone().or_else(|| {
+                (version == ProtocolVersion::V31)
+                    .then(process_client_id)
+                    .flatten()
+            }),
             clean_start: !self.resume,
             session_expiry_secs,
             keep_alive_secs: self.keep_alive,
@@ -152,10 +179,17 @@ impl ServerArguments {
         Ok((Target::new(address, &settings, timeout)?, options))
     }
 
-    fn address(&self) -> Address {
+    /// Read here rather than by clap, which would repeat a password that stands in it.
+    fn address(&self) -> anyhow::Result<Address> {
         match &self.url {
-            Some(address) => address.clone(),
-            None => Address::new(&self.host, self.port, self.tls || self.tls_options()),
+            Some(url) => url
+                .parse()
+                .map_err(|error| UsageError::new(format_args!("--url: {error}"))),
+            None => Ok(Address::new(
+                &self.host,
+                self.port,
+                self.tls || self.tls_options(),
+            )),
         }
     }
 
@@ -170,7 +204,10 @@ impl ServerArguments {
             payload: Bytes::from(self.will_payload.clone()),
             qos: self.will_qos,
             retain: self.will_retain,
-            properties: WillProperties { delay_secs: self.will_delay, publish: PublishProperties::default() },
+            properties: WillProperties {
+                delay_secs: self.will_delay,
+                publish: PublishProperties::default(),
+            },
         })
     }
 }
@@ -188,7 +225,10 @@ pub(super) struct Persistence {
 impl Persistence {
     /// To be made when the first connection stands.
     pub(super) fn new() -> Self {
-        Self { pause: Duration::ZERO, connected: Instant::now() }
+        Self {
+            pause: Duration::ZERO,
+            connected: Instant::now(),
+        }
     }
 
     /// Connects again after a connection that ended because of `why`.
@@ -206,7 +246,7 @@ impl Persistence {
         {
             return Err(ClientError::Disconnected(why));
         }
-        eprintln!("tidegate: {why}; connecting again");
+        tell(format_args!("{why}; connecting again"));
         if self.connected.elapsed() > PAUSE_MAX {
             self.pause = Duration::ZERO;
         }
@@ -216,7 +256,7 @@ impl Persistence {
             match client.reconnect(target).await {
                 Ok(connected) => {
                     self.connected = Instant::now();
-                    eprintln!("tidegate: connected to {} again", target.address());
+                    tell(format_args!("connected to {} again", target.address()));
                     return Ok(connected);
                 }
                 Err(ClientError::Disconnected(Disconnection::Refused(reason, text))) if is_final(reason) => {
@@ -318,7 +358,11 @@ impl Version {
 
 impl clap::ValueEnum for Version {
     fn value_variants<'a>() -> &'a [Self] {
-        &[Self(ProtocolVersion::V5), Self(ProtocolVersion::V311), Self(ProtocolVersion::V31)]
+        &[
+            Self(ProtocolVersion::V5),
+            Self(ProtocolVersion::V311),
+            Self(ProtocolVersion::V31),
+        ]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {

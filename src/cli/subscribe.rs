@@ -8,10 +8,10 @@ use anyhow::{Context, bail};
 use clap::ArgAction;
 use clap::builder::PossibleValue;
 
-use super::UsageError;
 use super::format::{CONVERSIONS, Format};
 use super::publish::seconds;
 use super::server::{self, Persistence, ServerArguments};
+use super::{UsageError, tell};
 use crate::client::{Client, ClientError, Message, Target};
 use crate::mqtt::{
     ProtocolVersion, QoS, ReasonCode, RetainHandling, SubscribeProperties, Subscription, TopicFilter,
@@ -60,10 +60,21 @@ pub(super) struct Arguments {
     #[arg(long, help_heading = "Retained messages")]
     retained_only: bool,
     /// Print no retained messages
-    #[arg(short = 'R', long, conflicts_with = "retained_only", help_heading = "Retained messages")]
+    #[arg(
+        short = 'R',
+        long,
+        conflicts_with = "retained_only",
+        help_heading = "Retained messages"
+    )]
     no_retained: bool,
     /// When the server sends them; 5.0 only
-    #[arg(long, value_name = "WHEN", default_value = "always", value_enum, help_heading = "Retained messages")]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "always",
+        value_enum,
+        help_heading = "Retained messages"
+    )]
     retain_handling: Handling,
     /// Show the retain flag of live messages as it was published; 5.0 only
     #[arg(long, help_heading = "Retained messages")]
@@ -89,10 +100,12 @@ Examples:
   tidegate sub --url mqtts://probe@gateway.local --cafile ca.pem -t '#' --json
   tidegate sub -t 'site/+/temperature' -F '%I %t %p'
 
--h is the host, as with other MQTT clients. There is no option for the password itself: every user of this
-machine can read the arguments of a process.
+-h is the host, as with other MQTT clients. There is no option for the password itself: every
+user of this machine can read the arguments of a process.
 
-Exit codes: 0 ended by --count, Ctrl-C or a closed pipe, 1 it failed, 2 wrong command line, 27 --timeout is over."
+Exit codes:
+  0   ended by --count, Ctrl-C or a closed pipe    2   wrong command line
+  1   it failed                                    27  the time of --timeout is over"
     )
 }
 
@@ -104,7 +117,9 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if options.version != ProtocolVersion::V5
         && (arguments.retain_handling.0 != RetainHandling::Send || arguments.retain_as_published)
     {
-        return Err(UsageError::new("--retain-handling and --retain-as-published need MQTT 5.0, expected -V 5"));
+        return Err(UsageError::new(
+            "--retain-handling and --retain-as-published need MQTT 5.0, expected -V 5",
+        ));
     }
     server::run(async {
         let timeout = async {
@@ -126,6 +141,12 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             }
         };
         client.disconnect(ReasonCode::Success).await;
+        if client.dropped() > 0 {
+            tell(format_args!(
+                "{} messages of QoS 0 came faster than they could be printed",
+                client.dropped()
+            ));
+        }
         Ok(code)
     })
 }
@@ -173,10 +194,14 @@ async fn subscribe(client: &mut Client, arguments: &Arguments) -> anyhow::Result
         retain_as_published: arguments.retain_as_published,
         retain_handling: arguments.retain_handling.0,
     });
-    let reasons = client.subscribe(subscriptions, SubscribeProperties::default()).await?;
+    let reasons = client
+        .subscribe(subscriptions, SubscribeProperties::default())
+        .await?;
     for (filter, reason) in arguments.topics.iter().zip(&reasons) {
         if reason.is_error() {
-            eprintln!("tidegate: the server refused the subscription to {filter}: {reason}");
+            tell(format_args!(
+                "the server refused the subscription to {filter}: {reason}"
+            ));
         }
     }
     if reasons.iter().all(|reason| reason.is_error()) {
@@ -200,7 +225,12 @@ impl<'a> Printer<'a> {
             None if arguments.verbose => Format::verbose(),
             None => Format::payload(),
         };
-        Self { arguments, format, printed: 0, line: Vec::new() }
+        Self {
+            arguments,
+            format,
+            printed: 0,
+            line: Vec::new(),
+        }
     }
 
     /// Prints `message` if it is wanted; returns whether more are.
@@ -210,7 +240,10 @@ impl<'a> Printer<'a> {
             return Ok(false);
         }
         let hidden = arguments.no_retained && message.retain
-            || arguments.filter_out.iter().any(|filter| filter.matches(&message.topic));
+            || arguments
+                .filter_out
+                .iter()
+                .any(|filter| filter.matches(&message.topic));
         if hidden {
             return Ok(true);
         }
@@ -233,7 +266,11 @@ impl<'a> Printer<'a> {
 
 impl clap::ValueEnum for Handling {
     fn value_variants<'a>() -> &'a [Self] {
-        &[Self(RetainHandling::Send), Self(RetainHandling::SendIfNew), Self(RetainHandling::DoNotSend)]
+        &[
+            Self(RetainHandling::Send),
+            Self(RetainHandling::SendIfNew),
+            Self(RetainHandling::DoNotSend),
+        ]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {

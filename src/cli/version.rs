@@ -14,7 +14,11 @@ pub(super) fn run(_: &Arguments) -> anyhow::Result<ExitCode> {
         () if cfg!(target_env = "gnu") => "gnu",
         () => "other",
     };
-    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let build = if cfg!(debug_assertions) {
+        "debug"
+    } else {
+        "release"
+    };
     let text = format!(
         "tidegate {}\ntarget:    {ARCH} {OS} {libc}, {}-bit\nbuild:     {build}\nprotocols: MQTT 3.1, 3.1.1, 5.0 over TCP and TLS 1.2, 1.3\n",
         env!("CARGO_PKG_VERSION"),

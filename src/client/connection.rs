@@ -100,7 +100,10 @@ impl Client {
         self.session.handle_closed();
         // The end of the connection before this one is old news.
         while self.session.take_connected().is_some() {}
-        let link = target.dial(self.session.options()).await.map_err(ClientError::Dial)?;
+        let link = target
+            .dial(self.session.options())
+            .await
+            .map_err(ClientError::Dial)?;
         self.link = Some(link);
         self.session.handle_opened(now());
         match self.until(Session::take_connected).await {
@@ -121,6 +124,11 @@ impl Client {
     /// Messages of ours that wait or are not acknowledged.
     pub fn unfinished(&self) -> usize {
         self.session.unfinished()
+    }
+
+    /// QoS 0 messages dropped so far because nobody took them; see [`Options::events_max`].
+    pub fn dropped(&self) -> u64 {
+        self.session.dropped()
     }
 
     /// The next thing to happen, [`Event::Connected`] and [`Event::Disconnected`] excepted: the one is what
@@ -157,7 +165,10 @@ impl Client {
     /// [`Client::reconnect`] succeeds.
     pub async fn publish(&mut self, message: Message) -> Result<Published, ClientError> {
         let token = self.enqueue(message).map_err(ClientError::Request)?;
-        let outcome = self.until(|session| session.take_outcome(token)).await.map_err(ClientError::Disconnected)?;
+        let outcome = self
+            .until(|session| session.take_outcome(token))
+            .await
+            .map_err(ClientError::Disconnected)?;
         match outcome {
             Event::Published(published) if published.reason.is_error() => {
                 Err(ClientError::Refused(published.reason, published.reason_string))
@@ -187,7 +198,10 @@ impl Client {
         subscriptions: impl IntoIterator<Item = Subscription>,
         properties: SubscribeProperties,
     ) -> Result<SmallVec<[ReasonCode; 8]>, ClientError> {
-        let token = self.session.subscribe(subscriptions, properties).map_err(ClientError::Request)?;
+        let token = self
+            .session
+            .subscribe(subscriptions, properties)
+            .map_err(ClientError::Request)?;
         match self.until(|session| session.take_outcome(token)).await {
             Ok(Event::Subscribed { reasons, .. }) => Ok(reasons),
             Ok(_) => unreachable!("the outcome of SUBSCRIBE is SUBACK"),
@@ -207,7 +221,11 @@ impl Client {
             retain_as_published: false,
             retain_handling: RetainHandling::Send,
         };
-        match self.subscribe([subscription], SubscribeProperties::default()).await?.first() {
+        match self
+            .subscribe([subscription], SubscribeProperties::default())
+            .await?
+            .first()
+        {
             Some(ReasonCode::Success) => Ok(QoS::AtMostOnce),
             Some(ReasonCode::GrantedQos1) => Ok(QoS::AtLeastOnce),
             Some(ReasonCode::GrantedQos2) => Ok(QoS::ExactlyOnce),
@@ -253,8 +271,11 @@ impl Client {
     ///
     /// The client can [`Client::reconnect`] afterwards.
     pub async fn disconnect(&mut self, reason: ReasonCode) {
+        let was_online = self.session.is_online();
         self.session.disconnect(reason);
-        let Some(mut link) = self.link.take() else { return };
+        let Some(mut link) = self.link.take().filter(|_| was_online) else {
+            return;
+        };
         while let Some(packet) = self.session.poll_packet() {
             link.send(&packet, &mut self.buffers);
         }
@@ -282,7 +303,10 @@ impl Client {
     }
 
     /// Lets the connection run until `ready` finds what it looks for.
-    async fn until<T>(&mut self, mut ready: impl FnMut(&mut Session) -> Option<T>) -> Result<T, Disconnection> {
+    async fn until<T>(
+        &mut self,
+        mut ready: impl FnMut(&mut Session) -> Option<T>,
+    ) -> Result<T, Disconnection> {
         poll_fn(|cx| {
             loop {
                 if let Some(found) = ready(&mut self.session) {
@@ -299,7 +323,9 @@ impl Client {
 
     /// Does one thing; pending when there is nothing to do. Bounded: at most one read and one packet.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(link) = &mut self.link else { return Poll::Ready(()) };
+        let Some(link) = &mut self.link else {
+            return Poll::Ready(());
+        };
 
         // Priority 1: say what is to be said, all of it in one write.
         let mut progress = false;
@@ -336,7 +362,9 @@ impl Client {
         // Priority 3: what is due.
         if let Some(due) = self.session.poll_timeout() {
             let due = tokio::time::Instant::from_std(due);
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
             if timer.deadline() != due {
                 timer.as_mut().reset(due);
             }
@@ -398,7 +426,9 @@ impl fmt::Display for ClientError {
             Self::Request(error) => error.fmt(f),
             Self::Refused(reason, None) => write!(f, "the server refused: {reason}"),
             Self::Refused(reason, Some(text)) => write!(f, "the server refused: {reason}, {text:?}"),
-            Self::Forgotten => f.write_str("the server forgot the message halfway; whether it arrived is unknown"),
+            Self::Forgotten => {
+                f.write_str("the server forgot the message halfway; whether it arrived is unknown")
+            }
         }
     }
 }

@@ -45,7 +45,11 @@ impl Target {
             true => Some(Connector::new(tls, Arc::new(FlooredClock::default()))?),
             false => None,
         };
-        Ok(Self { address, connector, timeout })
+        Ok(Self {
+            address,
+            connector,
+            timeout,
+        })
     }
 
     /// Where it is.
@@ -60,12 +64,17 @@ impl Target {
     pub async fn dial(&self, options: &Options) -> Result<Link, DialError> {
         let begin = Instant::now();
         let Address { host, port, .. } = &self.address;
-        let tcp = tcp::connect(host, *port, self.timeout).await.map_err(DialError::Connect)?;
+        let tcp = tcp::connect(host, *port, self.timeout)
+            .await
+            .map_err(DialError::Connect)?;
         let stream = match &self.connector {
             None => Stream::Tcp(tcp),
             Some(connector) => {
                 let left = self.timeout.saturating_sub(begin.elapsed());
-                let fails = |source| DialError::Handshake { address: self.address.clone(), source };
+                let fails = |source| DialError::Handshake {
+                    address: self.address.clone(),
+                    source,
+                };
                 connector.connect(tcp, host, left).await.map_err(fails)?
             }
         };

@@ -614,6 +614,10 @@ impl Session {
     /// Gives up what only the forgotten session of the server could finish [MQTT-3.2.2-5].
     fn forget(&mut self) {
         self.received.clear();
+        // Those that wait to be taken are ours all the same; only nobody expects their acknowledgement any more.
+        self.events
+            .iter_mut()
+            .for_each(|queued| queued.acknowledgement = None);
         let mut lost: Vec<Unfinished> = std::mem::take(&mut self.unfinished).into_values().collect();
         lost.sort_unstable_by_key(|unfinished| std::cmp::Reverse(unfinished.order));
         let mut forgotten = Vec::new();
@@ -695,9 +699,7 @@ impl Session {
             }
             (QoS::ExactlyOnce, Some(packet_id)) => {
                 if self.received.contains(&packet_id) {
-                    // Given away already, or waiting to be [MQTT-4.3.3-10].
-                    self.outgoing.push_back(Packet::PubRec(Ack::success(packet_id)));
-                    return;
+                    return self.handle_repetition(packet_id);
                 }
                 if self.is_receive_window_full() {
                     return self.fail(
@@ -721,6 +723,25 @@ impl Session {
             event: Event::Message(message),
             acknowledgement,
         });
+    }
+
+    /// A QoS 2 message that was given away, or waits to be, came once more [MQTT-4.3.3-10].
+    fn handle_repetition(&mut self, packet_id: PacketId) {
+        let pubrec = Packet::PubRec(Ack::success(packet_id));
+        let waits = |queued: &&mut Queued| {
+            queued
+                .acknowledgement
+                .as_ref()
+                .is_some_and(|(_, due)| *due == pubrec)
+        };
+        match self.events.iter_mut().find(waits) {
+            // It came by an earlier connection and is acknowledged on this one, when it is taken.
+            Some(Queued {
+                acknowledgement: Some((connection, _)),
+                ..
+            }) => *connection = self.connection,
+            _ => self.outgoing.push_back(pubrec),
+        }
     }
 
     /// Whether the server has as many messages unfinished as we said we take [MQTT-3.3.4-9].

@@ -20,12 +20,12 @@ pub use decode::{DecodeError, Decoder};
 pub use encode::{encode, encoded_len};
 pub use ids::{ClientId, PacketId, ProtocolVersion, QoS, StringError, Utf8String};
 pub use packet::{
-    Ack, Auth, ConnAck, Connect, Disconnect, Packet, Publish, RetainHandling, SubAck, Subscribe, Subscription,
-    UnsubAck, Unsubscribe, Will,
+    Ack, Auth, ConnAck, Connect, Disconnect, Packet, Publish, RetainHandling, SubAck, Subscribe,
+    Subscription, UnsubAck, Unsubscribe, Will,
 };
 pub use properties::{
-    AckProperties, AuthProperties, ConnAckProperties, ConnectProperties, DisconnectProperties, PublishProperties,
-    SubscribeProperties, UserProperties, WillProperties,
+    AckProperties, AuthProperties, ConnAckProperties, ConnectProperties, DisconnectProperties,
+    PublishProperties, SubscribeProperties, UserProperties, WillProperties,
 };
 pub use reason::ReasonCode;
 pub use topic::{TopicError, TopicFilter, TopicName};

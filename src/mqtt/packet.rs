@@ -5,8 +5,8 @@ use smallvec::SmallVec;
 
 use super::ids::{ClientId, PacketId, ProtocolVersion, QoS, Utf8String};
 use super::properties::{
-    AckProperties, AuthProperties, ConnAckProperties, ConnectProperties, DisconnectProperties, PublishProperties,
-    SubscribeProperties, UserProperties, WillProperties,
+    AckProperties, AuthProperties, ConnAckProperties, ConnectProperties, DisconnectProperties,
+    PublishProperties, SubscribeProperties, UserProperties, WillProperties,
 };
 use super::reason::ReasonCode;
 use super::topic::{TopicFilter, TopicName};
@@ -207,12 +207,20 @@ pub struct Auth {
 impl Ack {
     /// A plain acknowledgement: success, no properties.
     pub const fn success(packet_id: PacketId) -> Self {
-        Self { packet_id, reason: ReasonCode::Success, properties: None }
+        Self {
+            packet_id,
+            reason: ReasonCode::Success,
+            properties: None,
+        }
     }
 
     /// An acknowledgement with a reason and no properties.
     pub const fn with_reason(packet_id: PacketId, reason: ReasonCode) -> Self {
-        Self { packet_id, reason, properties: None }
+        Self {
+            packet_id,
+            reason,
+            properties: None,
+        }
     }
 }
 

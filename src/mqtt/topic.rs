@@ -119,7 +119,9 @@ impl TopicFilter {
 
     /// The share name and the filter behind it, where this is a shared subscription (section 4.8.2).
     pub fn share(&self) -> Option<(&str, &str)> {
-        self.as_str().strip_prefix("$share/").and_then(|rest| rest.split_once('/'))
+        self.as_str()
+            .strip_prefix("$share/")
+            .and_then(|rest| rest.split_once('/'))
     }
 
     /// The text topics are matched against: without `$share/NAME/`.
@@ -219,7 +221,9 @@ impl fmt::Display for TopicError {
             Self::MisplacedHash => "'#' must stand alone in the last level",
             Self::MisplacedPlus => "'+' must stand alone in its level",
             Self::MalformedShare => "expected $share/NAME/FILTER with a NAME without wildcards",
-            Self::NotText => "not well-formed UTF-8, or with the character U+0000, or longer than 65535 bytes",
+            Self::NotText => {
+                "not well-formed UTF-8, or with the character U+0000, or longer than 65535 bytes"
+            }
         })
     }
 }
@@ -231,14 +235,20 @@ mod tests {
     use super::*;
 
     fn matches(filter: &str, topic: &str) -> bool {
-        TopicFilter::try_from(filter).unwrap().matches(&TopicName::try_from(topic).unwrap())
+        TopicFilter::try_from(filter)
+            .unwrap()
+            .matches(&TopicName::try_from(topic).unwrap())
     }
 
     #[test]
     fn a_filter_matches_as_the_examples_of_the_standard_say() {
         for (filter, topic, expected) in [
             ("sport/tennis/player1/#", "sport/tennis/player1", true),
-            ("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon", true),
+            (
+                "sport/tennis/player1/#",
+                "sport/tennis/player1/score/wimbledon",
+                true,
+            ),
             ("sport/tennis/+", "sport/tennis/player1", true),
             ("sport/tennis/+", "sport/tennis/player1/ranking", false),
             ("sport/+", "sport", false),
@@ -280,7 +290,11 @@ mod tests {
                     let mut text = vec![b'a'; len];
                     text[at] = byte;
                     let text = String::from_utf8(text).unwrap();
-                    assert_eq!(TopicName::try_from(text.as_str()).is_err(), matches!(byte, b'+' | b'#'), "{text}");
+                    assert_eq!(
+                        TopicName::try_from(text.as_str()).is_err(),
+                        matches!(byte, b'+' | b'#'),
+                        "{text}"
+                    );
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! A broker to talk with: inputs in, outputs out, a clock moved by hand, and all invariants checked after each step.
+//! A broker to talk with: inputs in, outputs out, a clock moved by hand, and all invariants checked after
+//! each step.
 
 #![allow(
     dead_code,

@@ -15,7 +15,10 @@ const NANOS_MAX: u64 = 1 << 40;
 
 impl Histogram {
     pub(super) fn new() -> Self {
-        Self { counts: vec![0; bucket(NANOS_MAX) + 1], total: 0 }
+        Self {
+            counts: vec![0; bucket(NANOS_MAX) + 1],
+            total: 0,
+        }
     }
 
     pub(super) fn record(&mut self, nanos: u64) {
@@ -62,7 +65,10 @@ mod tests {
         });
         for value in values.chain([NANOS_MAX]) {
             let bound = upper_bound(bucket(value));
-            assert!(bound >= value && (bound - value) as f64 <= value as f64 / 31.0, "{value} {bound}");
+            assert!(
+                bound >= value && (bound - value) as f64 <= value as f64 / 31.0,
+                "{value} {bound}"
+            );
             assert_eq!(bucket(bound), bucket(value));
         }
     }

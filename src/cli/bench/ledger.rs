@@ -47,7 +47,15 @@ mod tests {
     #[test]
     fn losses_duplicates_and_late_messages_are_told_apart() {
         let mut ledger = Ledger::default();
-        for (sequence, is_new) in [(0, true), (1, true), (1, false), (4, true), (4, false), (3, true), (6, true)] {
+        for (sequence, is_new) in [
+            (0, true),
+            (1, true),
+            (1, false),
+            (4, true),
+            (4, false),
+            (3, true),
+            (6, true),
+        ] {
             assert_eq!(ledger.receive(sequence), is_new, "{sequence}");
         }
         assert_eq!(ledger.duplicates, 2);

@@ -20,8 +20,8 @@ use super::ledger::Ledger;
 use super::process::Observed;
 use crate::client::{Options, Target};
 use crate::mqtt::{
-    Ack, ClientId, Connect, ConnectProperties, Packet, PacketId, ProtocolVersion, Publish, QoS, RetainHandling,
-    Subscribe, SubscribeProperties, Subscription, TopicFilter, TopicName, Utf8String,
+    Ack, ClientId, Connect, ConnectProperties, Packet, PacketId, ProtocolVersion, Publish, QoS,
+    RetainHandling, Subscribe, SubscribeProperties, Subscription, TopicFilter, TopicName, Utf8String,
 };
 use crate::net::link::{Buffers, Link};
 
@@ -79,17 +79,33 @@ const WINDOW_AT_RATE: u64 = 4096;
 const DIALS: usize = 32;
 
 /// Runs the plan once against `target`.
-pub(super) async fn run(target: &Rc<Target>, plan: &Plan, observed: Option<Observed>) -> anyhow::Result<Outcome> {
+pub(super) async fn run(
+    target: &Rc<Target>,
+    plan: &Plan,
+    observed: Option<Observed>,
+) -> anyhow::Result<Outcome> {
     let shared = Rc::new(Shared::new(plan));
     let mut tasks = tokio::task::JoinSet::new();
     let subscribers = connect(target, plan, "sub", plan.subscribers).await?;
     for (index, mut link) in subscribers.into_iter().enumerate() {
-        let filter = if plan.paired { format!("bench/{index}") } else { "bench/+".to_owned() };
+        let filter = if plan.paired {
+            format!("bench/{index}")
+        } else {
+            "bench/+".to_owned()
+        };
         subscribe(&mut link, &filter, plan.qos).await?;
-        let subscriber = Subscriber { link, index, shared: Rc::clone(&shared) };
+        let subscriber = Subscriber {
+            link,
+            index,
+            shared: Rc::clone(&shared),
+        };
         tasks.spawn_local(subscriber.run());
     }
-    for (index, link) in connect(target, plan, "pub", plan.publishers).await?.into_iter().enumerate() {
+    for (index, link) in connect(target, plan, "pub", plan.publishers)
+        .await?
+        .into_iter()
+        .enumerate()
+    {
         tasks.spawn_local(Publisher::new(link, index, Rc::clone(&shared), plan)?.run());
     }
     tokio::select! {
@@ -136,7 +152,10 @@ async fn open(
 }
 
 async fn open_one(target: Rc<Target>, version: ProtocolVersion, id: String) -> anyhow::Result<Link> {
-    let options = Options { version, ..Options::default() };
+    let options = Options {
+        version,
+        ..Options::default()
+    };
     let mut link = target.dial(&options).await?;
     let mut buffers = Buffers::new();
     let connect = Connect {
@@ -175,7 +194,10 @@ async fn subscribe(link: &mut Link, filter: &str, qos: QoS) -> anyhow::Result<()
     link.send(&Packet::Subscribe(Box::new(subscribe)), &mut buffers);
     match exchange(link, &mut buffers).await? {
         Packet::SubAck(ack) if ack.reasons.iter().all(|reason| *reason as u8 == qos as u8) => Ok(()),
-        Packet::SubAck(ack) => bail!("the broker answered a subscription at QoS {qos} with {:?}", ack.reasons),
+        Packet::SubAck(ack) => bail!(
+            "the broker answered a subscription at QoS {qos} with {:?}",
+            ack.reasons
+        ),
         other => bail!("the broker answered SUBSCRIBE with {}", other.name()),
     }
 }
@@ -223,7 +245,9 @@ async fn measure(shared: &Shared, plan: &Plan, observed: Option<Observed>) -> an
     let tally = shared.tally.borrow();
     let mut outcome = Outcome {
         deliveries_per_second: delivered as f64 / elapsed.as_secs_f64(),
-        cpu_per_million: cpu_before.zip(cpu_after).map(|(before, after)| (after - before) / delivered as f64 * 1e6),
+        cpu_per_million: cpu_before
+            .zip(cpu_after)
+            .map(|(before, after)| (after - before) / delivered as f64 * 1e6),
         latencies,
         lost: 0,
         duplicates: 0,
@@ -298,7 +322,9 @@ impl Shared {
         let row = || std::iter::repeat_with(Ledger::default).take(heard).collect();
         Self {
             buffers: RefCell::new(Buffers::new()),
-            lanes: std::iter::repeat_with(Lane::default).take(plan.publishers).collect(),
+            lanes: std::iter::repeat_with(Lane::default)
+                .take(plan.publishers)
+                .collect(),
             tally: RefCell::new(Tally {
                 ledgers: std::iter::repeat_with(row).take(plan.subscribers).collect(),
                 latencies: Histogram::new(),
@@ -326,7 +352,10 @@ impl Shared {
     }
 
     fn progress(&self) -> u64 {
-        self.lanes.iter().map(|lane| lane.delivered.get() + lane.acknowledged.get()).sum()
+        self.lanes
+            .iter()
+            .map(|lane| lane.delivered.get() + lane.acknowledged.get())
+            .sum()
     }
 
     fn all_is_sent(&self) -> bool {
@@ -340,7 +369,8 @@ impl Shared {
 
     fn forgive(&self) {
         for lane in &self.lanes {
-            lane.forgiven.set(lane.sent.get() * self.receivers - lane.delivered.get());
+            lane.forgiven
+                .set(lane.sent.get() * self.receivers - lane.delivered.get());
             lane.acknowledged.set(lane.sent.get());
             lane.wake();
         }
@@ -351,7 +381,8 @@ impl Lane {
     /// Messages that some subscriber, or the acknowledgement, is still owed.
     fn unfinished(&self, receivers: u64) -> u64 {
         let owed = (self.sent.get() * receivers).saturating_sub(self.delivered.get() + self.forgiven.get());
-        owed.div_ceil(receivers).max(self.sent.get().saturating_sub(self.acknowledged.get()))
+        owed.div_ceil(receivers)
+            .max(self.sent.get().saturating_sub(self.acknowledged.get()))
     }
 
     fn wake(&self) {
@@ -388,7 +419,11 @@ impl Publisher {
             let interval = Duration::from_secs_f64(plan.publishers as f64 / plan.rate);
             // Spread over the interval, as independent publishers would be.
             let due = Instant::now() + interval.mul_f64(index as f64 / plan.publishers as f64);
-            Pace { interval, due, timer: Box::pin(sleep(Duration::ZERO)) }
+            Pace {
+                interval,
+                due,
+                timer: Box::pin(sleep(Duration::ZERO)),
+            }
         });
         Ok(Self {
             link,
@@ -397,7 +432,11 @@ impl Publisher {
             topic: TopicName::try_from(format!("bench/{index}").as_str())?,
             qos: plan.qos,
             filling: vec![b'.'; plan.payload_bytes - HEADER_BYTES],
-            window: if pace.is_some() { WINDOW_AT_RATE.max(plan.window) } else { plan.window },
+            window: if pace.is_some() {
+                WINDOW_AT_RATE.max(plan.window)
+            } else {
+                plan.window
+            },
             last_packet_id: PacketId::MIN,
             arena: BytesMut::new(),
             pace,
@@ -438,9 +477,7 @@ impl Publisher {
         while self.may_publish(cx) {
             let packet = self.next_message();
             self.link.send(&packet, buffers);
-            if self.link.unsent() >= UNSENT_BYTES_MAX
-                && self.link.poll_flush(cx, buffers)?.is_pending()
-            {
+            if self.link.unsent() >= UNSENT_BYTES_MAX && self.link.poll_flush(cx, buffers)?.is_pending() {
                 return Ok(()); // woken when the socket has room
             }
         }
@@ -461,7 +498,9 @@ impl Publisher {
             pace.due += pace.interval;
             return true;
         }
-        pace.timer.as_mut().reset(pace.due.max(now + Duration::from_millis(1)).into());
+        pace.timer
+            .as_mut()
+            .reset(pace.due.max(now + Duration::from_millis(1)).into());
         let _ = pace.timer.as_mut().poll(cx);
         false
     }
@@ -544,10 +583,14 @@ impl Subscriber {
 
 /// Enters one delivery into the books and opens its publisher's window.
 fn note(shared: &Shared, subscriber: usize, payload: &Bytes) -> anyhow::Result<()> {
-    let (publisher, sequence, sent_at) = read_header(payload).context("a message arrived that nobody here sent")?;
+    let (publisher, sequence, sent_at) =
+        read_header(payload).context("a message arrived that nobody here sent")?;
     let mut tally = shared.tally.borrow_mut();
     let Tally { ledgers, latencies } = &mut *tally;
-    let lane = shared.lanes.get(publisher).filter(|lane| sequence < lane.sent.get());
+    let lane = shared
+        .lanes
+        .get(publisher)
+        .filter(|lane| sequence < lane.sent.get());
     let column = if shared.paired { 0 } else { publisher };
     let ledger = ledgers.get_mut(subscriber).and_then(|row| row.get_mut(column));
     let (Some(lane), Some(ledger)) = (lane, ledger) else {
@@ -566,7 +609,11 @@ fn read_header(payload: &Bytes) -> Option<(usize, u64, u64)> {
     let (sequence, rest) = rest.split_first_chunk::<8>()?;
     let (sent_at, _) = rest.split_first_chunk::<8>()?;
     let publisher = usize::try_from(u32::from_be_bytes(*publisher)).ok()?;
-    Some((publisher, u64::from_be_bytes(*sequence), u64::from_be_bytes(*sent_at)))
+    Some((
+        publisher,
+        u64::from_be_bytes(*sequence),
+        u64::from_be_bytes(*sent_at),
+    ))
 }
 
 /// Hands every packet that has come to `handle`, until the socket is empty.

@@ -1,8 +1,8 @@
 //! `tidegate bench`: measures a broker, or several against each other, from one thread.
 //!
-//! - [`load`]: publishers and subscribers.
-//! - [`ledger`]: losses and duplicates. [`histogram`]: latencies.
-//! - [`process`]: the broker's CPU time and memory, and starting it.
+//! - `load`: publishers and subscribers.
+//! - `ledger`: losses and duplicates. `histogram`: latencies.
+//! - `process`: the broker's CPU time and memory, and starting it.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::publish::seconds;
 use super::server::{self, Version};
-use super::{UsageError, print};
+use super::{UsageError, print, tell};
 use crate::client::{Address, Target};
 use crate::mqtt::{ProtocolVersion, QoS};
 use crate::net::tls::{ClientSettings, Roots};
@@ -71,10 +71,20 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME=COMMAND", value_parser = broker, help_heading = "Brokers")]
     broker: Vec<(String, String)>,
     /// One broker to start and measure
-    #[arg(long, value_name = "COMMAND", conflicts_with = "broker", help_heading = "Brokers")]
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        conflicts_with = "broker",
+        help_heading = "Brokers"
+    )]
     spawn: Option<String>,
     /// Another to measure --spawn or --pid against
-    #[arg(long, value_name = "COMMAND", conflicts_with = "broker", help_heading = "Brokers")]
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        conflicts_with = "broker",
+        help_heading = "Brokers"
+    )]
     against: Option<String>,
     /// Host of a broker that runs already
     #[arg(short = 'h', long, default_value = "127.0.0.1", help_heading = "Brokers")]
@@ -122,13 +132,16 @@ const EXAMPLES: &str = "Examples:
   tidegate bench -p 1883 --pid $(pidof mosquitto)
   tidegate bench --scenario fan-out --spawn 'tidegate run --listen 127.0.0.1:{port}'
   tidegate bench --scenario fan-in -q 1 --window 1 --rounds 5 --pin 0,1 \\
-      --broker 'tidegate=tidegate run --listen 127.0.0.1:{port}' --broker 'mosquitto=mosquitto -p {port}'
+      --broker 'tidegate=tidegate run --listen 127.0.0.1:{port}' \\
+      --broker 'mosquitto=mosquitto -p {port}'
   tidegate bench --idle 5000 --spawn 'tidegate run --listen 127.0.0.1:{port}'
 
-Latencies are from end to end; at full load they tell of the window rather than of the broker. The CPU time of a
-broker is user and system time of all its threads; it is told in hundredths of a second, so measure for seconds.
+Latencies are from end to end; at full load they tell of the window rather than of the broker.
+The CPU time of a broker is user and system time of all its threads; the system counts it in
+hundredths of a second, so measure for seconds.
 
-Exit codes: 0 measured, 1 not measured, 2 wrong command line.";
+Exit codes:
+  0   measured    1   not measured    2   wrong command line";
 
 /// Before a timed measurement begins, in seconds: buffers have grown and caches are warm.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -157,7 +170,10 @@ impl Arguments {
                     "the command {command:?} does not say where the port belongs, expected {PORT} in it"
                 )));
             }
-            Ok(Candidate::Started { name: name.to_owned(), command: command.to_owned() })
+            Ok(Candidate::Started {
+                name: name.to_owned(),
+                command: command.to_owned(),
+            })
         };
         let mut candidates = Vec::new();
         for (name, command) in &self.broker {
@@ -185,8 +201,10 @@ impl Arguments {
             Scenario::Pairs => (20, 20),
         };
         let paired = self.scenario == Scenario::Pairs;
-        let (mut publishers, mut subscribers) =
-            (self.publishers.unwrap_or(publishers), self.subscribers.unwrap_or(subscribers));
+        let (mut publishers, mut subscribers) = (
+            self.publishers.unwrap_or(publishers),
+            self.subscribers.unwrap_or(subscribers),
+        );
         if paired {
             // One number is enough to say how many pairs.
             publishers = self.publishers.or(self.subscribers).unwrap_or(publishers);
@@ -207,7 +225,10 @@ impl Arguments {
             rate: self.rate,
             extent: match self.count {
                 Some(each) => Extent::Messages { each },
-                None => Extent::Lasting { warm_up: WARM_UP, measured: self.duration },
+                None => Extent::Lasting {
+                    warm_up: WARM_UP,
+                    measured: self.duration,
+                },
             },
             version: self.version(),
         })
@@ -224,9 +245,11 @@ impl Arguments {
         for round in 1..=rounds {
             for (candidate, outcomes) in candidates.iter().zip(&mut results) {
                 if rounds > 1 || candidates.len() > 1 {
-                    eprintln!("round {round} of {rounds}: {}", candidate.name());
+                    tell(format_args!("round {round} of {rounds}: {}", candidate.name()));
                 }
-                let outcome = self.with(candidate, async |target, observed| load::run(target, plan, observed).await);
+                let outcome = self.with(candidate, async |target, observed| {
+                    load::run(target, plan, observed).await
+                });
                 outcomes.push(outcome.with_context(|| format!("cannot measure {}", candidate.name()))?);
             }
         }
@@ -239,7 +262,11 @@ impl Arguments {
     }
 
     fn title(&self, plan: &Plan, rounds: u16) -> String {
-        let scenario = self.scenario.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        let scenario = self
+            .scenario
+            .to_possible_value()
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default();
         let pace = match plan.rate {
             rate if rate > 0.0 => format!("{rate} messages/s"),
             _ => format!("window {}", plan.window),
@@ -249,7 +276,11 @@ impl Arguments {
             Extent::Messages { each } => format!("{each} messages each"),
         };
         let tls = if self.tls { ", TLS" } else { "" };
-        let medians = if rounds > 1 { format!(", medians of {rounds} rounds") } else { String::new() };
+        let medians = if rounds > 1 {
+            format!(", medians of {rounds} rounds")
+        } else {
+            String::new()
+        };
         format!(
             "{scenario}: {} to {}, {} bytes, QoS {}, {pace}, {extent}{tls}, MQTT {}{medians}",
             plan.publishers, plan.subscribers, plan.payload_bytes, plan.qos, plan.version
@@ -257,8 +288,15 @@ impl Arguments {
     }
 
     fn measure_idle(&self, candidates: &[Candidate], count: usize) -> anyhow::Result<ExitCode> {
-        let mut text = format!("{count} idle connections{}\n", if self.tls { ", TLS" } else { "" });
-        let _ = writeln!(text, "{:<16}{:>14}{:>14}{:>20}", "", "at start", "with them", "bytes each");
+        let mut text = format!(
+            "{count} idle connections{}\n",
+            if self.tls { ", TLS" } else { "" }
+        );
+        let _ = writeln!(
+            text,
+            "{:<16}{:>14}{:>14}{:>20}",
+            "", "at start", "with them", "bytes each"
+        );
         for candidate in candidates {
             let (before, after) = self
                 .with(candidate, async |target, observed| {
@@ -275,7 +313,13 @@ impl Arguments {
                 .with_context(|| format!("cannot measure {}", candidate.name()))?;
             let each = after.saturating_sub(before) as f64 / count as f64;
             let kib = |bytes: u64| format!("{} KiB", bytes / 1024);
-            let _ = writeln!(text, "{:<16}{:>14}{:>14}{each:>20.0}", candidate.name(), kib(before), kib(after));
+            let _ = writeln!(
+                text,
+                "{:<16}{:>14}{:>14}{each:>20.0}",
+                candidate.name(),
+                kib(before),
+                kib(after)
+            );
         }
         print(|out| out.write_all(text.as_bytes()))
     }
@@ -303,7 +347,11 @@ impl Arguments {
             (None, Candidate::Running { port, observed }) => (*port, *observed),
             (None, Candidate::Started { .. }) => bail!("the broker was not started"),
         };
-        let host = if started.is_some() { "127.0.0.1" } else { &self.host };
+        let host = if started.is_some() {
+            "127.0.0.1"
+        } else {
+            &self.host
+        };
         let settings = ClientSettings {
             roots: self.cafile.clone().map_or(Roots::System, Roots::File),
             insecure: self.insecure,
@@ -364,12 +412,18 @@ impl Table {
             "{:<16}{:>14}{:>16}{:>12}{:>12}{:>12}{:>10}{:>12}{:>8}",
             "", "deliveries/s", "CPU s/million", "p50 µs", "p99 µs", "p99.9 µs", "lost", "duplicates", "late"
         );
-        Self { text: format!("{title}\n{heads}\n"), first: None, ratios: String::new() }
+        Self {
+            text: format!("{title}\n{heads}\n"),
+            first: None,
+            ratios: String::new(),
+        }
     }
 
     fn add(&mut self, name: &str, outcomes: &[Outcome]) {
         let row = Row::new(outcomes);
-        let cpu = row.cpu_per_million.map_or_else(|| "unknown".to_owned(), |cpu| format!("{cpu:.3}"));
+        let cpu = row
+            .cpu_per_million
+            .map_or_else(|| "unknown".to_owned(), |cpu| format!("{cpu:.3}"));
         let [p50, p99, p999] = row.latencies;
         let _ = writeln!(
             self.text,
@@ -380,7 +434,13 @@ impl Table {
             self.first = Some(row);
             return;
         };
-        let ratio = |mine: f64, other: f64| if other > 0.0 { format!("{:.2}x", mine / other) } else { "-".to_owned() };
+        let ratio = |mine: f64, other: f64| {
+            if other > 0.0 {
+                format!("{:.2}x", mine / other)
+            } else {
+                "-".to_owned()
+            }
+        };
         let cpu = match (row.cpu_per_million, first.cpu_per_million) {
             (Some(mine), Some(other)) => ratio(mine, other),
             _ => "-".to_owned(),
@@ -434,7 +494,13 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
 /// Thousands of connections need as many open files; the hard limit is as far as we may go.
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    );
 }
 
 fn count(given: &str) -> Result<usize, String> {
@@ -447,7 +513,9 @@ fn count(given: &str) -> Result<usize, String> {
 fn payload_bytes(given: &str) -> Result<usize, String> {
     match given.parse() {
         Ok(bytes) if (HEADER_BYTES..=10_000_000).contains(&bytes) => Ok(bytes),
-        _ => Err(format!("expected a number from {HEADER_BYTES} to 10000000, because each message carries its number and time")),
+        _ => Err(format!(
+            "expected a number from {HEADER_BYTES} to 10000000, because each message carries its number and time"
+        )),
     }
 }
 
@@ -466,7 +534,12 @@ fn broker(given: &str) -> Result<(String, String), String> {
 fn cores(given: &str) -> Result<(usize, usize), String> {
     let mistake = || "expected two cores, as in 0,1".to_owned();
     let (broker, generator) = given.split_once(',').ok_or_else(mistake)?;
-    let core = |text: &str| text.parse().ok().filter(|core| *core < CpuSet::MAX_CPU).ok_or_else(mistake);
+    let core = |text: &str| {
+        text.parse()
+            .ok()
+            .filter(|core| *core < CpuSet::MAX_CPU)
+            .ok_or_else(mistake)
+    };
     Ok((core(broker)?, core(generator)?))
 }
 

@@ -48,7 +48,8 @@ impl Observed {
     /// User and system time of all its threads, those that ended included.
     pub(super) fn cpu_seconds(self) -> anyhow::Result<f64> {
         let text = self.read("stat")?;
-        let ticks = cpu_ticks(&text).with_context(|| format!("cannot make sense of /proc/{}/stat", self.0))?;
+        let ticks =
+            cpu_ticks(&text).with_context(|| format!("cannot make sense of /proc/{}/stat", self.0))?;
         Ok(ticks as f64 / TICKS_PER_SECOND)
     }
 
@@ -89,7 +90,10 @@ impl Broker {
                 bail!("{command:?} ended at once, {status}; run it by itself to see why");
             }
             if Instant::now() > deadline {
-                bail!("{command:?} does not listen on 127.0.0.1:{port} after {} s", START_TIMEOUT.as_secs());
+                bail!(
+                    "{command:?} does not listen on 127.0.0.1:{port} after {} s",
+                    START_TIMEOUT.as_secs()
+                );
             }
             sleep(Duration::from_millis(20));
         }
@@ -155,7 +159,10 @@ mod tests {
 
     #[test]
     fn resident_memory_is_read_in_bytes() {
-        assert_eq!(resident_bytes("Name:\tx\nVmRSS:\t    2048 kB\nThreads:\t1\n"), Some(2 << 20));
+        assert_eq!(
+            resident_bytes("Name:\tx\nVmRSS:\t    2048 kB\nThreads:\t1\n"),
+            Some(2 << 20)
+        );
         assert_eq!(resident_bytes("Name:\tx\n"), None);
     }
 

@@ -46,7 +46,9 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     logging::start(logging::level(LevelFilter::WARN, arguments.verbose));
     let folder = Folder::new()?;
-    gateway::runtime().context("cannot start the event loop")?.block_on(play(arguments, &folder.path))?;
+    gateway::runtime()
+        .context("cannot start the event loop")?
+        .block_on(play(arguments, &folder.path))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -59,7 +61,10 @@ async fn play(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", configuration.display()))?;
     let settings = config::load(&configuration, None).map_err(|mistakes| {
         let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!("the demonstration's own configuration is wrong:\n{}", lines.join("\n"))
+        anyhow::anyhow!(
+            "the demonstration's own configuration is wrong:\n{}",
+            lines.join("\n")
+        )
     })?;
 
     let gateway = Gateway::bind(settings)?;
@@ -84,7 +89,10 @@ async fn play(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
 
 /// Subscribes over TLS and prints what arrives.
 async fn listen(arguments: &Arguments, folder: &Path, doors: &Doors) -> anyhow::Result<()> {
-    let trust = ClientSettings { roots: Roots::File(folder.join(cert::CA_FILE)), ..ClientSettings::default() };
+    let trust = ClientSettings {
+        roots: Roots::File(folder.join(cert::CA_FILE)),
+        ..ClientSettings::default()
+    };
     let address = Address::new("localhost", Some(doors.tls.port()), true);
     let target = Target::new(address, &trust, Duration::from_secs(5))?;
     let mut client = Client::connect(&target, Options::default()).await?;
@@ -113,7 +121,10 @@ struct Doors {
 
 impl Doors {
     fn choose() -> anyhow::Result<Self> {
-        Ok(Self { plain: free(1883)?, tls: free(8883)? })
+        Ok(Self {
+            plain: free(1883)?,
+            tls: free(8883)?,
+        })
     }
 }
 
@@ -125,7 +136,10 @@ fn free(port: u16) -> anyhow::Result<SocketAddr> {
     }
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
     let free = free.context("cannot find a free port on 127.0.0.1")?;
-    say(format_args!("Port {port} is taken, so port {} it is.", free.port()))?;
+    say(format_args!(
+        "Port {port} is taken, so port {} it is.",
+        free.port()
+    ))?;
     Ok(free)
 }
 
@@ -221,7 +235,11 @@ What a subscriber over TLS receives (Ctrl-C ends it):",
 }
 
 fn show(message: &Message) -> anyhow::Result<()> {
-    say(format_args!("  {:<30} {}", message.topic.as_str(), String::from_utf8_lossy(&message.payload)))
+    say(format_args!(
+        "  {:<30} {}",
+        message.topic.as_str(),
+        String::from_utf8_lossy(&message.payload)
+    ))
 }
 
 /// Whether the message is a reading, not a status.
@@ -232,5 +250,7 @@ fn is_reading(message: &Message) -> bool {
 /// Prints a line; a reader that went away ends the demonstration.
 fn say(line: std::fmt::Arguments<'_>) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).context("cannot write the output")
+    writeln!(out, "{line}")
+        .and_then(|()| out.flush())
+        .context("cannot write the output")
 }

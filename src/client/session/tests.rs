@@ -498,6 +498,22 @@ fn a_qos_2_message_sent_again_is_given_away_once() {
 }
 
 #[test]
+fn a_qos_2_message_sent_again_before_it_was_taken_is_acknowledged_when_it_is() {
+    let mut talk = Talk::online(resuming());
+    talk.events();
+    talk.hear(sent("x", QOS_2, 9, false));
+    talk.reconnect(true);
+    talk.hear(sent("x", QOS_2, 9, true));
+    assert_eq!(talk.packets(), []);
+    let messages = talk
+        .events()
+        .into_iter()
+        .filter(|event| matches!(event, Event::Message(_)));
+    assert_eq!(messages.count(), 1);
+    assert_eq!(talk.packets(), [Packet::PubRec(ack(9))]);
+}
+
+#[test]
 fn a_release_of_the_unknown_is_completed_and_says_so() {
     let mut talk = Talk::online(Options::default());
     talk.hear(Packet::PubRel(ack(5)));

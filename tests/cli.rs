@@ -1,0 +1,607 @@
+//! The `tidegate` program as a person at a shell meets it: what it refuses, what it prints, what it exits with.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+use std::io::Write;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+
+use bytes::Bytes;
+use peer::{Peer, run};
+use smallvec::smallvec;
+use tidegate::mqtt::{
+    Ack, ConnAck, Connect, Packet, Publish, PublishProperties, QoS, ReasonCode, SubAck, TopicName, Utf8String,
+};
+use tokio::net::TcpListener;
+
+mod peer;
+
+/// The program with `arguments`, hearing nothing and seeing no password of ours.
+fn tidegate(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .env_remove("TIDEGATE_PASSWORD");
+    command
+}
+
+fn output(arguments: &[&str]) -> (Option<i32>, String, String) {
+    read(&tidegate(arguments).output().unwrap())
+}
+
+fn read(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// A listener and the arguments that lead to it.
+async fn listen() -> (TcpListener, [String; 4]) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    (
+        listener,
+        ["-h".to_owned(), "127.0.0.1".to_owned(), "-p".to_owned(), port],
+    )
+}
+
+fn start(arguments: &[&str], server: &[String]) -> Command {
+    let mut command = tidegate(arguments);
+    command
+        .args(server)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Gives `input` to the child, closes it, and waits for its end on another thread.
+fn finish(mut child: Child, input: &'static [u8]) -> thread::JoinHandle<Output> {
+    thread::spawn(move || {
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        child.wait_with_output().unwrap()
+    })
+}
+
+async fn connect_of(peer: &mut Peer) -> Box<Connect> {
+    let Some(Packet::Connect(connect)) = peer.hear().await else {
+        panic!("expected CONNECT")
+    };
+    peer.say(Packet::ConnAck(Box::default())).await;
+    connect
+}
+
+async fn publish_of(peer: &mut Peer) -> Publish {
+    let Some(Packet::Publish(publish)) = peer.hear().await else {
+        panic!("expected PUBLISH")
+    };
+    publish
+}
+
+/// Answers SUBSCRIBE with `reason`.
+async fn grant(peer: &mut Peer, reason: ReasonCode) {
+    let Some(Packet::Subscribe(subscribe)) = peer.hear().await else {
+        panic!("expected SUBSCRIBE")
+    };
+    let answer = SubAck {
+        packet_id: subscribe.packet_id,
+        reasons: smallvec![reason],
+        properties: None,
+    };
+    peer.say(Packet::SubAck(Box::new(answer))).await;
+}
+
+fn live(topic: &str, payload: &'static [u8]) -> Packet {
+    Packet::Publish(Publish {
+        dup: false,
+        qos: QoS::AtMostOnce,
+        retain: false,
+        topic: Some(TopicName::try_from(topic).unwrap()),
+        packet_id: None,
+        payload: Bytes::from_static(payload),
+        properties: None,
+    })
+}
+
+async fn is_goodbye(peer: &mut Peer) -> bool {
+    matches!(peer.hear().await, Some(Packet::Disconnect(packet)) if packet.reason == ReasonCode::Success)
+}
+
+#[test]
+fn a_wrong_command_line_exits_with_2_and_says_what_is_wrong() {
+    for (arguments, said) in [
+        (&["pub", "-t", "a/+", "-m", "x"][..], "only a topic filter may"),
+        (&["pub", "-t", "a"], "--message"),
+        (&["pub", "-t", "a", "-m", "x", "-n"], "cannot be used with"),
+        (&["pub", "-t", "a", "-m", "x", "-q", "3"], "expected 0, 1 or 2"),
+        (&["pub", "-t", "a", "-m", "x", "-P", "hush"], "--password-file"),
+        (&["pub", "-t", "a", "-m", "x", "-Phush"], "--password-file"),
+        (
+            &["pub", "-t", "a", "-m", "x", "-V", "3.1.1", "--content-type", "y"],
+            "-V 5",
+        ),
+        (
+            &["pub", "-t", "a", "-m", "x", "--user-property", "y"],
+            "NAME=VALUE",
+        ),
+        (
+            &["pub", "-t", "a", "-m", "x", "--will-payload", "y"],
+            "--will-topic",
+        ),
+        (&["pub", "-t", "a", "-m", "x", "--url", "http://b"], "mqtt://"),
+        (
+            &["pub", "-t", "a", "-m", "x", "--url", "mqtt://u:hush@b"],
+            "password file",
+        ),
+        (
+            &["pub", "-t", "a", "-m", "x", "--url", "mqtt://b", "--insecure"],
+            "mqtts://",
+        ),
+        (&["pub", "-h"], "--help"),
+        (&["sub"], "--topic"),
+        (&["sub", "-t", "a/#/b"], "'#' must stand alone"),
+        (&["sub", "-t", "a", "-F", "%y"], "unknown conversion '%y'"),
+        (&["sub", "-t", "a", "-F", "%p", "-v"], "cannot be used with"),
+        (&["sub", "-t", "a", "-C", "0"], "0 is not in"),
+        (&["sub", "-t", "a", "-W", "soon"], "number of seconds"),
+        (&["sub", "-t", "a", "-V", "3.1.1", "-c"], "--id"),
+        (
+            &["sub", "-t", "a", "-V", "3.1.1", "--retain-handling", "new"],
+            "-V 5",
+        ),
+        (&["bench", "--size", "19"], "from 20"),
+        (&["bench", "--spawn", "mosquitto"], "{port}"),
+        (
+            &[
+                "bench",
+                "--scenario",
+                "pairs",
+                "--publishers",
+                "2",
+                "--subscribers",
+                "3",
+            ],
+            "as many of each",
+        ),
+        (&["completions", "sand"], "possible values"),
+        (&["publish"], "pub"),
+        (&[], "Usage"),
+    ] {
+        let (code, out, err) = output(arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {err}");
+        assert!(err.contains(said), "{arguments:?} said: {err}");
+        assert_eq!(out, "", "{arguments:?}");
+        assert!(!err.contains("hush"), "a password is not repeated: {err}");
+    }
+}
+
+#[test]
+fn every_command_has_help_with_examples() {
+    for command in ["pub", "sub", "bench", "completions"] {
+        let (code, out, _) = output(&[command, "--help"]);
+        assert_eq!(code, Some(0), "{command}");
+        assert!(
+            out.contains("Examples:") && out.contains(&format!("tidegate {command}")),
+            "{command}: {out}"
+        );
+    }
+}
+
+#[test]
+fn version_names_the_protocols() {
+    let (code, out, _) = output(&["version"]);
+    assert_eq!(code, Some(0));
+    assert!(
+        out.starts_with(concat!("tidegate ", env!("CARGO_PKG_VERSION"), "\n"))
+            && out.contains("MQTT 3.1, 3.1.1, 5.0")
+    );
+}
+
+#[test]
+fn completions_exist_for_the_usual_shells() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, out, _) = output(&["completions", shell]);
+        assert_eq!(code, Some(0), "{shell}");
+        assert!(out.contains("retain-handling"), "{shell}");
+    }
+}
+
+#[test]
+fn a_server_that_is_not_there_exits_with_1_and_is_named() {
+    run(async {
+        let (listener, server) = listen().await;
+        drop(listener);
+        for command in [&["pub", "-t", "a", "-m", "x"][..], &["sub", "-t", "a"]] {
+            let (code, _, err) = read(&start(command, &server).output().unwrap());
+            assert_eq!(code, Some(1));
+            assert!(
+                err.contains(&format!("cannot connect to 127.0.0.1 port {}", server[3])),
+                "{err}"
+            );
+        }
+    });
+}
+
+#[test]
+fn pub_sends_what_its_options_say_and_exits_with_0_once_it_is_acknowledged() {
+    run(async {
+        let (listener, server) = listen().await;
+        let arguments = "pub -t a/b -m on -q 1 -r -i probe -k 7 -u alice --will-topic gone --will-payload bye \
+             --will-qos 1 --will-retain --message-expiry 60 --content-type text/plain --response-topic answers \
+             --correlation-data c7 --user-property room=4 --payload-utf8";
+        let arguments: Vec<&str> = arguments.split_ascii_whitespace().collect();
+        let child = start(&arguments, &server)
+            .env("TIDEGATE_PASSWORD", "secret")
+            .spawn()
+            .unwrap();
+        let child = finish(child, b"");
+
+        let mut peer = Peer::accept(&listener).await;
+        let connect = connect_of(&mut peer).await;
+        assert_eq!(connect.client_id.unwrap().as_str(), "probe");
+        assert_eq!(connect.keep_alive_secs, 7);
+        assert_eq!(connect.user_name.unwrap().as_str(), "alice");
+        assert_eq!(connect.password.unwrap(), "secret");
+        assert!(connect.clean_start);
+        let will = connect.will.unwrap();
+        assert_eq!((will.topic.as_str(), &will.payload[..]), ("gone", &b"bye"[..]));
+        assert_eq!((will.qos, will.retain), (QoS::AtLeastOnce, true));
+
+        let publish = publish_of(&mut peer).await;
+        assert_eq!(publish.topic.unwrap().as_str(), "a/b");
+        assert_eq!(
+            (&publish.payload[..], publish.qos, publish.retain),
+            (&b"on"[..], QoS::AtLeastOnce, true)
+        );
+        let text = |text: &str| Utf8String::try_from(text).unwrap();
+        let expected = PublishProperties {
+            payload_is_utf8: Some(true),
+            message_expiry_secs: Some(60),
+            response_topic: Some(TopicName::try_from("answers").unwrap()),
+            correlation_data: Some(Bytes::from_static(b"c7")),
+            user_properties: vec![(text("room"), text("4"))],
+            content_type: Some(text("text/plain")),
+            ..PublishProperties::default()
+        };
+        assert_eq!(publish.properties.as_deref(), Some(&expected));
+        peer.say(Packet::PubAck(Ack::success(publish.packet_id.unwrap())))
+            .await;
+        assert!(is_goodbye(&mut peer).await);
+        drop(peer);
+        assert_eq!(
+            read(&child.join().unwrap()),
+            (Some(0), String::new(), String::new())
+        );
+    });
+}
+
+#[test]
+fn pub_takes_the_password_from_the_first_line_of_a_file() {
+    run(async {
+        let (listener, server) = listen().await;
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"from file\nnot this\n").unwrap();
+        let arguments = [
+            "pub",
+            "-t",
+            "a",
+            "-n",
+            "-u",
+            "alice",
+            "--password-file",
+            file.path().to_str().unwrap(),
+        ];
+        let child = finish(start(&arguments, &server).spawn().unwrap(), b"");
+        let mut peer = Peer::accept(&listener).await;
+        assert_eq!(connect_of(&mut peer).await.password.unwrap(), "from file");
+        assert_eq!(publish_of(&mut peer).await.payload, "");
+        assert!(is_goodbye(&mut peer).await);
+        drop(peer);
+        assert_eq!(child.join().unwrap().status.code(), Some(0));
+    });
+}
+
+#[test]
+fn pub_sends_each_line_of_its_input_as_a_message() {
+    run(async {
+        let (listener, server) = listen().await;
+        let child = finish(
+            start(&["pub", "-t", "a", "-l", "-q", "2"], &server)
+                .spawn()
+                .unwrap(),
+            b"one\ntwo\n\nfour",
+        );
+        let mut peer = Peer::welcome(&listener).await;
+        let mut lines = Vec::new();
+        loop {
+            match peer.hear().await.unwrap() {
+                Packet::Publish(publish) => {
+                    peer.say(Packet::PubRec(Ack::success(publish.packet_id.unwrap())))
+                        .await;
+                    lines.push(publish.payload);
+                }
+                Packet::PubRel(ack) => peer.say(Packet::PubComp(ack)).await,
+                Packet::Disconnect(_) => break,
+                other => panic!("unexpected {}", other.name()),
+            }
+        }
+        assert_eq!(lines, ["one", "two", "", "four"]);
+        drop(peer);
+        assert_eq!(child.join().unwrap().status.code(), Some(0));
+    });
+}
+
+#[test]
+fn pub_sends_its_whole_input_as_one_message() {
+    run(async {
+        let (listener, server) = listen().await;
+        let child = finish(
+            start(&["pub", "-t", "a", "-s"], &server).spawn().unwrap(),
+            b"one\n\0two\n",
+        );
+        let mut peer = Peer::welcome(&listener).await;
+        assert_eq!(publish_of(&mut peer).await.payload, "one\n\0two\n");
+        assert!(is_goodbye(&mut peer).await);
+        drop(peer);
+        assert_eq!(child.join().unwrap().status.code(), Some(0));
+    });
+}
+
+#[test]
+fn a_refused_message_exits_with_1_and_the_reason() {
+    run(async {
+        let (listener, server) = listen().await;
+        let child = finish(
+            start(&["pub", "-t", "a", "-m", "x", "-q", "1"], &server)
+                .spawn()
+                .unwrap(),
+            b"",
+        );
+        let mut peer = Peer::welcome(&listener).await;
+        let packet_id = publish_of(&mut peer).await.packet_id.unwrap();
+        peer.say(Packet::PubAck(Ack::with_reason(
+            packet_id,
+            ReasonCode::NotAuthorized,
+        )))
+        .await;
+        let (code, _, err) = read(&child.join().unwrap());
+        assert_eq!(code, Some(1));
+        assert!(err.contains("not authorized"), "{err}");
+    });
+}
+
+#[test]
+fn a_refused_connection_exits_with_1_and_the_reason() {
+    run(async {
+        let (listener, server) = listen().await;
+        for command in [&["pub", "-t", "a", "-m", "x"][..], &["sub", "-t", "a"]] {
+            let child = finish(start(command, &server).spawn().unwrap(), b"");
+            let mut peer = Peer::accept(&listener).await;
+            peer.hear().await.unwrap();
+            let reason = ReasonCode::BadUserNameOrPassword;
+            peer.say(Packet::ConnAck(Box::new(ConnAck {
+                reason,
+                ..ConnAck::default()
+            })))
+            .await;
+            let (code, _, err) = read(&child.join().unwrap());
+            assert_eq!(code, Some(1));
+            assert!(err.contains("bad user name or password"), "{err}");
+        }
+    });
+}
+
+#[test]
+fn sub_prints_as_it_is_told_and_ends_after_the_count() {
+    for (options, printed) in [
+        (&[][..], "21.5\nwarm\n"),
+        (&["-v"], "site/t 21.5\nsite/u warm\n"),
+        (&["-N"], "21.5warm"),
+        (&["-F", "%t=%p (%l)"], "site/t=21.5 (4)\nsite/u=warm (4)\n"),
+        (&["-F", "%x"], "32312e35\n7761726d\n"),
+    ] {
+        run(async {
+            let (listener, server) = listen().await;
+            let arguments = [&["sub", "-t", "site/#", "-T", "site/hidden", "-C", "2"], options].concat();
+            let child = finish(start(&arguments, &server).spawn().unwrap(), b"");
+            let mut peer = Peer::welcome(&listener).await;
+            grant(&mut peer, ReasonCode::Success).await;
+            peer.say(live("site/t", b"21.5")).await;
+            peer.say(live("site/hidden", b"x")).await;
+            peer.say(live("site/u", b"warm")).await;
+            assert!(is_goodbye(&mut peer).await);
+            drop(peer);
+            assert_eq!(
+                read(&child.join().unwrap()),
+                (Some(0), printed.to_owned(), String::new()),
+                "{options:?}"
+            );
+        });
+    }
+}
+
+#[test]
+fn sub_prints_json_that_can_be_read_back() {
+    run(async {
+        let (listener, server) = listen().await;
+        let child = finish(
+            start(&["sub", "-t", "#", "-C", "1", "--json"], &server)
+                .spawn()
+                .unwrap(),
+            b"",
+        );
+        let mut peer = Peer::welcome(&listener).await;
+        grant(&mut peer, ReasonCode::Success).await;
+        peer.say(live("site/\"t\"", b"{\"v\":1}")).await;
+        assert!(is_goodbye(&mut peer).await);
+        drop(peer);
+        let (_, out, _) = read(&child.join().unwrap());
+        let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(
+            (value["topic"].as_str(), value["payload"].as_str()),
+            (Some("site/\"t\""), Some("{\"v\":1}"))
+        );
+    });
+}
+
+#[test]
+fn sub_exits_with_27_when_its_time_is_over_even_if_the_server_never_says_a_word() {
+    run(async {
+        let (listener, server) = listen().await;
+        let child = finish(
+            start(&["sub", "-t", "a", "-W", "0.05"], &server).spawn().unwrap(),
+            b"",
+        );
+        assert_eq!(child.join().unwrap().status.code(), Some(27));
+        drop(listener);
+    });
+}
+
+#[test]
+fn sub_exits_with_1_when_no_subscription_is_granted() {
+    run(async {
+        let (listener, server) = listen().await;
+        let child = finish(start(&["sub", "-t", "secret"], &server).spawn().unwrap(), b"");
+        let mut peer = Peer::welcome(&listener).await;
+        grant(&mut peer, ReasonCode::NotAuthorized).await;
+        while peer.hear().await.is_some() {}
+        let (code, _, err) = read(&child.join().unwrap());
+        assert_eq!(code, Some(1));
+        assert!(err.contains("secret") && err.contains("not authorized"), "{err}");
+    });
+}
+
+#[test]
+fn sub_connects_again_and_subscribes_anew() {
+    run(async {
+        let (listener, server) = listen().await;
+        let child = finish(
+            start(&["sub", "-t", "a", "-C", "1"], &server).spawn().unwrap(),
+            b"",
+        );
+        let mut peer = Peer::welcome(&listener).await;
+        grant(&mut peer, ReasonCode::Success).await;
+        drop(peer);
+        let mut peer = Peer::welcome(&listener).await;
+        grant(&mut peer, ReasonCode::Success).await;
+        peer.say(live("a", b"back")).await;
+        assert!(is_goodbye(&mut peer).await);
+        drop(peer);
+        let (code, out, err) = read(&child.join().unwrap());
+        assert_eq!((code, out.as_str()), (Some(0), "back\n"));
+        assert!(err.contains("connecting again"), "{err}");
+    });
+}
+
+#[test]
+fn sub_without_reconnect_exits_with_1_when_the_connection_breaks() {
+    run(async {
+        let (listener, server) = listen().await;
+        let child = finish(
+            start(&["sub", "-t", "a", "--no-reconnect"], &server)
+                .spawn()
+                .unwrap(),
+            b"",
+        );
+        let mut peer = Peer::welcome(&listener).await;
+        grant(&mut peer, ReasonCode::Success).await;
+        drop(peer);
+        assert_eq!(child.join().unwrap().status.code(), Some(1));
+    });
+}
+
+#[test]
+fn sub_ends_quietly_when_nobody_reads_it_any_more() {
+    run(async {
+        let (listener, server) = listen().await;
+        let mut child = start(&["sub", "-t", "a"], &server).spawn().unwrap();
+        drop(child.stdout.take());
+        let child = finish(child, b"");
+        let mut peer = Peer::welcome(&listener).await;
+        grant(&mut peer, ReasonCode::Success).await;
+        peer.say(live("a", b"to nobody")).await;
+        assert!(is_goodbye(&mut peer).await);
+        drop(peer);
+        assert_eq!(
+            read(&child.join().unwrap()),
+            (Some(0), String::new(), String::new())
+        );
+    });
+}
+
+#[test]
+fn sub_says_goodbye_when_it_is_told_to_end() {
+    run(async {
+        let (listener, server) = listen().await;
+        let child = start(&["sub", "-t", "a"], &server).spawn().unwrap();
+        let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        let child = finish(child, b"");
+        let mut peer = Peer::welcome(&listener).await;
+        grant(&mut peer, ReasonCode::Success).await;
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        assert!(is_goodbye(&mut peer).await);
+        drop(peer);
+        assert_eq!(child.join().unwrap().status.code(), Some(0));
+    });
+}
+
+#[test]
+fn sub_with_retained_only_ends_with_the_first_live_message() {
+    run(async {
+        let (listener, server) = listen().await;
+        let child = finish(
+            start(&["sub", "-t", "a", "--retained-only"], &server)
+                .spawn()
+                .unwrap(),
+            b"",
+        );
+        let mut peer = Peer::welcome(&listener).await;
+        grant(&mut peer, ReasonCode::Success).await;
+        let Packet::Publish(mut retained) = live("a", b"kept") else {
+            unreachable!()
+        };
+        retained.retain = true;
+        peer.say(Packet::Publish(retained)).await;
+        peer.say(live("a", b"live")).await;
+        assert!(is_goodbye(&mut peer).await);
+        drop(peer);
+        assert_eq!(
+            read(&child.join().unwrap()),
+            (Some(0), "kept\n".to_owned(), String::new())
+        );
+    });
+}
+
+#[test]
+fn bench_counts_every_loss_and_every_duplicate() {
+    run(async {
+        let (listener, server) = listen().await;
+        let arguments = ["bench", "--count", "100", "--window", "4", "-V", "5"];
+        let child = finish(start(&arguments, &server).spawn().unwrap(), b"");
+        let mut subscriber = Peer::welcome(&listener).await;
+        grant(&mut subscriber, ReasonCode::Success).await;
+        let mut publisher = Peer::welcome(&listener).await;
+        // A broker that loses the message with number 10 and sends the one with number 20 twice.
+        for number in 0..100 {
+            let publish = publish_of(&mut publisher).await;
+            let copies = match number {
+                10 => 0,
+                20 => 2,
+                _ => 1,
+            };
+            for _ in 0..copies {
+                subscriber.say(Packet::Publish(publish.clone())).await;
+            }
+        }
+        let (code, out, err) = read(&child.join().unwrap());
+        assert_eq!(code, Some(0), "{err}");
+        let figures: Vec<&str> = out.lines().last().unwrap().split_ascii_whitespace().collect();
+        let [name, _rate, cpu, _p50, _p99, _p999, lost, duplicates, late] = figures[..] else {
+            panic!("{out}")
+        };
+        assert_eq!(
+            [name, cpu, lost, duplicates, late],
+            ["broker", "unknown", "1", "1", "0"],
+            "{out}"
+        );
+    });
+}
