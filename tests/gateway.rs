@@ -399,11 +399,20 @@ fn clients_that_leave_while_their_password_is_checked_hold_up_nobody() {
 }
 
 #[test]
-fn without_a_password_file_nobody_proves_to_be_anybody() {
-    with_gateway(settings(), async |doors| {
-        let mut stranger = Peer::stranger(doors.stream().await, ProtocolVersion::V5);
+fn without_a_password_file_a_name_opens_only_the_doors_that_are_open_to_all() {
+    let mut settings = settings();
+    let mut strict = settings.listeners[0].clone();
+    strict.policy.name = "strict".to_owned();
+    strict.policy.anonymous = false;
+    settings.listeners.push(strict);
+    with_gateway(settings, async |doors| {
+        doors.peer(with_password("named", "any")).await.ping().await;
+        let stream = TcpStream::connect(doors.address("strict"))
+            .await
+            .expect("the door is there");
+        let mut stranger = Peer::stranger(stream, ProtocolVersion::V5);
         stranger
-            .say(&Packet::Connect(Box::new(with_password("x", "right"))))
+            .say(&Packet::Connect(Box::new(with_password("stranger", "any"))))
             .await;
         match stranger.hear().await {
             Some(Packet::ConnAck(connack)) => assert_eq!(connack.reason, ReasonCode::BadUserNameOrPassword),
