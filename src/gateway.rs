@@ -22,7 +22,7 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -73,7 +73,7 @@ const CLOCK_NOTE_INTERVAL: Duration = Duration::from_secs(300);
 pub struct Gateway {
     settings: Settings,
     listeners: Vec<(Rc<Listener>, Rc<ListenerPolicy>)>,
-    state: Option<Rc<RefCell<StateDirectory>>>,
+    state: Option<Arc<Mutex<StateDirectory>>>,
 }
 
 impl Gateway {
@@ -99,7 +99,7 @@ impl Gateway {
                 Err(error) => return Err(StartError::Net(error)),
             }
         }
-        let state = state.map(|state| Rc::new(RefCell::new(state)));
+        let state = state.map(|state| Arc::new(Mutex::new(state)));
         Ok(Self {
             settings,
             listeners,
@@ -124,8 +124,12 @@ impl Gateway {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let seed = u64::from_ne_bytes(random_bytes());
         let broker = Broker::new(self.settings.limits.clone(), Rights::default(), seed);
-        let core = Hold(Rc::new(RefCell::new(Core::new(broker))));
+        self.serve(Hold::new(broker), stop).await;
+    }
+
+    async fn serve(self, core: Hold, stop: impl Future<Output = ()>) {
         let broken = core.borrow().broken.clone();
+        let _end = End(core.clone());
 
         let mut tasks = JoinSet::new();
         tasks.spawn_local(flush_links(core.clone()));
@@ -158,7 +162,7 @@ impl Gateway {
         doors.shutdown().await;
         shut_down(&core, farewells).await;
         if let Some(state) = &self.state {
-            save_time(state.borrow_mut().save_time(SystemTime::now()));
+            tell_time(lock(state).save_time(SystemTime::now()));
         }
     }
 }
@@ -221,7 +225,17 @@ async fn shut_down(core: &Hold, farewells: Vec<Message>) {
     if tokio::time::timeout(LINGER, all_gone).await.is_err() {
         debug!("some clients did not read their farewell");
     }
-    core.borrow_mut().remove_all();
+}
+
+/// Cuts off whoever is left, however the gateway ends: the tasks of links are their own.
+struct End(Hold);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if let Ok(mut core) = self.0.try_borrow_mut() {
+            core.remove_all();
+        }
+    }
 }
 
 /// A task's hold of the core.
@@ -229,6 +243,12 @@ async fn shut_down(core: &Hold, farewells: Vec<Message>) {
 /// When the task panics, it may leave the core half changed: [`Gateway::run`] learns of it and serves no more.
 #[derive(Clone)]
 struct Hold(Rc<RefCell<Core>>);
+
+impl Hold {
+    fn new(broker: Broker) -> Self {
+        Self(Rc::new(RefCell::new(Core::new(broker))))
+    }
+}
 
 impl std::ops::Deref for Hold {
     type Target = RefCell<Core>;
@@ -792,16 +812,26 @@ async fn check_passwords(core: Hold, users: Option<Arc<Users>>) {
     }
 }
 
-/// Keeps the latest time known, for the next start of a board without a clock.
-async fn keep_time(state: Rc<RefCell<StateDirectory>>) {
+/// Keeps the latest time known, for the next start of a board without a clock. What it writes is synced, which a
+/// memory card may take a second over, so that happens on a thread of its own.
+async fn keep_time(state: Arc<Mutex<StateDirectory>>) {
     let mut ticks = tokio::time::interval(CLOCK_NOTE_INTERVAL);
     loop {
         ticks.tick().await;
-        save_time(state.borrow_mut().note_time(SystemTime::now()));
+        let state = state.clone();
+        let note = move || tell_time(lock(&state).note_time(SystemTime::now()));
+        if let Err(error) = tokio::task::spawn_blocking(note).await {
+            warn!(%error, "the time could not be noted");
+        }
     }
 }
 
-fn save_time(outcome: std::io::Result<()>) {
+fn lock(state: &Mutex<StateDirectory>) -> MutexGuard<'_, StateDirectory> {
+    // Whoever panicked over it left at worst an old stamp.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn tell_time(outcome: std::io::Result<()>) {
     if let Err(error) = outcome {
         warn!(%error, "the time could not be saved in the state directory");
     }
@@ -811,4 +841,40 @@ fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the kernel gives random bytes; without them nothing here is safe");
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::board::Boards;
+
+    #[test]
+    fn a_gateway_does_not_go_on_when_a_task_panicked_over_its_state() {
+        let runtime = runtime().expect("an event queue");
+        runtime.block_on(async {
+            let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let settings =
+                Settings::local(&[anywhere], Boards::compiled_in().base().clone()).expect("loopback");
+            let core = Hold::new(Broker::new(settings.limits.clone(), Rights::default(), 1));
+            let gateway = Gateway::bind(settings).expect("a free port");
+            let running = tokio::task::spawn_local(gateway.serve(core.clone(), std::future::pending()));
+
+            let ends = core.clone();
+            tokio::task::spawn_local(async move { drop(ends) })
+                .await
+                .expect("no panic");
+            tokio::task::yield_now().await;
+            assert!(!running.is_finished(), "a task may end");
+
+            let task = async move { core.borrow_mut().checks.reserve(usize::MAX) };
+            assert!(
+                tokio::task::spawn_local(task)
+                    .await
+                    .is_err_and(|error| error.is_panic())
+            );
+            assert!(running.await.is_err_and(|error| error.is_panic()));
+        });
+    }
 }

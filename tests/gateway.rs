@@ -59,6 +59,26 @@ fn a_message_reaches_its_subscriber_at_every_quality_in_every_version_over_tcp_a
     });
 }
 
+#[test]
+fn a_new_subscriber_gets_every_retained_message_however_many_there_are() {
+    const TOPICS: usize = 500;
+    with_gateway(settings(), async |doors| {
+        let mut publisher = doors.client(options("publisher")).await;
+        for number in 0..TOPICS {
+            let mut message = message(&format!("kept/{number}"), "x", QoS::AtMostOnce);
+            message.retain = true;
+            publisher.publish(message).await.expect("taken");
+        }
+        let mut subscriber = doors.peer(connect("subscriber")).await;
+        subscriber.subscribe("kept/+", QoS::AtMostOnce).await;
+        let mut heard = std::collections::BTreeSet::new();
+        while heard.len() < TOPICS {
+            assert!(heard.insert(subscriber.hear_publish().await.topic), "heard twice");
+        }
+        subscriber.ping().await;
+    });
+}
+
 // Who does not read.
 
 #[test]
@@ -119,6 +139,42 @@ fn what_waits_for_a_subscriber_that_pauses_arrives_in_order_and_without_a_gap() 
             sleeper.acknowledge(publish.packet_id).await;
         }
         sleeper.ping().await;
+    });
+}
+
+#[test]
+fn what_waits_for_a_subscriber_over_tls_arrives_in_order_too() {
+    const MESSAGES: u16 = 1000;
+    let papers = Papers::new();
+    let mut settings = settings_with_tls(&papers);
+    settings.limits.inflight_max = MESSAGES;
+    settings.limits.queue_bytes_max = 32 * 1024 * 1024;
+    with_gateway(settings, async |doors| {
+        let options = tidegate::client::Options {
+            receive_maximum: MESSAGES,
+            ..options("sleeper")
+        };
+        let mut sleeper = Client::connect(&doors.tls_target(&papers), options)
+            .await
+            .expect("let in");
+        sleeper
+            .subscribe_to(filter("data"), QoS::AtLeastOnce)
+            .await
+            .expect("granted");
+        // Nothing is read while nobody asks the client for anything.
+        let mut publisher = doors.client(running::options("publisher")).await;
+        for number in 0..MESSAGES {
+            let mut payload = number.to_be_bytes().to_vec();
+            payload.resize(16 * 1024, 0);
+            publisher
+                .publish(message("data", payload, QoS::AtLeastOnce))
+                .await
+                .expect("taken");
+        }
+        for number in 0..MESSAGES {
+            let message = sleeper.next_message().await.expect("the connection stands");
+            assert_eq!(message.payload[..2], number.to_be_bytes());
+        }
     });
 }
 
@@ -399,11 +455,20 @@ fn clients_that_leave_while_their_password_is_checked_hold_up_nobody() {
 }
 
 #[test]
-fn without_a_password_file_nobody_proves_to_be_anybody() {
-    with_gateway(settings(), async |doors| {
-        let mut stranger = Peer::stranger(doors.stream().await, ProtocolVersion::V5);
+fn without_a_password_file_a_name_opens_only_the_doors_that_are_open_to_all() {
+    let mut settings = settings();
+    let mut strict = settings.listeners[0].clone();
+    strict.policy.name = "strict".to_owned();
+    strict.policy.anonymous = false;
+    settings.listeners.push(strict);
+    with_gateway(settings, async |doors| {
+        doors.peer(with_password("named", "any")).await.ping().await;
+        let stream = TcpStream::connect(doors.address("strict"))
+            .await
+            .expect("the door is there");
+        let mut stranger = Peer::stranger(stream, ProtocolVersion::V5);
         stranger
-            .say(&Packet::Connect(Box::new(with_password("x", "right"))))
+            .say(&Packet::Connect(Box::new(with_password("stranger", "any"))))
             .await;
         match stranger.hear().await {
             Some(Packet::ConnAck(connack)) => assert_eq!(connack.reason, ReasonCode::BadUserNameOrPassword),
