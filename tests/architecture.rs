@@ -578,8 +578,8 @@ impl Layout {
         // Of every open brace: the module it opens, if it does.
         let mut open: Vec<Option<(usize, String, bool)>> = Vec::new();
         let mut test = false;
-        for index in 0..tokens.len() {
-            match text(index) {
+        for (index, token) in tokens.iter().enumerate() {
+            match token.text.as_str() {
                 "#" if (1..7)
                     .map(|ahead| text(index + ahead))
                     .eq(["[", "cfg", "(", "test", ")", "]"]) =>
@@ -587,22 +587,20 @@ impl Layout {
                     test = true
                 }
                 "#" if text(index + 1) == "[" && text(index + 2) == "path" => {
-                    layout.hidden.push((
-                        tokens[index].line,
-                        "#[path] hides where a module lies; use its own place",
-                    ));
+                    layout
+                        .hidden
+                        .push((token.line, "#[path] hides where a module lies; use its own place"));
                 }
                 "include" if text(index + 1) == "!" => {
-                    layout.hidden.push((
-                        tokens[index].line,
-                        "include! hides source from the map; use `mod`",
-                    ));
+                    layout
+                        .hidden
+                        .push((token.line, "include! hides source from the map; use `mod`"));
                 }
                 "mod" if is_identifier(text(index + 1)) && text(index + 2) == ";" => {
                     let enclosing = open.iter().flatten();
                     layout.children.push(Child {
                         name: text(index + 1).to_owned(),
-                        line: tokens[index].line,
+                        line: token.line,
                         test: test || enclosing.clone().any(|(_, _, test)| *test),
                         inside: enclosing.map(|(_, name, _)| name.clone()).collect(),
                     });
