@@ -35,7 +35,8 @@ if std_installed "$triple"; then
   how="the installed standard library"
 elif [[ -f $(std_source)/library/std/Cargo.toml ]]; then
   how="a standard library built from source"
-  build+=("-Zbuild-std=std,panic_abort")
+  # Without the default features: a stripped binary has no names that a backtrace could tell.
+  build+=("-Zbuild-std=std,panic_abort" "-Zbuild-std-features=optimize_for_size")
   # -Z is for nightly compilers; this says that we mean it. The source is of exactly this compiler's version.
   export RUSTC_BOOTSTRAP=1
   # Only the precompiled library brings musl's start files along; without it they come from zig.

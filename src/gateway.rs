@@ -845,18 +845,17 @@ fn random_bytes<const N: usize>() -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
-    use crate::board::Boards;
+    use crate::config;
 
     #[test]
     fn a_gateway_does_not_go_on_when_a_task_panicked_over_its_state() {
         let runtime = runtime().expect("an event queue");
         runtime.block_on(async {
-            let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            let settings =
-                Settings::local(&[anywhere], Boards::compiled_in().base().clone()).expect("loopback");
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let file = folder.path().join("tidegate.toml");
+            std::fs::write(&file, "[listener.local]\naddress = \"127.0.0.1:0\"\n").expect("written");
+            let settings = config::load(&file, None).expect("right");
             let core = Hold::new(Broker::new(settings.limits.clone(), Rights::default(), 1));
             let gateway = Gateway::bind(settings).expect("a free port");
             let running = tokio::task::spawn_local(gateway.serve(core.clone(), std::future::pending()));
