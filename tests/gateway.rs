@@ -369,6 +369,21 @@ fn whoever_says_nothing_is_closed_after_the_time_for_connect() {
 }
 
 #[test]
+fn clients_that_are_in_leave_the_way_in_free_for_others() {
+    let mut settings = settings();
+    settings.listeners[0].net.pending_max = 2;
+    with_gateway(settings, async |doors| {
+        let mut clients = Vec::new();
+        for number in 0..20 {
+            clients.push(doors.peer(connect(&format!("client-{number}"))).await);
+        }
+        for client in &mut clients {
+            client.ping().await;
+        }
+    });
+}
+
+#[test]
 fn a_client_that_never_hangs_up_is_cut_off() {
     with_gateway(settings(), async |doors| {
         let mut rude = doors.peer(connect("rude")).await;
