@@ -284,6 +284,31 @@ fn a_client_that_is_behind_and_talks_without_end_hears_that_it_was_taken_over() 
 }
 
 #[test]
+fn a_client_too_old_for_a_farewell_is_closed_at_once_and_may_finish_what_it_says() {
+    with_gateway(settings(), async |doors| {
+        let version = ProtocolVersion::V311;
+        let mut old = doors
+            .peer(Connect {
+                version,
+                ..connect("twin")
+            })
+            .await;
+        let mut new = doors
+            .peer(Connect {
+                version,
+                ..connect("twin")
+            })
+            .await;
+        assert_eq!(old.hear().await, None);
+        // A stream that had been given up would be reset at the second of these.
+        for _ in 0..10 {
+            old.say(&Packet::PingReq).await;
+            new.ping().await;
+        }
+    });
+}
+
+#[test]
 fn of_twenty_connections_with_one_client_id_one_lives() {
     with_gateway(settings(), async |doors| {
         let mut twins = Vec::new();
@@ -340,6 +365,21 @@ fn whoever_says_nothing_is_closed_after_the_time_for_connect() {
         let mut stranger = doors.stream().await;
         assert_eq!(stranger.read(&mut [0]).await.expect("closed, not reset"), 0);
         early.ping().await;
+    });
+}
+
+#[test]
+fn clients_that_are_in_leave_the_way_in_free_for_others() {
+    let mut settings = settings();
+    settings.listeners[0].net.pending_max = 2;
+    with_gateway(settings, async |doors| {
+        let mut clients = Vec::new();
+        for number in 0..20 {
+            clients.push(doors.peer(connect(&format!("client-{number}"))).await);
+        }
+        for client in &mut clients {
+            client.ping().await;
+        }
     });
 }
 
