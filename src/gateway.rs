@@ -391,14 +391,24 @@ impl Core {
         link
     }
 
-    /// The one way into the broker: hands it one input and carries out all that follows.
+    /// Hands the broker one input, carries out all that follows, and sees to the next tick.
     fn input(&mut self, now: Now, input: Input) {
+        self.step(now, input);
+        self.arm();
+    }
+
+    /// The one way into the broker: hands it one input and carries out all that follows. [`Core::arm`] is owed after.
+    fn step(&mut self, now: Now, input: Input) {
         self.broker.handle(now, input);
         self.drain(now);
         while let Some(arisen) = self.arisen.pop_front() {
             self.broker.handle(now, arisen);
             self.drain(now);
         }
+    }
+
+    /// Wakes the tick task where there is an earlier deadline than the one it sleeps until.
+    fn arm(&mut self) {
         let earlier = match (self.next_deadline(), self.armed) {
             (Some(deadline), Some(armed)) => deadline < armed,
             (Some(_), None) => true,
@@ -667,16 +677,17 @@ impl Core {
                 Ok(None) => break,
                 Ok(Some(packet)) => {
                     trace!(?link, packet = packet.name(), "received");
-                    self.input(now, Input::Received { link, packet });
+                    self.step(now, Input::Received { link, packet });
                 }
                 Err(error) => {
                     debug!(?link, %error, "malformed packet");
                     let version = slot.link.version();
-                    self.input(now, Input::Malformed { link, version, error });
+                    self.step(now, Input::Malformed { link, version, error });
                     break;
                 }
             }
         }
+        self.arm();
     }
 
     /// Hands the broker what came up outside of [`Core::input`].

@@ -30,8 +30,6 @@ pub(super) struct Passing {
     retain: bool,
     expires_at: Option<Instant>,
     kept: Option<Rc<Kept>>,
-    /// Whether it goes to more than one session, so that gathering its deliveries pays.
-    fans_out: bool,
 }
 
 /// Where one message goes at QoS 0 in the same bytes, gathered while its targets are gone through.
@@ -41,6 +39,8 @@ pub(super) struct Passing {
 pub(super) struct FanOuts {
     /// By whether the client speaks 5.0, and by the RETAIN flag.
     links: [[Vec<LinkId>; 2]; 2],
+    /// Whether there is any link in them.
+    any: bool,
 }
 
 impl Passing {
@@ -60,7 +60,6 @@ impl Passing {
             retain,
             expires_at,
             kept: None,
-            fans_out: false,
         }
     }
 
@@ -73,7 +72,6 @@ impl Passing {
             retain,
             expires_at,
             kept: (will.expires_at == expires_at).then(|| will.clone()),
-            fans_out: false,
         }
     }
 
@@ -106,7 +104,6 @@ impl Broker {
             self.retain(now, &mut passing);
         }
         let resolved = self.subscriptions.resolve(&passing.topic);
-        passing.fans_out = resolved.targets.len() > 1;
         let mut reached = false;
         for target in &resolved.targets {
             if let Some(grant) = target.grant(publisher) {
@@ -117,31 +114,48 @@ impl Broker {
             reached |= self.deliver_to_one(now, group, &mut passing);
         }
         self.subscriptions.put_back(resolved);
-        if passing.fans_out {
-            self.send_fan_outs(&passing);
-        }
+        self.send_gathered(passing);
         reached
     }
 
     /// Sends what was gathered of one message: each kind of bytes once, on all its links.
-    fn send_fan_outs(&mut self, passing: &Passing) {
-        for of_version in &mut self.fan_outs.links {
-            for (retain, links) in [false, true].into_iter().zip(of_version) {
-                if links.is_empty() {
-                    continue;
-                }
-                let publish = Publish {
-                    dup: false,
-                    qos: QoS::AtMostOnce,
-                    retain,
-                    topic: Some(passing.topic.clone()),
-                    packet_id: None,
-                    payload: passing.payload.clone(),
-                    properties: None,
-                };
-                let (links, publish) = (links.drain(..).collect(), Box::new(publish));
-                self.outputs.push_back(Output::SendToEach { links, publish });
-            }
+    fn send_gathered(&mut self, passing: Passing) {
+        if !std::mem::take(&mut self.fan_outs.any) {
+            return;
+        }
+        let mut message = Some(Publish {
+            dup: false,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            topic: Some(passing.topic),
+            packet_id: None,
+            payload: passing.payload,
+            properties: None,
+        });
+        let kinds = self.fan_outs.links.iter_mut();
+        let kinds = kinds.flat_map(|of_version| [false, true].into_iter().zip(of_version));
+        let mut kinds = kinds.filter(|(_, links)| !links.is_empty()).peekable();
+        while let Some((retain, links)) = kinds.next() {
+            // The last kind takes the message itself: counting owners is a good part of what a delivery costs.
+            let publish = if kinds.peek().is_some() {
+                message.clone()
+            } else {
+                message.take()
+            };
+            let Some(publish) = publish.map(|publish| Publish { retain, ..publish }) else {
+                break;
+            };
+            self.outputs.push_back(match links.as_slice() {
+                &[link] => Output::Send {
+                    link,
+                    packet: Packet::Publish(publish),
+                },
+                links => Output::SendToEach {
+                    links: links.into(),
+                    publish: Box::new(publish),
+                },
+            });
+            links.clear();
         }
     }
 
@@ -205,8 +219,9 @@ impl Broker {
         let speaks_5 = attachment.version == ProtocolVersion::V5;
         let is_bare =
             !speaks_5 || (passing.properties.is_none() && grant.subscription_ids.as_slice().is_empty());
-        if passing.fans_out && is_bare && attachment.packet_bytes_max == u32::MAX {
+        if is_bare && attachment.packet_bytes_max == u32::MAX {
             attachment.unsent_bytes += publish_bytes(&passing.topic, &passing.payload);
+            self.fan_outs.any = true;
             self.fan_outs.links[usize::from(speaks_5)][usize::from(retain)].push(link);
             self.stats.messages_sent += 1;
             return true;
