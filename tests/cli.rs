@@ -176,7 +176,18 @@ fn a_wrong_command_line_exits_with_2_and_says_what_is_wrong() {
 
 #[test]
 fn every_command_has_help_with_examples() {
-    for command in ["pub", "sub", "bench", "completions"] {
+    for command in [
+        "run",
+        "check",
+        "demo",
+        "boards",
+        "passwd",
+        "cert",
+        "pub",
+        "sub",
+        "bench",
+        "completions",
+    ] {
         let (code, out, _) = output(&[command, "--help"]);
         assert_eq!(code, Some(0), "{command}");
         assert!(
@@ -219,6 +230,35 @@ fn a_server_that_is_not_there_exits_with_1_and_is_named() {
             );
         }
     });
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_once() {
+    let (code, _, err) = output(&["pub", "-t", "a", "-m", "x", "--cafile", "no/such.pem"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(err.matches("No such file").count(), 1, "{err}");
+}
+
+#[test]
+fn an_address_to_listen_on_that_is_none_is_told_with_what_was_expected() {
+    let (code, _, err) = output(&["run", "--listen", "localhost:1883"]);
+    assert_eq!(code, Some(2));
+    assert!(
+        err.contains("localhost:1883") && err.contains("127.0.0.1:1883"),
+        "{err}"
+    );
+}
+
+#[test]
+fn a_demonstration_nobody_reads_any_more_ends_without_an_error() {
+    let mut demonstration = tidegate(&["demo"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(demonstration.stdout.take());
+    let (code, _, err) = read(&demonstration.wait_with_output().unwrap());
+    assert_eq!((code, err.as_str()), (Some(0), ""));
 }
 
 #[test]
