@@ -1,7 +1,8 @@
 //! The `tidegate` program as a person at a shell meets it: what it refuses, what it prints, what it exits with.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
@@ -247,6 +248,36 @@ fn an_address_to_listen_on_that_is_none_is_told_with_what_was_expected() {
         err.contains("localhost:1883") && err.contains("127.0.0.1:1883"),
         "{err}"
     );
+}
+
+#[test]
+fn a_malformed_connect_is_one_debug_line() {
+    let mut gateway = tidegate(&["run", "-v", "--listen", "127.0.0.1:0"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(gateway.stderr.take().unwrap());
+    let mut line = String::new();
+    let address = loop {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "the gateway listens");
+        if let Some((_, address)) = line.trim_end().split_once("address=") {
+            break address.to_owned();
+        }
+    };
+    let mut stream = TcpStream::connect(address).unwrap();
+    // Protocol level 6.
+    stream
+        .write_all(b"\x10\x0d\0\x04MQTT\x06\x02\0\x3c\0\x01x")
+        .unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"\x20\x03\0\x84\0");
+    gateway.kill().unwrap();
+    gateway.wait().unwrap();
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest.matches("protocol level 6").count(), 1, "{rest}");
 }
 
 #[test]
