@@ -557,7 +557,10 @@ pub fn nearest<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<&
     let plain = text.to_lowercase().replace('-', "_");
     words
         .map(|word| (strsim::jaro_winkler(&plain, word), word))
-        .filter(|(similarity, _)| *similarity >= NEAR)
+        .filter(|(similarity, word)| {
+            // In a word of three or four letters a slip weighs too much for the similarity to show it.
+            *similarity >= NEAR || (word.len() > 2 && strsim::damerau_levenshtein(&plain, word) <= 1)
+        })
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, word)| word)
 }
@@ -732,6 +735,12 @@ mod tests {
             }),
             ["etc/a.toml:2: door.front.zzz: unknown key, expected \"address\""]
         );
+    }
+
+    #[test]
+    fn two_letters_of_a_short_key_that_changed_places_are_a_slip() {
+        assert_eq!(nearest("lgo", ["name", "log"].into_iter()), Some("log"));
+        assert_eq!(nearest("zzz", ["name", "log"].into_iter()), None);
     }
 
     #[test]

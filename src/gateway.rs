@@ -36,7 +36,9 @@ use tracing::{debug, info, trace, warn};
 use crate::auth::access::Rights;
 use crate::auth::passwords::Users;
 use crate::auth::remembered::Remembered;
-use crate::broker::{Broker, Event, Input, LinkId, ListenerPolicy, Message, Now, Output, Verdict};
+use crate::broker::{
+    Broker, DetachReason, Event, Input, LinkId, ListenerPolicy, Message, Now, Output, Verdict,
+};
 use crate::config::Settings;
 use crate::mqtt::{Packet, Publish, Utf8String, encode};
 use crate::net::clock::FlooredClock;
@@ -591,6 +593,11 @@ impl Core {
             Event::ClientDisconnected { link, client, reason } => {
                 info!(?client, %reason, ?link, "client disconnected");
             }
+            // Told when it came.
+            Event::ConnectionRefused {
+                reason: DetachReason::Malformed(_),
+                ..
+            } => {}
             Event::ConnectionRefused { link, reason } => debug!(%reason, ?link, "connection refused"),
             Event::LimitReached { limit, client } => match client {
                 Some(client) => warn!(limit, ?client, "limit reached"),

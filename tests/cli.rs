@@ -1,7 +1,8 @@
 //! The `tidegate` program as a person at a shell meets it: what it refuses, what it prints, what it exits with.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
@@ -176,7 +177,18 @@ fn a_wrong_command_line_exits_with_2_and_says_what_is_wrong() {
 
 #[test]
 fn every_command_has_help_with_examples() {
-    for command in ["pub", "sub", "bench", "completions"] {
+    for command in [
+        "run",
+        "check",
+        "demo",
+        "boards",
+        "passwd",
+        "cert",
+        "pub",
+        "sub",
+        "bench",
+        "completions",
+    ] {
         let (code, out, _) = output(&[command, "--help"]);
         assert_eq!(code, Some(0), "{command}");
         assert!(
@@ -219,6 +231,65 @@ fn a_server_that_is_not_there_exits_with_1_and_is_named() {
             );
         }
     });
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_once() {
+    let (code, _, err) = output(&["pub", "-t", "a", "-m", "x", "--cafile", "no/such.pem"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(err.matches("No such file").count(), 1, "{err}");
+}
+
+#[test]
+fn an_address_to_listen_on_that_is_none_is_told_with_what_was_expected() {
+    let (code, _, err) = output(&["run", "--listen", "localhost:1883"]);
+    assert_eq!(code, Some(2));
+    assert!(
+        err.contains("localhost:1883") && err.contains("127.0.0.1:1883"),
+        "{err}"
+    );
+}
+
+#[test]
+fn a_malformed_connect_is_one_debug_line() {
+    let mut gateway = tidegate(&["run", "-v", "--listen", "127.0.0.1:0"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(gateway.stderr.take().unwrap());
+    let mut line = String::new();
+    let address = loop {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "the gateway listens");
+        if let Some((_, address)) = line.trim_end().split_once("address=") {
+            break address.to_owned();
+        }
+    };
+    let mut stream = TcpStream::connect(address).unwrap();
+    // Protocol level 6.
+    stream
+        .write_all(b"\x10\x0d\0\x04MQTT\x06\x02\0\x3c\0\x01x")
+        .unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"\x20\x03\0\x84\0");
+    gateway.kill().unwrap();
+    gateway.wait().unwrap();
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest.matches("protocol level 6").count(), 1, "{rest}");
+}
+
+#[test]
+fn a_demonstration_nobody_reads_any_more_ends_without_an_error() {
+    let mut demonstration = tidegate(&["demo"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(demonstration.stdout.take());
+    let (code, _, err) = read(&demonstration.wait_with_output().unwrap());
+    assert_eq!((code, err.as_str()), (Some(0), ""));
 }
 
 #[test]

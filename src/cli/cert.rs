@@ -21,8 +21,8 @@ Examples:
   tidegate cert --dir tls                                     for this machine only
   tidegate cert --dir tls --name gw7.example.org --name 192.168.1.7
 
-Makes ca.pem (give it to clients), ca-key.pem (keep it away from the gateway), server.pem and server-key.pem (for
-[listener.NAME.tls]). Keys are readable by you alone. The authority is good for ten years, the server's certificate
+Makes ca.pem (give it to clients), ca-key.pem (keep it away from the gateway), server.pem and server-key.pem (for \
+[listener.NAME.tls]). Keys are readable by you alone. The authority is good for ten years, the server's certificate \
 for two.")]
 pub(super) struct Arguments {
     /// The folder they are written to; made where there is none

@@ -23,7 +23,7 @@ Examples:
   tidegate passwd users alice --check         exits with 0 if it is hers, with 1 if not
   tidegate passwd users alice --delete
 
-A password is never an argument: everybody on the machine could read it. A new file is readable by you alone: give it
+A password is never an argument: everybody on the machine could read it. A new file is readable by you alone: give it \
 to the gateway's user with chown. The gateway reads it when it starts.")]
 pub(super) struct Arguments {
     /// The password file; a new one is made where there is none

@@ -33,7 +33,7 @@ pub(super) struct Arguments {
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Without a configuration: listen on this loopback address instead of 127.0.0.1:1883 and [::1]:1883 (repeatable)
-    #[arg(short, long, value_name = "ADDRESS:PORT", conflicts_with = "config")]
+    #[arg(short, long, value_name = "ADDRESS:PORT", conflicts_with = "config", value_parser = socket_address)]
     listen: Vec<SocketAddr>,
     /// A folder of board profiles instead of /etc/tidegate/boards
     #[arg(long, value_name = "DIR")]
@@ -91,6 +91,13 @@ fn settings(arguments: &Arguments) -> anyhow::Result<Result<Settings, Vec<Mistak
             Err(mistakes) => Ok(Err(mistakes)),
         },
     }
+}
+
+/// A value parser for where to listen.
+fn socket_address(given: &str) -> Result<SocketAddr, String> {
+    given.parse().map_err(|_| {
+        "expected an IP address and a port from 0 to 65535, such as 127.0.0.1:1883 or [::1]:1883".to_owned()
+    })
 }
 
 /// Ready when the process is asked to end.

@@ -1028,7 +1028,10 @@ impl fmt::Display for Disconnection {
             Self::Ended(reason, text) => said(f, "the server ended the connection", reason, text),
             Self::ConnectTimeout => f.write_str("the server did not answer CONNECT in time"),
             Self::KeepAliveTimeout => f.write_str("the server did not answer a ping in time"),
-            Self::Malformed(error) => write!(f, "the server sent what is not MQTT: {error}"),
+            Self::Malformed(error) => write!(
+                f,
+                "the server sent what is not MQTT: {error} (is it a TLS port, or something else than a broker?)"
+            ),
             Self::Violation { found, .. } => write!(f, "the server broke the protocol: {found}"),
         }
     }

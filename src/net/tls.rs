@@ -486,15 +486,8 @@ impl fmt::Display for TlsError {
     }
 }
 
-impl std::error::Error for TlsError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Unreadable { source, .. } => Some(source),
-            Self::Setup(error) => Some(error),
-            _ => None,
-        }
-    }
-}
+// Without a source: the message holds it already, and who prints the whole chain would say it twice.
+impl std::error::Error for TlsError {}
 
 impl HandshakeError {
     /// Finds what TLS said inside the I/O error that brought it.
@@ -515,7 +508,7 @@ impl fmt::Display for HandshakeError {
         match self {
             Self::TimedOut(limit) => write!(f, "no TLS handshake within {} s", limit.as_secs_f32()),
             Self::Broken(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                f.write_str("the peer closed during the TLS handshake")
+                f.write_str("the peer closed during the TLS handshake (is it a port without TLS?)")
             }
             Self::Broken(error) => write!(f, "the connection broke during the TLS handshake: {error}"),
             Self::Refused(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
 use self::sensor::Sensor;
@@ -32,7 +33,11 @@ const FILTER: &str = "demo/#";
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The demonstration plays a field sensor on a pseudo-terminal, opens its other end as a serial port, serves the readings \
-over TLS with certificates made for the occasion, subscribes to them, and prints what arrives. Ctrl-C ends it.")]
+over TLS with certificates made for the occasion, subscribes to them, and prints what arrives. Ctrl-C ends it.
+
+Examples:
+  tidegate demo
+  tidegate demo --readings 10")]
 pub(super) struct Arguments {
     /// End after so many readings instead of running until Ctrl-C
     #[arg(long, value_name = "COUNT")]
@@ -42,14 +47,18 @@ pub(super) struct Arguments {
     verbose: u8,
 }
 
-/// Runs until Ctrl-C, SIGTERM or enough readings.
+/// Runs until Ctrl-C, SIGTERM, the end of the terminal or of whoever reads the output, or enough readings.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     logging::start(logging::level(LevelFilter::WARN, arguments.verbose));
     let folder = Folder::new()?;
-    gateway::runtime()
+    let played = gateway::runtime()
         .context("cannot start the event loop")?
-        .block_on(play(arguments, &folder.path))?;
-    Ok(ExitCode::SUCCESS)
+        .block_on(play(arguments, &folder.path));
+    match played {
+        // Whoever stopped reading has seen enough.
+        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        played => played.map(|()| ExitCode::SUCCESS),
+    }
 }
 
 async fn play(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
@@ -76,9 +85,12 @@ async fn play(arguments: &Arguments, folder: &Path) -> anyhow::Result<()> {
     }));
     let speaking = tokio::task::spawn_local(sensor.speak(SENSOR_INTERVAL));
 
+    let mut hang_up = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
     let outcome = tokio::select! {
         outcome = listen(arguments, folder, &doors) => outcome,
         () = stop_signal()? => Ok(()),
+        // The terminal is closed: the folder, keys and all, goes as with Ctrl-C.
+        _ = hang_up.recv() => Ok(()),
     };
     speaking.abort();
     drop(stop_gateway);
@@ -245,6 +257,12 @@ fn show(message: &Message) -> anyhow::Result<()> {
 /// Whether the message is a reading, not a status.
 fn is_reading(message: &Message) -> bool {
     message.topic.as_str().starts_with("demo/greenhouse/")
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Prints a line; a reader that went away ends the demonstration.
