@@ -8,8 +8,8 @@
 #   arm-unknown-linux-musleabihf     ARMv6: Pi Zero, Zero W, Pi 1; runs on every 32-bit Raspberry Pi OS
 #   x86_64-unknown-linux-musl        an industrial PC, or trying a static binary at your desk
 #
-# The linker is `cargo zigbuild`; the standard library is the target's own where it is installed, or else is built
-# along from its source (-Zbuild-std). deploy/toolchain.sh fetches whichever is missing. People with Docker may
+# The linker is `cargo zigbuild`; the standard library is built along from its source (-Zbuild-std) where that is
+# there, which makes the smaller binary, or else is the target's own. deploy/toolchain.sh fetches what is missing. People with Docker may
 # instead run `cross build --release --target TRIPLE` (Cross.toml) with nothing of this installed.
 # It ends by printing the binary's path, its size and what readelf says of it, and fails if the binary is not static
 # or asks for a newer ARM than the triple's.
@@ -31,9 +31,7 @@ command -v cargo-zigbuild >/dev/null ||
   fail "no cargo-zigbuild found; run deploy/toolchain.sh $triple, or with Docker: cross build --release --target $triple"
 
 build=(cargo zigbuild --release --locked --target "$triple")
-if std_installed "$triple"; then
-  how="the installed standard library"
-elif [[ -f $(std_source)/library/std/Cargo.toml ]]; then
+if [[ -f $(std_source)/library/std/Cargo.toml ]]; then
   how="a standard library built from source"
   # Without the default features: a stripped binary has no names that a backtrace could tell.
   build+=("-Zbuild-std=std,panic_abort" "-Zbuild-std-features=optimize_for_size")
@@ -41,6 +39,8 @@ elif [[ -f $(std_source)/library/std/Cargo.toml ]]; then
   export RUSTC_BOOTSTRAP=1
   # Only the precompiled library brings musl's start files along; without it they come from zig.
   export RUSTFLAGS="${RUSTFLAGS-} -C link-self-contained=no"
+elif std_installed "$triple"; then
+  how="the installed standard library"
 else
   fail "neither the standard library of $triple nor its source is installed; run deploy/toolchain.sh $triple, or rustup target add $triple"
 fi

@@ -40,7 +40,7 @@ use crate::broker::{
     Broker, DetachReason, Event, Input, LinkId, ListenerPolicy, Message, Now, Output, Verdict,
 };
 use crate::config::Settings;
-use crate::mqtt::{Packet, Publish, Utf8String, encode};
+use crate::mqtt::{Packet, Publish, ReasonCode, Utf8String, encode};
 use crate::net::clock::FlooredClock;
 use crate::net::link::{Buffers, Link};
 use crate::net::listener::{ConnectionPermit, Incoming, Listener, NetError};
@@ -307,6 +307,7 @@ struct Core {
 /// One connection as the loop sees it.
 struct Slot {
     link: Link,
+    peer: SocketAddr,
     permit: ConnectionPermit,
     /// Of the link's task; `None` until it has run for the first time.
     task: Option<Waker>,
@@ -372,6 +373,7 @@ impl Core {
         let peer = incoming.peer;
         let link = self.links.insert(Slot {
             link: Link::server(incoming.stream, self.broker.limits().packet_bytes_max),
+            peer,
             permit: incoming.permit,
             task: None,
             // Nobody could be woken to write before the link's task has run; it begins by writing.
@@ -585,10 +587,11 @@ impl Core {
                 identity,
                 session_present,
             } => {
-                if let Some(slot) = self.links.get_mut(*link) {
-                    slot.permit.admitted();
-                }
-                info!(?client, %identity, session_present, ?link, "client connected");
+                let Some(slot) = self.links.get(*link) else {
+                    return;
+                };
+                slot.permit.admitted();
+                info!(?client, ?identity, peer = %slot.peer, session_present, ?link, "client connected");
             }
             Event::ClientDisconnected { link, client, reason } => {
                 info!(?client, %reason, ?link, "client disconnected");
@@ -598,6 +601,15 @@ impl Core {
                 reason: DetachReason::Malformed(_),
                 ..
             } => {}
+            // Who tries passwords is worth a line wherever anybody reads the log.
+            Event::ConnectionRefused {
+                link,
+                reason:
+                    reason @ DetachReason::Refused(ReasonCode::BadUserNameOrPassword | ReasonCode::NotAuthorized),
+            } => {
+                let peer = self.links.get(*link).map(|slot| slot.peer);
+                info!(%reason, ?peer, ?link, "connection refused");
+            }
             Event::ConnectionRefused { link, reason } => debug!(%reason, ?link, "connection refused"),
             Event::LimitReached { limit, client } => match client {
                 Some(client) => warn!(limit, ?client, "limit reached"),
