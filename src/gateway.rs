@@ -465,8 +465,12 @@ impl Core {
         encoded.clear();
         encode(&Packet::Publish(publish), version, &mut encoded);
         for &link in links {
-            if let Some(slot) = self.links.get_mut(link) {
-                slot.link.send_encoded(&encoded, &mut self.buffers);
+            let Some(slot) = self.links.get_mut(link) else {
+                continue;
+            };
+            slot.link.send_encoded(&encoded, &mut self.buffers);
+            // Most links of a fan-out wait for the end of the turn already.
+            if !slot.dirty || slot.link.unsent() >= FLUSH_EARLY_BYTES {
                 self.plan_flush(link);
             }
         }

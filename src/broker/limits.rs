@@ -124,7 +124,7 @@ impl Default for Limits {
             session_expiry_max: Duration::from_secs(7 * 24 * 3600),
             retained_max: 4096,
             retained_bytes_max: 8 * 1024 * 1024,
-            publish_rate_max: 1_000_000,
+            publish_rate_max: 10_000_000,
         }
     }
 }

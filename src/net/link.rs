@@ -134,6 +134,7 @@ impl Link {
     }
 
     /// Takes bytes for sending that are whole packets already, encoded in [`Link::version_to_send`]; no I/O.
+    #[inline]
     pub fn send_encoded(&mut self, packets: &[u8], buffers: &mut Buffers) {
         self.make_room(buffers);
         self.outgoing.extend_from_slice(packets);
@@ -146,6 +147,7 @@ impl Link {
         self.version().unwrap_or(ProtocolVersion::V311)
     }
 
+    #[inline]
     fn make_room(&mut self, buffers: &mut Buffers) {
         if self.outgoing.capacity() == 0 {
             self.outgoing = buffers.take_spare();
