@@ -61,8 +61,9 @@ const READ_BYTES_MIN: usize = 16 * 1024;
 const OUTGOING_BYTES_MIN: usize = 2 * 1024;
 /// A buffer that grew beyond this served a burst and is freed rather than kept.
 const OUTGOING_BYTES_KEPT: usize = 64 * 1024;
-/// What is kept for the next turn, in bytes: a fan-out to 256 links, each with the buffer it started with.
-const SPARE_BYTES_MAX: usize = 256 * OUTGOING_BYTES_MIN;
+/// What is kept for the next turn, in bytes: a fan-out to 1,024 links, each with the buffer it started with, or to 32
+/// in bulk. A buffer that is made anew grows by copying what it holds, over and over.
+const SPARE_BYTES_MAX: usize = 1024 * OUTGOING_BYTES_MIN;
 
 const _: () = assert!(READ_BYTES_MIN <= READ_BYTES);
 const _: () = assert!(OUTGOING_BYTES_KEPT <= SPARE_BYTES_MAX);
