@@ -191,17 +191,7 @@ impl Broker {
         let qos = passing.qos.min(grant.qos); // [MQTT-3.8.4-8]
         let retain = passing.retain && grant.retain_as_published; // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
         if qos != QoS::AtMostOnce {
-            let (message, subscription_ids) = (passing.keep(), grant.subscription_ids.clone());
-            self.enqueue(
-                now,
-                key,
-                Queued {
-                    message,
-                    subscription_ids,
-                    qos,
-                    retain,
-                },
-            );
+            self.keep_and_enqueue(now, key, grant, passing, (qos, retain));
             return true;
         }
         let Some((link, attachment)) = attached(session, &mut self.links) else {
@@ -226,10 +216,44 @@ impl Broker {
             self.stats.messages_sent += 1;
             return true;
         }
+        self.send_apart(now, link, grant, passing, retain);
+        true
+    }
+
+    /// A delivery at QoS 1 or 2; apart, so that the many at QoS 0 do not pay for its room on the stack.
+    #[inline(never)]
+    fn keep_and_enqueue(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        grant: &Grant,
+        passing: &mut Passing,
+        (qos, retain): (QoS, bool),
+    ) {
+        let (message, subscription_ids) = (passing.keep(), grant.subscription_ids.clone());
+        let queued = Queued {
+            message,
+            subscription_ids,
+            qos,
+            retain,
+        };
+        self.enqueue(now, key, queued);
+    }
+
+    /// A delivery at QoS 0 in bytes of its own: with properties, or to a client that takes only small packets.
+    #[inline(never)]
+    fn send_apart(&mut self, now: Instant, link: LinkId, grant: &Grant, passing: &Passing, retain: bool) {
+        let Some(Link {
+            stage: Stage::Attached(attachment),
+            ..
+        }) = self.links.get_mut(link)
+        else {
+            return;
+        };
         let properties = (passing.properties.as_deref(), passing.expires_at);
         let publish = Publish {
             dup: false,
-            qos,
+            qos: QoS::AtMostOnce,
             retain,
             topic: Some(passing.topic.clone()),
             packet_id: None,
@@ -240,7 +264,6 @@ impl Broker {
             Ok(()) => self.stats.messages_sent += 1,
             Err(TooLarge) => self.stats.dropped_too_large += 1,
         }
-        true
     }
 
     /// One delivery to one member of a shared subscription (section 4.8.2): to those in turn who are

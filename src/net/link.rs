@@ -148,7 +148,7 @@ impl Link {
         self.version().unwrap_or(ProtocolVersion::V311)
     }
 
-    #[inline]
+    #[inline(always)]
     fn make_room(&mut self, buffers: &mut Buffers) {
         if self.outgoing.capacity() == 0 {
             self.outgoing = buffers.take_spare();
