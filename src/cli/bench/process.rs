@@ -95,6 +95,7 @@ impl Broker {
                     START_TIMEOUT.as_secs()
                 );
             }
+            // Another program's port opens without telling anybody, so there is nothing to wait on but time.
             sleep(Duration::from_millis(20));
         }
         Ok(broker)
@@ -120,6 +121,7 @@ impl Drop for Broker {
                 let _ = self.child.wait();
                 return;
             }
+            // std waits for a child for ever or not at all; this waits until the deadline.
             sleep(Duration::from_millis(10));
         }
     }
