@@ -243,11 +243,7 @@ impl Broker {
     /// A delivery at QoS 0 in bytes of its own: with properties, or to a client that takes only small packets.
     #[inline(never)]
     fn send_apart(&mut self, now: Instant, link: LinkId, grant: &Grant, passing: &Passing, retain: bool) {
-        let Some(Link {
-            stage: Stage::Attached(attachment),
-            ..
-        }) = self.links.get_mut(link)
-        else {
+        let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut) else {
             return;
         };
         let properties = (passing.properties.as_deref(), passing.expires_at);

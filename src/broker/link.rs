@@ -104,6 +104,22 @@ pub(super) const RETAINED_SLICE: u16 = 64;
 const CONTROL_BYTES: usize = 4;
 
 impl Link {
+    /// What the client that came in by this link has agreed on; `None` before that.
+    pub(super) fn attachment(&self) -> Option<&Attachment> {
+        match &self.stage {
+            Stage::Attached(attachment) => Some(attachment),
+            _ => None,
+        }
+    }
+
+    /// The same, to change it.
+    pub(super) fn attachment_mut(&mut self) -> Option<&mut Attachment> {
+        match &mut self.stage {
+            Stage::Attached(attachment) => Some(attachment),
+            _ => None,
+        }
+    }
+
     /// What the client speaks, once it has said so.
     fn version(&self) -> Option<ProtocolVersion> {
         match &self.stage {

@@ -12,11 +12,7 @@ use crate::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCo
 
 impl Broker {
     pub(super) fn handle_publish(&mut self, now: Instant, link: LinkId, publish: Publish) {
-        let Some(Link {
-            stage: Stage::Attached(attachment),
-            ..
-        }) = self.links.get_mut(link)
-        else {
+        let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut) else {
             return;
         };
         let Publish {
@@ -159,11 +155,7 @@ impl Broker {
 
     /// The publisher knows that we have its QoS 2 message and lets us forget the identifier.
     pub(super) fn handle_pubrel(&mut self, now: Instant, link: LinkId, ack: &Ack) {
-        let Some(Link {
-            stage: Stage::Attached(attachment),
-            ..
-        }) = self.links.get(link)
-        else {
+        let Some(attachment) = self.links.get(link).and_then(Link::attachment) else {
             return;
         };
         let version = attachment.version;
@@ -194,11 +186,7 @@ impl Broker {
         if ack.reason.is_error() {
             return self.handle_ack(now, link, |inflight| inflight.reject(ack.packet_id)); // [MQTT-4.3.3-4]
         }
-        let Some(Link {
-            stage: Stage::Attached(attachment),
-            ..
-        }) = self.links.get(link)
-        else {
+        let Some(attachment) = self.links.get(link).and_then(Link::attachment) else {
             return;
         };
         let version = attachment.version;
@@ -225,11 +213,7 @@ impl Broker {
         link: LinkId,
         end: impl FnOnce(&mut super::inflight::Inflight) -> Acked,
     ) {
-        let Some(Link {
-            stage: Stage::Attached(attachment),
-            ..
-        }) = self.links.get(link)
-        else {
+        let Some(attachment) = self.links.get(link).and_then(Link::attachment) else {
             return;
         };
         let key = attachment.session;

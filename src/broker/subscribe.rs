@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Broker;
 use super::deliver::{attached, outgoing_properties};
 use super::kept::{Queued, SubscriptionIds};
-use super::link::{Link, LinkId, Stage, TooLarge, send_publish};
+use super::link::{Link, LinkId, TooLarge, send_publish};
 use super::retained::Cursor;
 use super::session::SessionKey;
 use super::subscriptions::{Options, Place};
@@ -26,11 +26,7 @@ pub(super) struct Replay {
 
 impl Broker {
     pub(super) fn handle_subscribe(&mut self, now: Instant, link: LinkId, subscribe: &Subscribe) {
-        let Some(Link {
-            stage: Stage::Attached(attachment),
-            ..
-        }) = self.links.get(link)
-        else {
+        let Some(attachment) = self.links.get(link).and_then(Link::attachment) else {
             return;
         };
         let (key, bridge, version) = (attachment.session, attachment.bridge, attachment.version);
@@ -128,11 +124,7 @@ impl Broker {
     }
 
     pub(super) fn handle_unsubscribe(&mut self, now: Instant, link: LinkId, unsubscribe: &Unsubscribe) {
-        let Some(Link {
-            stage: Stage::Attached(attachment),
-            ..
-        }) = self.links.get(link)
-        else {
+        let Some(attachment) = self.links.get(link).and_then(Link::attachment) else {
             return;
         };
         let key = attachment.session;
