@@ -372,7 +372,7 @@ impl Core {
     fn connect(&mut self, incoming: Incoming, policy: Rc<ListenerPolicy>) -> LinkId {
         let peer = incoming.peer;
         let link = self.links.insert(Slot {
-            link: Link::server(incoming.stream, self.broker.limits().packet_bytes_max),
+            link: Link::server(incoming.stream, policy.packet_bytes_max(self.broker.limits())),
             peer,
             permit: incoming.permit,
             task: None,
