@@ -4,7 +4,9 @@ mod conversation;
 
 use conversation::*;
 use tidegate::auth::Identity;
-use tidegate::broker::{DetachReason, Event, Input, Limits, ListenerPolicy, Output, Verdict, Versions};
+use tidegate::broker::{
+    DetachReason, Event, Input, Limits, ListenerPolicy, Output, Refusal, Verdict, Versions,
+};
 use tidegate::mqtt::{
     ConnAckProperties, Connect, ConnectProperties, Packet, ProtocolVersion, QoS, ReasonCode,
 };
@@ -205,7 +207,7 @@ fn a_door_that_asks_for_proof_refuses_who_brings_none() {
         let mut house = House::new();
         let link = house.arrive_at_locked_door();
         let outputs = house.receive(link, connect_packet(client(version, "bill")));
-        let reason_of_event = DetachReason::Refused(reason);
+        let reason_of_event = DetachReason::Refused(Refusal::NoCredentials);
         assert_eq!(
             outputs,
             [
@@ -562,7 +564,7 @@ fn a_house_that_stops_says_so_to_those_who_understand_it() {
             close(link),
             Output::Event(Event::ConnectionRefused {
                 link,
-                reason: DetachReason::Refused(ReasonCode::QuotaExceeded)
+                reason: DetachReason::Refused(Refusal::ConnectionsFull)
             })
         ]
     );

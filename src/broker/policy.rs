@@ -45,7 +45,7 @@ pub struct Versions(u8);
 ///
 /// Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MountPoint(Arc<str>);
+pub struct MountPoint(Arc<String>);
 
 /// Why text is no mount point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,7 +166,7 @@ impl MountPoint {
         if text.len() + slash.len() > Self::BYTES_MAX {
             return Err(MountPointError::TooLong);
         }
-        Ok(Self(format!("{text}{slash}").into()))
+        Ok(Self(Arc::new(format!("{text}{slash}"))))
     }
 
     /// The text, which ends with `/`.
@@ -195,13 +195,19 @@ impl MountPoint {
     /// That is what does not stand below the mount point, its own root included, which "#" matches; and what would
     /// look like one of the server's own topics to them [MQTT-4.7.2-1].
     pub(super) fn unmounted(&self, topic: &TopicName) -> Option<TopicName> {
-        let rest = topic.as_str().strip_prefix(&*self.0)?;
-        if rest.is_empty() || rest.starts_with('$') {
-            return None;
-        }
-        let from = topic.as_str().len() - rest.len();
+        let from = topic.as_str().len() - self.rest(topic)?.len();
         let text = Utf8String::from_bytes(topic.as_utf8().as_bytes().slice(from..)).ok()?;
         TopicName::parse(text).ok()
+    }
+
+    /// Whether its clients see `topic`.
+    pub(super) fn reaches(&self, topic: &TopicName) -> bool {
+        self.rest(topic).is_some()
+    }
+
+    fn rest<'a>(&self, topic: &'a TopicName) -> Option<&'a str> {
+        let rest = topic.as_str().strip_prefix(self.0.as_str())?;
+        (!rest.is_empty() && !rest.starts_with('$')).then_some(rest)
     }
 }
 
@@ -213,7 +219,7 @@ impl fmt::Display for MountPoint {
 
 impl fmt::Debug for MountPoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.0, f)
+        fmt::Debug::fmt(self.0.as_str(), f)
     }
 }
 
