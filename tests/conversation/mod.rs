@@ -31,6 +31,9 @@ pub use ProtocolVersion::{V5, V31, V311};
 pub struct House {
     pub broker: Broker,
     pub now: Now,
+    /// Whether reason strings stay in what the broker says. They are for people; a test that is not about them compares
+    /// packets without.
+    pub tells_reasons: bool,
     keys: SlotMap<LinkId, ()>,
 }
 
@@ -51,6 +54,18 @@ pub fn one_by_one(output: Output) -> Vec<Output> {
     }
 }
 
+/// An output without the reason string it may carry.
+fn without_reason(mut output: Output) -> Output {
+    if let Output::Send { packet, .. } = &mut output {
+        match packet {
+            Packet::ConnAck(connack) => connack.properties.reason_string = None,
+            Packet::Disconnect(disconnect) => disconnect.properties.reason_string = None,
+            _ => {}
+        }
+    }
+    output
+}
+
 impl House {
     pub fn new() -> Self {
         Self::within(Limits::default())
@@ -64,6 +79,7 @@ impl House {
         Self {
             broker: Broker::new(limits, Rights::default(), 7),
             now,
+            tells_reasons: false,
             keys: SlotMap::with_key(),
         }
     }
@@ -73,6 +89,13 @@ impl House {
         self.broker.handle(self.now, input);
         let outputs = std::iter::from_fn(|| self.broker.poll_output())
             .flat_map(one_by_one)
+            .map(|output| {
+                if self.tells_reasons {
+                    output
+                } else {
+                    without_reason(output)
+                }
+            })
             .collect();
         self.broker
             .check_invariants()
@@ -107,11 +130,13 @@ impl House {
     }
 
     pub fn arrive_through(&mut self, anonymous: bool, certificate_user: Option<&str>) -> LinkId {
+        self.arrive_at(ListenerPolicy::new("door", anonymous), certificate_user)
+    }
+
+    /// A byte stream through a door that grants what `policy` says.
+    pub fn arrive_at(&mut self, policy: ListenerPolicy, certificate_user: Option<&str>) -> LinkId {
         let link = self.keys.insert(());
-        let listener = Rc::new(ListenerPolicy {
-            name: "door".into(),
-            anonymous,
-        });
+        let listener = Rc::new(policy);
         let certificate_user = certificate_user.map(text);
         self.broker.handle(
             self.now,
@@ -153,6 +178,13 @@ impl House {
     /// CONNECT on a new link, whatever comes of it.
     pub fn connect(&mut self, connect: Connect) -> (LinkId, Vec<Output>) {
         let link = self.arrive();
+        let outputs = self.receive(link, Packet::Connect(Box::new(connect)));
+        (link, outputs)
+    }
+
+    /// CONNECT on a new link through a door that grants what `policy` says, whatever comes of it.
+    pub fn connect_at(&mut self, policy: ListenerPolicy, connect: Connect) -> (LinkId, Vec<Output>) {
+        let link = self.arrive_at(policy, None);
         let outputs = self.receive(link, Packet::Connect(Box::new(connect)));
         (link, outputs)
     }
