@@ -812,6 +812,7 @@ fn settings(address: SocketAddr, tls: Option<ServerSettings>) -> ListenerSetting
         connections_max: 1000,
         pending_max: 64,
         pending_per_address_max: 8,
+        websocket: None,
         handshake_timeout: LONG,
     }
 }
