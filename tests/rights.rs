@@ -379,7 +379,8 @@ impl Siege {
                 && denial.identity.as_ref().is_none_or(|whom| *whom == identity)
                 && denial.topics.matches(&topic(topic_name))
         });
-        !denied && !(action == Action::Publish && topic_name.starts_with('$'))
+        let is_the_servers = action == Action::Publish && topic_name.starts_with('$');
+        !denied && !is_the_servers
     }
 
     fn step(&mut self) {
