@@ -6,6 +6,7 @@ use super::Broker;
 use super::deliver::Passing;
 use super::inflight::Acked;
 use super::kept::expiry;
+use super::limits::Limits;
 use super::link::{Link, LinkId, Stage};
 use crate::auth::access::Action;
 use crate::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode};
@@ -36,6 +37,8 @@ impl Broker {
             .and_then(|properties| properties.topic_alias.take());
         let topic = match (topic, alias) {
             (Some(topic), None) => topic,
+            // It is refused below, and would be kept as long as the connection lives.
+            (Some(topic), Some(_)) if !is_topic_within(&self.limits, topic.as_str()) => topic,
             (topic, Some(alias)) => {
                 match attachment.resolve_alias(topic, alias, self.limits.topic_alias_maximum) {
                     Ok(topic) => topic,
@@ -235,8 +238,12 @@ impl Broker {
 
     /// Whether a topic name or filter is short and shallow enough.
     pub(super) fn is_topic_within_limits(&self, topic: &str) -> bool {
-        let levels_max = self.limits.topic_levels_max;
-        topic.len() <= self.limits.topic_bytes_max
-            && (topic.len() < levels_max || topic.bytes().filter(|&byte| byte == b'/').count() < levels_max)
+        is_topic_within(&self.limits, topic)
     }
+}
+
+fn is_topic_within(limits: &Limits, topic: &str) -> bool {
+    let levels_max = limits.topic_levels_max;
+    topic.len() <= limits.topic_bytes_max
+        && (topic.len() < levels_max || topic.bytes().filter(|&byte| byte == b'/').count() < levels_max)
 }
