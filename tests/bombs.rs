@@ -226,6 +226,47 @@ fn a_retained_bomb_ends_at_the_houses_bound_and_what_was_there_stays() {
 }
 
 #[test]
+fn a_thousand_filters_that_match_none_of_four_thousand_retained_messages_are_looked_up_in_slices() {
+    for keep_alive_secs in [0, 60] {
+        let mut house = House::new();
+        let mut witnesses = Witnesses::join(&mut house);
+        for number in 0..4_000 {
+            let message = own(&format!("home/{number}/state"), "x", QoS::AtMostOnce, true);
+            house.broker.handle(house.now, message);
+        }
+        house.step(own("zebra/1/state", "the last", QoS::AtMostOnce, true));
+        let link = house.join(Connect {
+            keep_alive_secs,
+            ..client(V311, "attacker")
+        });
+        let mut filters: Vec<_> = (0..20)
+            .map(|number| subscription(&format!("+/+/nothing/{number}"), QoS::AtMostOnce))
+            .collect();
+        filters.push(subscription("+/1/state", QoS::AtLeastOnce));
+        let outputs = house.receive(link, subscribe_packet(&filters));
+        assert_eq!(messages(&outputs, link), [], "not all at once");
+        // Others are served meanwhile, and what is owed comes, though the client never says a word.
+        let mut found = Vec::new();
+        let mut slices = 0;
+        while found.len() < 2 {
+            witnesses.speak(&mut house);
+            let due = house.broker.poll_timeout().expect("the look goes on");
+            let pause = due.saturating_duration_since(house.now.mono);
+            assert!(pause <= secs(1), "nothing goes on for {pause:?}");
+            found.extend(payloads(&house.wait(pause), link));
+            slices += 1;
+        }
+        assert_eq!(found, ["x", "the last"]);
+        assert!(slices > 80, "{slices} slices for 84,000 looks");
+        // And then the deadline is the keep-alive again, or none at all.
+        house.wait(secs(1));
+        let next = house.broker.poll_timeout();
+        assert_eq!(next.is_some(), keep_alive_secs > 0);
+        assert_eq!(house.stats().clients_connected, 3);
+    }
+}
+
+#[test]
 fn a_user_property_bomb_is_refused_in_every_packet_that_can_carry_one() {
     under_attack(|house, witnesses| {
         let crowd = many_user_properties(5_000);

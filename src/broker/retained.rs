@@ -22,6 +22,17 @@ pub(super) struct Retained {
     earliest_expiry: Option<Instant>,
 }
 
+/// What a look for the next message found.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// This message.
+    Message(Rc<Kept>),
+    /// None so far, and enough was looked at for once.
+    Pause,
+    /// That there is none.
+    End,
+}
+
 /// Where a walk over retained messages stands: after the topic it holds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Cursor(Option<TopicName>);
@@ -88,8 +99,9 @@ impl Retained {
         (before - self.messages.len()) as u64
     }
 
-    /// The next message that `filter` matches after `cursor`, which moves on to it.
-    pub(super) fn next(&self, filter: &TopicFilter, cursor: &mut Cursor) -> Option<Rc<Kept>> {
+    /// The next message that `filter` matches after `cursor`, which moves on to it, or as far as `looks` went: each
+    /// message looked at takes one of them.
+    pub(super) fn next(&self, filter: &TopicFilter, cursor: &mut Cursor, looks: &mut usize) -> Next {
         let matched = filter.matched();
         let prefix = matched.split(['+', '#']).next().unwrap_or(matched);
         // "sport/#" matches "sport" too, which comes before everything that starts with "sport/".
@@ -98,11 +110,20 @@ impl Retained {
             Some(topic) => Bound::Excluded(topic.as_str()),
             None => Bound::Included(prefix),
         };
-        let mut candidates = (self.messages.range::<str, _>((from, Bound::Unbounded)))
+        let candidates = (self.messages.range::<str, _>((from, Bound::Unbounded)))
             .take_while(|(key, _)| key.0.as_str().starts_with(prefix));
-        let (_, Entry { message, .. }) = candidates.find(|(key, _)| filter.matches(&key.0))?;
-        cursor.0 = Some(message.topic.clone());
-        Some(message.clone())
+        for (key, Entry { message, .. }) in candidates {
+            if filter.matches(&key.0) {
+                cursor.0 = Some(message.topic.clone());
+                return Next::Message(message.clone());
+            }
+            *looks = looks.saturating_sub(1);
+            if *looks == 0 {
+                cursor.0 = Some(message.topic.clone());
+                return Next::Pause;
+            }
+        }
+        Next::End
     }
 
     pub(super) fn drop_expired(&mut self, now: Instant) {
