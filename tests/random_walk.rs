@@ -6,37 +6,13 @@ mod conversation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use conversation::chance::Chance;
 use conversation::*;
 use tidegate::broker::{Input, Limits, LinkId, Output, Overflow, QueueClass, Verdict};
 use tidegate::mqtt::{
     Connect, ConnectProperties, DecodeError, Packet, PacketId, ProtocolVersion, Publish, PublishProperties,
     QoS, ReasonCode, RetainHandling, Subscription, Will, WillProperties,
 };
-
-/// SplitMix64: small, and the same everywhere.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len())]
-    }
-
-    fn one_in(&mut self, bound: usize) -> bool {
-        self.below(bound) == 0
-    }
-}
 
 /// What a client at the other end of a link knows.
 #[derive(Default)]

@@ -3,10 +3,10 @@
 mod conversation;
 
 use conversation::*;
-use tidegate::broker::{Input, LinkId};
+use tidegate::broker::{Input, LinkId, Output};
 use tidegate::mqtt::{
-    Connect, ConnectProperties, Packet, ProtocolVersion, PublishProperties, QoS, ReasonCode, Will,
-    WillProperties,
+    Connect, ConnectProperties, DecodeError, Packet, ProtocolVersion, PublishProperties, QoS, ReasonCode,
+    Will, WillProperties,
 };
 
 /// A house with a reader of `gone`.
@@ -278,4 +278,159 @@ fn a_subscriber_that_dies_two_thousand_times_leaves_one_will_each_time_and_nothi
     ] {
         assert_eq!(now, before);
     }
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum End {
+    Disconnect(ReasonCode),
+    Closed,
+    Silence,
+    Malformed,
+    AgainstTheProtocol,
+    TakenOver { clean_start: bool },
+}
+
+/// What comes after it, some seconds later.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Return {
+    Never,
+    Resuming(u64),
+    Clean(u64),
+}
+
+/// When the standard wants the will, in seconds after the connection ended; `None`: never (sections 3.1.2.5,
+/// 3.1.3.2.2 and 4.1.1).
+fn wanted(end: End, delay_secs: u64, expiry_secs: u64, back: Return) -> Option<u64> {
+    let due = delay_secs.min(expiry_secs);
+    match (end, back) {
+        (End::Disconnect(ReasonCode::Success), _) => None,
+        (End::TakenOver { clean_start: true }, _) => Some(0),
+        (End::TakenOver { clean_start: false }, _) => (due == 0).then_some(0),
+        (_, Return::Resuming(at)) if at < due => None,
+        (_, Return::Clean(at)) if at < due => Some(at),
+        _ => Some(due),
+    }
+}
+
+/// Ends the connection of `bill`; what follows at that moment, and the connection that took over if one did.
+fn end(house: &mut House, bill: LinkId, way: End, next: &Connect) -> (Vec<Output>, Option<LinkId>) {
+    match way {
+        End::Disconnect(reason) => (house.receive(bill, disconnect(reason)), None),
+        End::Closed => (house.close(bill), None),
+        End::Silence => {
+            assert_eq!(house.wait(secs(89)), []);
+            (house.wait(secs(1)), None)
+        }
+        End::Malformed => {
+            let (link, version, error) = (bill, Some(next.version), DecodeError::Truncated);
+            (house.step(Input::Malformed { link, version, error }), None)
+        }
+        End::AgainstTheProtocol => (house.receive(bill, Packet::PingResp), None),
+        End::TakenOver { clean_start } => {
+            let connect = Connect {
+                clean_start,
+                ..next.clone()
+            };
+            let (link, outputs) = house.connect(connect);
+            (outputs, Some(link))
+        }
+    }
+}
+
+#[test]
+fn at_every_end_the_will_is_sent_exactly_when_the_standard_says_and_once() {
+    let ends = [
+        End::Disconnect(ReasonCode::Success),
+        End::Disconnect(ReasonCode::DisconnectWithWillMessage),
+        End::Disconnect(ReasonCode::UnspecifiedError),
+        End::Closed,
+        End::Silence,
+        End::Malformed,
+        End::AgainstTheProtocol,
+        End::TakenOver { clean_start: false },
+        End::TakenOver { clean_start: true },
+    ];
+    let returns = [
+        Return::Never,
+        Return::Resuming(3),
+        Return::Resuming(200),
+        Return::Clean(3),
+        Return::Clean(200),
+    ];
+    let mut cases = 0;
+    for way in ends {
+        for (delay_secs, expiry_secs) in [(0, 0), (0, 60), (10, 0), (10, 60), (60, 10), (10, 10), (500, 300)]
+        {
+            for back in returns {
+                let taken_over = matches!(way, End::TakenOver { .. });
+                if taken_over && back != Return::Never {
+                    continue;
+                }
+                let (mut house, reader) = house();
+                house.close(reader);
+                let reader = house.join(Connect {
+                    keep_alive_secs: 0,
+                    ..client(V311, "reader")
+                });
+                house.subscribe(reader, "gone", QoS::AtMostOnce);
+                let bill = house.join(delayed(delay_secs, expiry_secs));
+                let mut next = Connect {
+                    will: None,
+                    ..delayed(0, 3600)
+                };
+                next.keep_alive_secs = 1000;
+                let case = format!("{way:?} after {delay_secs} s of {expiry_secs} s, then {back:?}");
+                let (mut outputs, new) = end(&mut house, bill, way, &next);
+                let mut sent_at = Vec::new();
+                let mut back_at = match back {
+                    Return::Never => None,
+                    Return::Resuming(at) | Return::Clean(at) => Some(at),
+                };
+                for second in 0..=600 {
+                    if back_at == Some(second) {
+                        back_at = None;
+                        let clean_start = matches!(back, Return::Clean(_));
+                        outputs.extend(
+                            house
+                                .connect(Connect {
+                                    clean_start,
+                                    ..next.clone()
+                                })
+                                .1,
+                        );
+                    }
+                    sent_at.extend(payloads(&outputs, reader).iter().map(|_| second));
+                    outputs = house.wait(secs(1));
+                }
+                let expected = wanted(way, u64::from(delay_secs), u64::from(expiry_secs), back);
+                assert_eq!(sent_at, expected.into_iter().collect::<Vec<_>>(), "{case}");
+                assert_eq!(house.stats().wills_sent, expected.iter().count() as u64, "{case}");
+                if let Some(new) = new {
+                    assert_eq!(house.receive(new, Packet::PingReq), [send(new, Packet::PingResp)]);
+                }
+                cases += 1;
+            }
+        }
+    }
+    assert_eq!(cases, 7 * 5 * 7 + 2 * 7);
+}
+
+#[test]
+fn a_goodbye_that_ends_the_session_at_once_does_not_wait_for_the_wills_delay() {
+    let (mut house, reader) = house();
+    let bill = house.join(delayed(30, 300));
+    let properties = tidegate::mqtt::DisconnectProperties {
+        session_expiry_secs: Some(0),
+        ..Default::default()
+    };
+    let goodbye = tidegate::mqtt::Disconnect {
+        reason: ReasonCode::DisconnectWithWillMessage,
+        properties,
+    };
+    let outputs = house.receive(bill, Packet::Disconnect(Box::new(goodbye)));
+    assert_eq!(payloads(&outputs, reader), ["bill"]);
+    assert_eq!(house.stats().sessions, 1);
+    house.wait(secs(1000));
+    assert_eq!(house.stats().wills_sent, 1);
 }

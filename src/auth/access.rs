@@ -1,6 +1,7 @@
 //! The one door for rights: nothing reaches a queue, a subscription or a reader without passing here.
 
 use super::Identity;
+use crate::mqtt::TopicFilter;
 
 /// What somebody wants to do with a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,17 +16,103 @@ pub enum Action {
 
 /// The rules in force.
 #[derive(Debug, Clone, Default)]
-pub struct Rights {}
+pub struct Rights {
+    denials: Vec<Denial>,
+}
+
+/// Something clients may not do that they otherwise might.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// Who may not; `None`: no client.
+    pub identity: Option<Identity>,
+    /// What they may not do.
+    pub action: Action,
+    /// With which topics; for [`Action::Subscribe`] with filters that [`TopicFilter::covers`] finds inside it.
+    pub topics: TopicFilter,
+}
 
 impl Rights {
+    /// The rules of the standard, less what `denials` take away.
+    pub fn denying(denials: Vec<Denial>) -> Self {
+        Self { denials }
+    }
+
     /// Whether `identity` may do `action` with `topic`, a topic name or for [`Action::Subscribe`] a topic filter.
     ///
     /// Topics that start with `$` belong to the server (section 4.7.2): clients read them and never write them.
+    /// The gateway itself may do everything.
     pub fn authorize(&self, identity: &Identity, action: Action, topic: &str) -> bool {
         match (identity, action) {
             (Identity::Gateway, _) => true,
-            (_, Action::Publish) => !topic.starts_with('$'),
-            (_, Action::Subscribe | Action::Receive) => true,
+            (_, Action::Publish) if topic.starts_with('$') => false,
+            _ => self.denials.is_empty() || !self.is_denied(identity, action, topic),
         }
+    }
+
+    #[inline(never)]
+    fn is_denied(&self, identity: &Identity, action: Action, topic: &str) -> bool {
+        self.denials.iter().any(|denial| {
+            denial.action == action
+                && denial.identity.as_ref().is_none_or(|whom| whom == identity)
+                && denial.topics.covers(topic)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::Utf8String;
+
+    fn user(name: &str) -> Identity {
+        Identity::User(Utf8String::try_from(name).unwrap())
+    }
+
+    fn denial(identity: Option<Identity>, action: Action, topics: &str) -> Denial {
+        let topics = TopicFilter::try_from(topics).unwrap();
+        Denial {
+            identity,
+            action,
+            topics,
+        }
+    }
+
+    #[test]
+    fn a_denial_binds_whom_it_names_in_what_it_names() {
+        let rights = Rights::denying(vec![
+            denial(Some(user("eve")), Action::Publish, "valves/#"),
+            denial(None, Action::Receive, "+/secret"),
+            denial(Some(user("eve")), Action::Subscribe, "a/+"),
+        ]);
+        for (identity, action, topic, allowed) in [
+            (user("eve"), Action::Publish, "valves/1/set", false),
+            (user("eve"), Action::Publish, "valves", false),
+            (user("eve"), Action::Receive, "valves/1/set", true),
+            (user("bill"), Action::Publish, "valves/1/set", true),
+            (Identity::Anonymous, Action::Receive, "a/secret", false),
+            (Identity::Gateway, Action::Receive, "a/secret", true),
+            (Identity::Gateway, Action::Publish, "$SYS/uptime", true),
+            (user("bill"), Action::Publish, "$SYS/uptime", false),
+            (user("eve"), Action::Subscribe, "a/b", false),
+            (user("eve"), Action::Subscribe, "a/+", false),
+            (user("eve"), Action::Subscribe, "a/#", true),
+        ] {
+            assert_eq!(
+                rights.authorize(&identity, action, topic),
+                allowed,
+                "{identity} {action:?} {topic}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_name_that_looks_like_a_filter_is_a_name() {
+        let rights = Rights::denying(vec![denial(Some(user("bill")), Action::Publish, "t")]);
+        for name in ["#", "+", "bill/#", "b+", "bil", "Bill", "bill "] {
+            assert!(rights.authorize(&user(name), Action::Publish, "t"), "{name}");
+        }
+        let rights = Rights::denying(vec![denial(Some(user("#")), Action::Publish, "t")]);
+        assert!(rights.authorize(&user("bill"), Action::Publish, "t"));
+        assert!(!rights.authorize(&user("#"), Action::Publish, "t"));
     }
 }

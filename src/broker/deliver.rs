@@ -91,7 +91,7 @@ impl Broker {
         mut passing: Passing,
     ) -> bool {
         if passing.retain {
-            self.retain(now, &mut passing);
+            self.retain(now, publisher, &mut passing);
         }
         let mut resolved = self.subscriptions.resolve(&passing.topic);
         let mut passing = match self.send_to_everyone(now, &resolved, passing) {
@@ -116,17 +116,23 @@ impl Broker {
     }
 
     /// Makes a message the one its topic keeps; an empty one clears it (section 3.3.1.3).
-    fn retain(&mut self, now: Instant, passing: &mut Passing) {
+    fn retain(&mut self, now: Instant, publisher: Option<SessionKey>, passing: &mut Passing) {
         if passing.payload.is_empty() {
             self.retained.clear(&passing.topic); // [MQTT-3.3.1-6] [MQTT-3.3.1-7]
         } else {
+            let writer = publisher.and_then(|key| self.sessions.get(key));
+            let writer = writer.map_or_else(|| self.gateway.clone(), |session| session.identity.clone());
             let message = passing.keep();
             let (count_max, bytes_max) = (self.limits.retained_max, self.limits.retained_bytes_max);
-            if !self.retained.store(&message, now, count_max, bytes_max) {
+            if !self.retained.store(&message, writer, now, count_max, bytes_max) {
                 self.stats.dropped_retained_full += 1;
                 self.limit_reached(now, "retained_max");
             }
         }
+        self.count_retained();
+    }
+
+    pub(super) fn count_retained(&mut self) {
         self.stats.retained_messages = self.retained.len() as u64;
         self.stats.retained_bytes = self.retained.size_bytes() as u64;
     }

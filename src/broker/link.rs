@@ -297,15 +297,32 @@ impl Broker {
         match &known.stage {
             Stage::Arrived(_) => self.detach(now, link, DetachReason::ConnectTimeout),
             Stage::Attached(attachment) => {
-                let due = attachment.last_received + attachment.silence_max();
-                if due <= now {
+                let is_watched = !attachment.silence_max().is_zero();
+                let due = is_watched.then(|| attachment.last_received + attachment.silence_max());
+                if due.is_some_and(|due| due <= now) {
                     self.stats.keep_alive_timeouts += 1;
-                    self.detach(now, link, DetachReason::KeepAliveTimeout); // [MQTT-3.1.2-22]
-                } else {
-                    known.timer_at = Some(due);
+                    return self.detach(now, link, DetachReason::KeepAliveTimeout); // [MQTT-3.1.2-22]
+                }
+                known.timer_at = due;
+                let session = attachment.session;
+                if let Some(due) = due {
                     self.timers.set(due, Timer::Link(link));
                 }
+                self.pump(now, session);
             }
+        }
+    }
+
+    /// Has [`Broker::pump`] called again for a session that is attached, at `at` or before.
+    pub(super) fn pump_soon(&mut self, at: Instant, key: SessionKey) {
+        let link = self.sessions.get(key).and_then(|session| session.link);
+        if let Some(link) = link
+            && let Some(known) = self.links.get_mut(link)
+            && known.timer_at.is_none_or(|earlier| earlier > at)
+        {
+            self.timers.cancel(known.timer_at, Timer::Link(link));
+            known.timer_at = Some(at);
+            self.timers.set(at, Timer::Link(link));
         }
     }
 }

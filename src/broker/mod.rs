@@ -146,6 +146,8 @@ pub enum Input {
     },
     /// A message of the gateway's own: a reading, a status.
     Publish(Message),
+    /// Other rules hold from now on, for what waits, is in flight or is retained as well.
+    RightsChanged(Rights),
     /// A deadline is due.
     Tick,
     /// The gateway stops: 5.0 clients are told 0x8B, everybody is closed.
@@ -334,6 +336,8 @@ pub struct Broker {
     assigned_ids: AssignedIds,
     /// What most sessions share where a listener asks for no proof.
     anonymous: Rc<Identity>,
+    /// The writer of what we retain ourselves.
+    gateway: Rc<Identity>,
     stopping: bool,
 }
 
@@ -359,6 +363,7 @@ impl Broker {
             episodes: Episodes::default(),
             assigned_ids: AssignedIds::new(seed),
             anonymous: Rc::new(Identity::Anonymous),
+            gateway: Rc::new(Identity::Gateway),
             stopping: false,
         }
     }
@@ -393,6 +398,7 @@ impl Broker {
             Input::Verified { link, verdict } => self.handle_verified(now, link, verdict),
             Input::Authenticated { link, answer } => self.handle_authenticated(now, link, answer),
             Input::Kick { client } => self.handle_kick(now, &client),
+            Input::RightsChanged(rights) => self.handle_rights(rights),
             Input::Tick => self.handle_tick(now),
             Input::Shutdown => self.handle_shutdown(now),
         }
@@ -467,6 +473,18 @@ impl Broker {
             None,
             Passing::new(topic, payload, properties, qos, retain, expires_at),
         );
+    }
+
+    /// Forgets what is retained by those who may not write it any more; all else is asked for when it is sent.
+    fn handle_rights(&mut self, rights: Rights) {
+        self.rights = rights;
+        self.attachments += 1; // what was found out under the old rules is void
+        let rights = &self.rights;
+        let dropped = self
+            .retained
+            .drop_where(|writer, topic| !rights.authorize(writer, Action::Publish, topic));
+        self.stats.publishes_denied += dropped;
+        self.count_retained();
     }
 
     fn handle_tick(&mut self, now: Instant) {

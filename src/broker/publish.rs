@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::deliver::Passing;
 use super::inflight::Acked;
 use super::kept::expiry;
+use super::limits::Limits;
 use super::link::{Link, LinkId, Stage};
 use super::policy::MountPoint;
 use super::{Broker, Refusal};
@@ -37,6 +38,8 @@ impl Broker {
             .and_then(|properties| properties.topic_alias.take());
         let topic = match (topic, alias) {
             (Some(topic), None) => topic,
+            // It is refused below, and would be kept as long as the connection lives.
+            (Some(topic), Some(_)) if !is_topic_within(&self.limits, topic.as_str()) => topic,
             (topic, Some(alias)) => {
                 let alias_max = attachment.listener.topic_alias_maximum(&self.limits);
                 let aliases = attachment.aliases.get_or_insert_default();
@@ -263,9 +266,7 @@ impl Broker {
 
     /// Whether a topic name or filter is short and shallow enough.
     pub(super) fn is_topic_within_limits(&self, topic: &str) -> bool {
-        let levels_max = self.limits.topic_levels_max;
-        topic.len() <= self.limits.topic_bytes_max
-            && (topic.len() < levels_max || topic.bytes().filter(|&byte| byte == b'/').count() < levels_max)
+        is_topic_within(&self.limits, topic)
     }
 }
 
@@ -278,4 +279,10 @@ fn mount(mount_point: &MountPoint, topic: TopicName) -> Result<TopicName, Refusa
         return Err(Refusal::PublishDenied);
     }
     mount_point.mounted(&topic).ok_or(Refusal::TopicTooLong)
+}
+
+fn is_topic_within(limits: &Limits, topic: &str) -> bool {
+    let levels_max = limits.topic_levels_max;
+    topic.len() <= limits.topic_bytes_max
+        && (topic.len() < levels_max || topic.bytes().filter(|&byte| byte == b'/').count() < levels_max)
 }

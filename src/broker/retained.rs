@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::kept::Kept;
+use crate::auth::Identity;
 use crate::mqtt::{TopicFilter, TopicName};
 
 /// The retained message of every topic, in the order of their names.
@@ -16,9 +17,20 @@ use crate::mqtt::{TopicFilter, TopicName};
 /// 3. No message expires before `earliest_expiry`.
 #[derive(Debug, Default)]
 pub(super) struct Retained {
-    messages: BTreeMap<Key, Rc<Kept>>,
+    messages: BTreeMap<Key, Entry>,
     size_bytes: usize,
     earliest_expiry: Option<Instant>,
+}
+
+/// What a look for the next message found.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// This message.
+    Message(Rc<Kept>),
+    /// None so far, and enough was looked at for once.
+    Pause,
+    /// That there is none.
+    End,
 }
 
 /// Where a walk over retained messages stands: after the topic it holds.
@@ -27,6 +39,13 @@ pub(super) struct Cursor(Option<TopicName>);
 
 #[derive(Debug, PartialEq, Eq)]
 struct Key(TopicName);
+
+#[derive(Debug)]
+struct Entry {
+    message: Rc<Kept>,
+    /// Who published it, for the day that they may not any more.
+    writer: Rc<Identity>,
+}
 
 impl Retained {
     pub(super) fn len(&self) -> usize {
@@ -44,6 +63,7 @@ impl Retained {
     pub(super) fn store(
         &mut self,
         message: &Rc<Kept>,
+        writer: Rc<Identity>,
         now: Instant,
         count_max: usize,
         bytes_max: usize,
@@ -60,19 +80,28 @@ impl Retained {
             (Some(known), Some(new)) => Some(known.min(new)),
             (known, new) => known.or(new),
         };
-        self.messages.insert(Key(message.topic.clone()), message.clone());
+        let (key, message) = (Key(message.topic.clone()), message.clone());
+        self.messages.insert(key, Entry { message, writer });
         true
     }
 
     /// Forgets the message of `topic`.
     pub(super) fn clear(&mut self, topic: &TopicName) {
-        if let Some(message) = self.messages.remove(topic.as_str()) {
-            self.size_bytes -= message.size_bytes;
+        if let Some(entry) = self.messages.remove(topic.as_str()) {
+            self.size_bytes -= entry.message.size_bytes;
         }
     }
 
-    /// The next message that `filter` matches after `cursor`, which moves on to it.
-    pub(super) fn next(&self, filter: &TopicFilter, cursor: &mut Cursor) -> Option<Rc<Kept>> {
+    /// Forgets the messages whose writer and topic are `unwanted`; how many.
+    pub(super) fn drop_where(&mut self, unwanted: impl Fn(&Identity, &str) -> bool) -> u64 {
+        let before = self.messages.len();
+        self.keep_if(|entry| !unwanted(&entry.writer, entry.message.topic.as_str()));
+        (before - self.messages.len()) as u64
+    }
+
+    /// The next message that `filter` matches after `cursor`, which moves on to it, or as far as `looks` went: each
+    /// message looked at takes one of them.
+    pub(super) fn next(&self, filter: &TopicFilter, cursor: &mut Cursor, looks: &mut usize) -> Next {
         let matched = filter.matched();
         let prefix = matched.split(['+', '#']).next().unwrap_or(matched);
         // "sport/#" matches "sport" too, which comes before everything that starts with "sport/".
@@ -81,30 +110,43 @@ impl Retained {
             Some(topic) => Bound::Excluded(topic.as_str()),
             None => Bound::Included(prefix),
         };
-        let mut candidates = (self.messages.range::<str, _>((from, Bound::Unbounded)))
+        let candidates = (self.messages.range::<str, _>((from, Bound::Unbounded)))
             .take_while(|(key, _)| key.0.as_str().starts_with(prefix));
-        let (_, message) = candidates.find(|(key, _)| filter.matches(&key.0))?;
-        cursor.0 = Some(message.topic.clone());
-        Some(message.clone())
+        for (key, Entry { message, .. }) in candidates {
+            if filter.matches(&key.0) {
+                cursor.0 = Some(message.topic.clone());
+                return Next::Message(message.clone());
+            }
+            *looks = looks.saturating_sub(1);
+            if *looks == 0 {
+                cursor.0 = Some(message.topic.clone());
+                return Next::Pause;
+            }
+        }
+        Next::End
     }
 
     pub(super) fn drop_expired(&mut self, now: Instant) {
         if self.earliest_expiry.is_none_or(|at| at > now) {
             return;
         }
-        let size_bytes = &mut self.size_bytes;
-        self.messages.retain(|_, message| {
-            let keep = !message.is_expired(now);
-            if !keep {
-                *size_bytes -= message.size_bytes;
-            }
-            keep
-        });
+        self.keep_if(|entry| !entry.message.is_expired(now));
         self.earliest_expiry = self
             .messages
             .values()
-            .filter_map(|message| message.expires_at)
+            .filter_map(|entry| entry.message.expires_at)
             .min();
+    }
+
+    fn keep_if(&mut self, wanted: impl Fn(&Entry) -> bool) {
+        let size_bytes = &mut self.size_bytes;
+        self.messages.retain(|_, entry| {
+            let keep = wanted(entry);
+            if !keep {
+                *size_bytes -= entry.message.size_bytes;
+            }
+            keep
+        });
     }
 
     fn has_room(&self, message: &Kept, count_max: usize, bytes_max: usize) -> bool {
@@ -113,14 +155,16 @@ impl Retained {
 
     /// Walks over everything the type promises.
     pub(super) fn check(&self) -> Result<(), String> {
-        let size_bytes: usize = self.messages.values().map(|message| message.size_bytes).sum();
+        let size_bytes: usize = (self.messages.values())
+            .map(|entry| entry.message.size_bytes)
+            .sum();
         if size_bytes != self.size_bytes {
             return Err(format!(
                 "{size_bytes} bytes are retained, {} are counted",
                 self.size_bytes
             ));
         }
-        for (key, message) in &self.messages {
+        for (key, Entry { message, .. }) in &self.messages {
             if key.0 != message.topic || message.payload.is_empty() {
                 return Err(format!(
                     "the retained message of {} is not its own, or empty",

@@ -1,12 +1,12 @@
 //! SUBSCRIBE and UNSUBSCRIBE (sections 3.8 to 3.11), and the retained messages a subscription brings.
 
 use std::borrow::Cow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::deliver::{attached, outgoing_properties};
 use super::kept::{Queued, SubscriptionIds};
 use super::link::{Link, LinkId, send_publish};
-use super::retained::Cursor;
+use super::retained::{Cursor, Next};
 use super::session::SessionKey;
 use super::subscriptions::{Options, Place};
 use super::tailor::TooLarge;
@@ -25,6 +25,13 @@ pub(super) struct Replay {
     pub(super) place: Place,
     cursor: Cursor,
 }
+
+/// Retained messages looked at in one go for one client: some tenths of a millisecond on a small board, however
+/// many filters that match nothing a SUBSCRIBE holds.
+const LOOKS_MAX: usize = 512;
+
+/// How long everybody else has before they are looked at again.
+const LOOKS_PAUSE: Duration = Duration::from_millis(1);
 
 impl Broker {
     pub(super) fn handle_subscribe(&mut self, now: Instant, link: LinkId, subscribe: &Subscribe) {
@@ -174,13 +181,17 @@ impl Broker {
     }
 
     /// Sends retained messages to new subscriptions, a slice at a time; goes on when the slice is out or
-    /// acknowledged.
+    /// acknowledged, or after a moment where nothing was found so far.
     pub(super) fn replay(&mut self, now: Instant, key: SessionKey) {
-        while self.replay_one(now, key) {}
+        let mut looks = LOOKS_MAX;
+        while looks > 0 && self.replay_one(now, key, &mut looks) {}
+        if looks == 0 {
+            self.pump_soon(now + LOOKS_PAUSE, key);
+        }
     }
 
     /// Sends the next retained message; whether there may be more to send at once.
-    fn replay_one(&mut self, now: Instant, key: SessionKey) -> bool {
+    fn replay_one(&mut self, now: Instant, key: SessionKey, looks: &mut usize) -> bool {
         let Some(session) = self.sessions.get_mut(key) else {
             return false;
         };
@@ -194,13 +205,24 @@ impl Broker {
             return false;
         }
         let mut cursor = replay.cursor.clone();
-        let next = self.retained.next(&replay.filter, &mut cursor);
-        let (Some(message), Some(options)) = (next, self.subscriptions.options(key, replay.place)) else {
-            session.replays.remove(0);
-            if session.replays.is_empty() {
-                session.replays = Vec::new();
+        *looks = looks.saturating_sub(1);
+        let next = self.retained.next(&replay.filter, &mut cursor, looks);
+        let options = self.subscriptions.options(key, replay.place);
+        let (message, options) = match (next, options) {
+            (Next::Message(message), Some(options)) => (message, options),
+            (Next::Pause, Some(_)) => {
+                if let Some(replay) = session.replays.first_mut() {
+                    replay.cursor = cursor;
+                }
+                return false;
             }
-            return true;
+            (Next::End, _) | (_, None) => {
+                session.replays.remove(0);
+                if session.replays.is_empty() {
+                    session.replays = Vec::new();
+                }
+                return true;
+            }
         };
         let size_bytes = message.size_bytes;
         let qos = message.qos.min(options.qos); // [MQTT-3.8.4-8]

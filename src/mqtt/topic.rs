@@ -135,6 +135,25 @@ impl TopicFilter {
         self.matched().split('/')
     }
 
+    /// Whether this filter, level by level, matches all that `other` does, a topic name or a topic filter without
+    /// its share name.
+    pub fn covers(&self, other: &str) -> bool {
+        if other.starts_with('$') && self.matched().starts_with(['+', '#']) {
+            return false; // [MQTT-4.7.2-1]
+        }
+        let mut other_levels = other.split('/');
+        for level in self.levels() {
+            if level == "#" {
+                return true; // also the parent level itself, section 4.7.1.2
+            }
+            match other_levels.next() {
+                Some(other) if level == other || (level == "+" && other != "#") => {}
+                _ => return false,
+            }
+        }
+        other_levels.next().is_none()
+    }
+
     /// Whether `topic` matches, by section 4.7.
     pub fn matches(&self, topic: &TopicName) -> bool {
         let filter = self.matched();
@@ -264,6 +283,31 @@ mod tests {
             ("$share/readers/site/+", "site/a", true),
         ] {
             assert_eq!(matches(filter, topic), expected, "{filter} against {topic}");
+        }
+    }
+
+    #[test]
+    fn a_filter_covers_the_names_it_matches_and_the_filters_inside_it() {
+        for (filter, other, expected) in [
+            ("a/#", "a", true),
+            ("a/#", "a/#", true),
+            ("a/#", "a/+/b", true),
+            ("a/#", "#", false),
+            ("a/#", "+/b", false),
+            ("a/+", "a/+", true),
+            ("a/+", "a/b", true),
+            ("a/+", "a/#", false),
+            ("a/+", "a/b/c", false),
+            ("+", "#", false),
+            ("#", "#", true),
+            ("#", "$SYS/#", false),
+            ("+/a", "$SYS/a", false),
+            ("$SYS/#", "$SYS/a", true),
+            ("a", "+", false),
+            ("a/b", "a", false),
+        ] {
+            let covers = TopicFilter::try_from(filter).unwrap().covers(other);
+            assert_eq!(covers, expected, "{filter} and {other}");
         }
     }
 

@@ -9,13 +9,16 @@
 )]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+pub mod chance;
+
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use slotmap::SlotMap;
 use smallvec::smallvec;
-use tidegate::auth::access::Rights;
+use tidegate::auth::Identity;
+use tidegate::auth::access::{Action, Denial, Rights};
 use tidegate::broker::{
     Broker, Event, Input, Limits, LinkId, ListenerPolicy, Message, Now, Output, Stats, Verdict,
 };
@@ -82,6 +85,13 @@ impl House {
             tells_reasons: false,
             keys: SlotMap::with_key(),
         }
+    }
+
+    /// A house where `denials` hold beside the rules of the standard.
+    pub fn denying(denials: &[Denial]) -> Self {
+        let mut house = Self::new();
+        house.step(Input::RightsChanged(Rights::denying(denials.to_vec())));
+        house
     }
 
     /// One input, and everything that follows from it.
@@ -198,15 +208,22 @@ impl House {
 
     /// A client of a user with a password that is right.
     pub fn join_as(&mut self, user: &str, connect: Connect) -> LinkId {
+        let link = self.knock(user, connect);
+        let outputs = self.verified(link, Verdict::Allow);
+        assert_eq!(connack(&outputs, link).reason, ReasonCode::Success);
+        link
+    }
+
+    /// CONNECT of a user through a door that asks for a password; the verdict is owed.
+    pub fn knock(&mut self, user: &str, connect: Connect) -> LinkId {
         let link = self.arrive_at_locked_door();
         let connect = Connect {
             user_name: Some(text(user)),
             password: Some("secret".into()),
             ..connect
         };
-        self.receive(link, Packet::Connect(Box::new(connect)));
-        let outputs = self.verified(link, Verdict::Allow);
-        assert_eq!(connack(&outputs, link).reason, ReasonCode::Success);
+        let outputs = self.receive(link, Packet::Connect(Box::new(connect)));
+        assert!(matches!(outputs[..], [Output::Verify { .. }]), "{outputs:?}");
         link
     }
 
@@ -420,6 +437,15 @@ pub fn send_message(link: LinkId, publish: Publish) -> Output {
 
 pub fn close(link: LinkId) -> Output {
     Output::Close { link }
+}
+
+/// A denial of `action` with `topics` to one user, or with `None` to every client.
+pub fn denial(user: Option<&str>, action: Action, topics: &str) -> Denial {
+    Denial {
+        identity: user.map(|name| Identity::User(text(name))),
+        action,
+        topics: filter(topics),
+    }
 }
 
 /// The outputs without the events.
