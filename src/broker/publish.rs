@@ -55,7 +55,9 @@ impl Broker {
             let again = Packet::PubRec(Ack::success(packet_id)); // [MQTT-4.3.3-10]
             return self.send_control(now, link, again);
         }
+        // An older client was told no Receive Maximum, and is bounded by the identifiers there are.
         if qos == QoS::ExactlyOnce
+            && version == ProtocolVersion::V5
             && session.receiving.len() >= usize::from(self.limits.receive_maximum.max(1))
         {
             return self.refuse(now, link, ReasonCode::ReceiveMaximumExceeded); // [MQTT-3.3.4-7]

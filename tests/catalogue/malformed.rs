@@ -170,12 +170,6 @@ fn framing(all: &mut Vec<Malformed>) {
         b"\xF1\0",
         DecodeError::FixedHeaderFlags,
     );
-    add(
-        "flags that PUBREL of 3.1 does not have",
-        later(V31),
-        b"\x63\0",
-        DecodeError::FixedHeaderFlags,
-    );
 }
 
 fn order_and_direction(all: &mut Vec<Malformed>) {
@@ -313,35 +307,25 @@ fn connect(all: &mut Vec<Malformed>) {
         (V5, b"\0\x04MQTT\x05", b"\0"),
     ] {
         let body = |flags: u8, rest: &[u8]| [name, &[flags, 0, 60], properties, b"\0\x01c", rest].concat();
-        add(
-            "reserved connect flag",
-            version,
-            &body(0x03, b""),
-            DecodeError::ConnectReservedFlag,
-        );
+        if version != V31 {
+            for (name, flags, error) in [
+                ("reserved connect flag", 0x03, DecodeError::ConnectReservedFlag),
+                ("will QoS 3 without a will", 0x1A, DecodeError::WillQosThree),
+                ("will QoS without a will", 0x0A, DecodeError::WillFlagsWithoutWill),
+                (
+                    "will retain without a will",
+                    0x22,
+                    DecodeError::WillFlagsWithoutWill,
+                ),
+            ] {
+                add(name, version, &body(flags, b""), error);
+            }
+        }
         add(
             "will QoS 3",
             version,
             &body(0x1E, b"\0\x01w\0\0"),
             DecodeError::WillQosThree,
-        );
-        add(
-            "will QoS 3 without a will",
-            version,
-            &body(0x1A, b""),
-            DecodeError::WillQosThree,
-        );
-        add(
-            "will QoS without a will",
-            version,
-            &body(0x0A, b""),
-            DecodeError::WillFlagsWithoutWill,
-        );
-        add(
-            "will retain without a will",
-            version,
-            &body(0x22, b""),
-            DecodeError::WillFlagsWithoutWill,
         );
         add(
             "will flag without a will",
