@@ -214,6 +214,19 @@ fn a_will_is_retained_if_its_flag_says_so_and_only_then() {
     }
 }
 
+#[test]
+fn what_follows_a_disconnect_is_not_heard() {
+    for version in OLD {
+        let (mut house, writer, _) = pair(version, "t");
+        assert_eq!(
+            acts(house.receive(writer, disconnect(ReasonCode::Success))),
+            [close(writer)]
+        );
+        assert_eq!(house.publish(writer, message1(1, "t", "x")), []);
+        assert_eq!(house.close(writer), []);
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------------
 // PUBLISH
 

@@ -262,6 +262,7 @@ impl Broker {
             Verdict::NoUsers | Verdict::Deny => {
                 return self.refuse(now, link, ReasonCode::BadUserNameOrPassword);
             }
+            // [MQTT-4.8.0-2 of 3.1.1]
             Verdict::Unavailable => return self.refuse(now, link, ReasonCode::ServerUnavailable),
         };
         self.admit(now, link, admission, identity);

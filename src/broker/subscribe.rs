@@ -203,7 +203,7 @@ impl Broker {
             let publish = Publish {
                 dup: false,
                 qos,
-                retain: true, // [MQTT-3.3.1-8]
+                retain: true, // [MQTT-3.3.1-8 of 3.1.1]
                 topic: Some(message.topic.clone()),
                 packet_id: None,
                 payload: message.payload.clone(),

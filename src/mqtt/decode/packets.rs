@@ -27,7 +27,8 @@ mod connect_flag {
     pub(super) const USER_NAME: u8 = 0x80;
 }
 
-/// Bit 7 of the protocol level, by which other brokers say that they bridge.
+/// Bit 7 of the protocol level, by which other brokers say that they bridge; an extension that nobody has to use
+/// [MQTT-7.0.0-2 of 3.1.1].
 const BRIDGE: u8 = 0x80;
 
 /// CONNECT; `version` is set as soon as it is known, so that the answer to a malformed rest can be given in
