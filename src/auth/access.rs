@@ -39,12 +39,12 @@ impl Rights {
 
     /// Whether `identity` may do `action` with `topic`, a topic name or for [`Action::Subscribe`] a topic filter.
     ///
-    /// Topics that start with `$` belong to the server (section 4.7.2): clients read them and never write them.
-    /// The gateway itself may do everything.
+    /// Topics that start with `$` belong to the server (section 4.7.2): clients read them and never write them, but
+    /// for the one by which a broker that bridges says whether it is there. The gateway itself may do everything.
     pub fn authorize(&self, identity: &Identity, action: Action, topic: &str) -> bool {
         match (identity, action) {
             (Identity::Gateway, _) => true,
-            (_, Action::Publish) if topic.starts_with('$') => false,
+            (_, Action::Publish) if topic.starts_with('$') && !is_bridge_state(topic) => false,
             _ => self.denials.is_empty() || !self.is_denied(identity, action, topic),
         }
     }
@@ -57,6 +57,20 @@ impl Rights {
                 && denial.topics.covers(topic)
         })
     }
+}
+
+/// Whether `topic` is `$SYS/broker/connection/NAME/state`, where mosquitto's bridges publish `1` when they come and
+/// leave `0` as their will; refused that, they do not connect at all.
+#[inline(never)]
+fn is_bridge_state(topic: &str) -> bool {
+    let mut levels = topic.split('/');
+    let mut next = || levels.next();
+    next() == Some("$SYS")
+        && next() == Some("broker")
+        && next() == Some("connection")
+        && next().is_some_and(|name| !name.is_empty())
+        && next() == Some("state")
+        && next().is_none()
 }
 
 #[cfg(test)]
@@ -114,5 +128,28 @@ mod tests {
         let rights = Rights::denying(vec![denial(Some(user("#")), Action::Publish, "t")]);
         assert!(rights.authorize(&user("bill"), Action::Publish, "t"));
         assert!(!rights.authorize(&user("#"), Action::Publish, "t"));
+    }
+
+    #[test]
+    fn of_the_topics_with_a_dollar_a_client_may_write_the_state_of_a_bridge_only() {
+        let may = |action, topic| Rights::default().authorize(&Identity::Anonymous, action, topic);
+        assert!(may(Action::Publish, "$SYS/broker/connection/hub.upstream/state"));
+        for topic in [
+            "$SYS",
+            "$SYS/broker/uptime",
+            "$SYS/broker/connection",
+            "$SYS/broker/connection/state",
+            "$SYS/broker/connection//state",
+            "$SYS/broker/connection/hub/state/more",
+            "$SYS/broker/connection/hub/other",
+            "$SYS/broker/connections/hub/state",
+            "$other/broker/connection/hub/state",
+        ] {
+            assert!(!may(Action::Publish, topic), "{topic}");
+            assert!(
+                may(Action::Subscribe, topic) && may(Action::Receive, topic),
+                "{topic}"
+            );
+        }
     }
 }

@@ -306,6 +306,7 @@ impl Broker {
             Verdict::NoUsers | Verdict::Deny => {
                 return self.refuse(now, link, Refusal::BadCredentials);
             }
+            // [MQTT-4.8.0-2 of 3.1.1]
             Verdict::Unavailable => return self.refuse(now, link, Refusal::CheckUnavailable),
         };
         self.admit(now, link, admission, identity, None);

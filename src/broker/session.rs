@@ -233,7 +233,8 @@ impl Broker {
         }
     }
 
-    /// Ends a session that has no link: sends its will if one is owed, and forgets all the rest.
+    /// Ends a session that has no link: sends its will if one is owed, and forgets all the rest. What it had
+    /// retained is its topics' and stays [MQTT-3.1.2-7 of 3.1.1].
     pub(super) fn end_session(&mut self, now: Instant, key: SessionKey) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;

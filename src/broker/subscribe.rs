@@ -61,9 +61,7 @@ impl Broker {
                 };
                 match reason {
                     Ok(()) => granted(subscription.qos),
-                    // 3.1.1 knows one failure only [MQTT-3.9.3-2 of 3.1.1].
-                    Err(_) if version != ProtocolVersion::V5 => ReasonCode::UnspecifiedError,
-                    Err(reason) => reason,
+                    Err(reason) => failed(version, subscription.qos, reason),
                 }
             })
             .collect();
@@ -246,7 +244,7 @@ impl Broker {
             let publish = Publish {
                 dup: false,
                 qos,
-                retain: true, // [MQTT-3.3.1-8]
+                retain: true, // [MQTT-3.3.1-8 of 3.1.1]
                 topic: Some(message.topic.clone()),
                 packet_id: None,
                 payload: message.payload.clone(),
@@ -288,6 +286,16 @@ impl Broker {
             replay.cursor = cursor;
         }
         true
+    }
+}
+
+/// How a client is told that a subscription failed.
+const fn failed(version: ProtocolVersion, qos: QoS, reason: ReasonCode) -> ReasonCode {
+    match version {
+        // 3.1 has no word for it: a filter nobody may subscribe to is granted, and brings nothing (section 3.8 of 3.1).
+        ProtocolVersion::V31 => granted(qos),
+        ProtocolVersion::V311 => ReasonCode::UnspecifiedError, // the only failure it knows [MQTT-3.9.3-2 of 3.1.1]
+        ProtocolVersion::V5 => reason,
     }
 }
 

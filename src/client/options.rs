@@ -82,10 +82,10 @@ impl Options {
             return Ok(());
         }
         if self.password.is_some() && self.user_name.is_none() {
-            return Err(OptionsError::PasswordWithoutUser); // [MQTT-3.1.2-22] of 3.1.1
+            return Err(OptionsError::PasswordWithoutUser); // [MQTT-3.1.2-22 of 3.1.1]
         }
         if self.client_id.is_none() && !self.clean_start {
-            return Err(OptionsError::ResumingNeedsClientId); // [MQTT-3.1.3-7] of 3.1.1
+            return Err(OptionsError::ResumingNeedsClientId); // [MQTT-3.1.3-7 of 3.1.1]
         }
         let length = self.client_id.as_ref().map_or(0, |id| id.as_str().len());
         if self.version == ProtocolVersion::V31 && !(1..=23).contains(&length) {

@@ -476,7 +476,7 @@ fn subscribe<S: Sink>(packet: &Subscribe, version: ProtocolVersion, out: &mut S)
 fn subscription_options(subscription: &Subscription, version: ProtocolVersion) -> u8 {
     let qos = subscription.qos as u8;
     if version != ProtocolVersion::V5 {
-        return qos; // [MQTT-3-8.3-4 of 3.1.1]
+        return qos; // [MQTT-3.8.3-4 of 3.1.1]
     }
     qos | u8::from(subscription.no_local) << 2
         | u8::from(subscription.retain_as_published) << 3

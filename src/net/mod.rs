@@ -1,4 +1,5 @@
-//! MQTT over byte streams: TCP, TLS and WebSocket, IPv4 and IPv6, as server and as client.
+//! MQTT over byte streams: TCP, TLS and WebSocket, IPv4 and IPv6, as server [MQTT-7.1.1-1 of 3.1.1] and as
+//! client [MQTT-7.1.2-1 of 3.1.1].
 //!
 //! - [`link`]: one connection: bytes in, packets out, and back.
 //! - [`listener`]: accepts connections, within bounds and time limits.

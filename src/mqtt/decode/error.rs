@@ -51,7 +51,7 @@ pub enum DecodeError {
     WillFlagsWithoutWill,
     /// CONNECT with Will QoS 3 [MQTT-3.1.2-12].
     WillQosThree,
-    /// CONNECT with a password but no user name; before 5.0 only ([MQTT-3.1.2-22] of 3.1.1).
+    /// CONNECT with a password but no user name; before 5.0 only ([MQTT-3.1.2-22 of 3.1.1]).
     PasswordWithoutUserName,
 
     /// CONNACK with a reserved acknowledge flag set [MQTT-3.2.2-1].
