@@ -9,13 +9,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tidegate::mqtt::{
-    Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, PacketId, ProtocolVersion, QoS,
-    ReasonCode, Unsubscribe, UserProperties,
+    Connect, Packet, PacketId, ProtocolVersion, QoS, ReasonCode, Unsubscribe, UserProperties,
 };
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use running::{Peer, connect, filter, publish};
+use running::{Peer, connect, farewell_for_good, filter, publish, stored};
 use witness::{Program, Setup, watched};
 
 /// Twins that live in the same time.
@@ -118,7 +117,7 @@ fn of_twenty_sockets_that_fight_for_a_session_one_lives_and_the_session_loses_no
             );
         }
         assert_eq!(unsubscribe(&mut last, FOUGHT_OVER).await, ReasonCode::Success);
-        last.say(&forget_session()).await;
+        last.say(&farewell_for_good()).await;
         let connected = program.count_logged(&["client connected", "\"twin\""]);
         assert_eq!(connected, TWINS * ROUNDS + 2);
         program
@@ -257,14 +256,7 @@ fn twin() -> Connect {
 }
 
 fn twin_connect() -> Connect {
-    Connect {
-        clean_start: false,
-        properties: ConnectProperties {
-            session_expiry_secs: Some(300),
-            ..ConnectProperties::default()
-        },
-        ..connect("twin")
-    }
+    stored("twin")
 }
 
 async fn unsubscribe(peer: &mut Peer, name: &str) -> ReasonCode {
@@ -279,14 +271,4 @@ async fn unsubscribe(peer: &mut Peer, name: &str) -> ReasonCode {
         Some(Packet::UnsubAck(unsuback)) => unsuback.reasons[0],
         other => panic!("expected UNSUBACK, found {other:?}"),
     }
-}
-
-fn forget_session() -> Packet {
-    Packet::Disconnect(Box::new(Disconnect {
-        properties: DisconnectProperties {
-            session_expiry_secs: Some(0),
-            ..DisconnectProperties::default()
-        },
-        ..Disconnect::default()
-    }))
 }

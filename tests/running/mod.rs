@@ -22,9 +22,9 @@ use tidegate::client::{Address, Client, Message, Options, Target};
 use tidegate::config::{Listener, Settings};
 use tidegate::gateway::{self, Gateway};
 use tidegate::mqtt::{
-    Ack, ClientId, ConnAck, Connect, ConnectProperties, Packet, PacketId, ProtocolVersion, Publish, QoS,
-    ReasonCode, RetainHandling, Subscribe, SubscribeProperties, Subscription, TopicFilter, TopicName,
-    Utf8String,
+    Ack, ClientId, ConnAck, Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, PacketId,
+    ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling, Subscribe, SubscribeProperties, Subscription,
+    TopicFilter, TopicName, Utf8String,
 };
 use tidegate::net::link::{Buffers, Link, Stream};
 use tidegate::net::tls::{ClientCertificates, ClientSettings, Roots, ServerSettings};
@@ -382,6 +382,29 @@ pub fn connect(id: &str) -> Connect {
         password: None,
         properties: ConnectProperties::default(),
     }
+}
+
+/// The same for a session that was there before, or will be after: kept for five minutes.
+pub fn stored(id: &str) -> Connect {
+    Connect {
+        clean_start: false,
+        properties: ConnectProperties {
+            session_expiry_secs: Some(300),
+            ..ConnectProperties::default()
+        },
+        ..connect(id)
+    }
+}
+
+/// DISCONNECT that ends such a session.
+pub fn farewell_for_good() -> Packet {
+    Packet::Disconnect(Box::new(Disconnect {
+        properties: DisconnectProperties {
+            session_expiry_secs: Some(0),
+            ..DisconnectProperties::default()
+        },
+        ..Disconnect::default()
+    }))
 }
 
 pub fn options(id: &str) -> Options {

@@ -343,15 +343,14 @@ impl Program {
         count(&self.heard.borrow(), words)
     }
 
-    /// Waits until the log has `number` lines that hold all of `words`.
+    /// Waits until the log has `number` lines that hold all of `words`, or more.
     pub async fn until_logged(&self, words: &[&str], number: usize) {
         let mut heard = self.heard.clone();
         let found = heard.wait_for(|heard| heard.is_over || count(heard, words) >= number);
-        let found = found.await.map(|heard| count(&heard, words));
-        assert_eq!(
-            found.ok(),
-            Some(number),
-            "lines with {words:?} in:\n{}",
+        let found = found.await.is_ok_and(|heard| count(&heard, words) >= number);
+        assert!(
+            found,
+            "the program ended without {number} lines with {words:?}:\n{}",
             self.log()
         );
     }
