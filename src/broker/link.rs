@@ -350,9 +350,9 @@ pub(super) struct TooLarge;
 /// The last packet a peer gets, where its version has one for the occasion.
 fn farewell(link: &Link, reason: DetachReason) -> Option<Packet> {
     let code = match reason {
-        DetachReason::ClientDisconnect(_) | DetachReason::ConnectionLost | DetachReason::ConnectTimeout => {
-            return None;
-        }
+        DetachReason::ClientDisconnect(_) | DetachReason::ConnectionLost => return None,
+        // Its password could not be checked in time; who never said CONNECT has no version, and is told nothing.
+        DetachReason::ConnectTimeout => ReasonCode::ServerUnavailable,
         DetachReason::KeepAliveTimeout => ReasonCode::KeepAliveTimeout,
         DetachReason::TakenOver => ReasonCode::SessionTakenOver,
         DetachReason::Malformed(error) => error.reason(),

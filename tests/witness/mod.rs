@@ -76,8 +76,8 @@ pub struct Setup {
     pub limits: &'static str,
     /// The limit on open descriptors, where it is to be low.
     pub descriptors_max: Option<u32>,
-    /// Passes of Argon2id over a megabyte for each password.
-    pub password_passes: u32,
+    /// What each password costs with Argon2id: KiB, and passes over them.
+    pub password_cost: (u32, u32),
 }
 
 impl Default for Setup {
@@ -85,7 +85,7 @@ impl Default for Setup {
         Self {
             limits: "",
             descriptors_max: None,
-            password_passes: 1,
+            password_cost: (Cost::MEMORY_KIB_MIN, 1),
         }
     }
 }
@@ -175,8 +175,9 @@ impl Program {
     pub fn start(setup: Setup) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let papers = Papers::new();
-        let cost = Cost::new(Cost::MEMORY_KIB_MIN, setup.password_passes).expect("within bounds");
-        let hash = hash(b"right", cost, &[1; 16]).expect("a megabyte");
+        let (memory_kib, passes) = setup.password_cost;
+        let cost = Cost::new(memory_kib, passes).expect("within bounds");
+        let hash = hash(b"right", cost, &[1; 16]).expect("some megabytes");
         write(&folder.path().join("users"), &format!("ann:{hash}\nbob:{hash}\n"));
         let mut text = "[authentication]\npassword_file = 'users'\n".to_owned();
         for door in DOORS {
