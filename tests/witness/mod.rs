@@ -300,6 +300,14 @@ impl Program {
         held
     }
 
+    /// Runs `meanwhile` while the program stands still, so that all it is sent waits for it.
+    pub async fn frozen<T>(&self, meanwhile: impl Future<Output = T>) -> T {
+        kill_process(self.pid, Signal::STOP).expect("the process lives");
+        let done = meanwhile.await;
+        kill_process(self.pid, Signal::CONT).expect("the process lives");
+        done
+    }
+
     /// Its open descriptors.
     pub fn descriptors(&self) -> usize {
         let folder = format!("/proc/{}/fd", self.pid);
