@@ -160,6 +160,7 @@ impl Gateway {
             () = stop => {}
             () = broken.notified() => panic!("a task of the gateway panicked; what it left half done is not served"),
         }
+        core.borrow().tell_end();
         // First the doors, so that nobody who was told to go finds one open.
         doors.shutdown().await;
         shut_down(&core, farewells).await;
@@ -625,6 +626,14 @@ impl Core {
                 None => warn!(limit, "limit reached"),
             },
         }
+    }
+
+    /// Says what there is when the end begins: on a gateway that was long up, what should be few and is many tells what
+    /// its clients left behind.
+    fn tell_end(&self) {
+        let sessions = self.broker.stats().sessions;
+        let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        info!(connections = self.links.len(), sessions, tasks, "stopping");
     }
 
     fn next_deadline(&self) -> Option<Instant> {

@@ -389,12 +389,20 @@ fn a_client_that_does_not_connect_in_time_is_closed_without_a_word() {
 }
 
 #[test]
-fn a_verdict_that_does_not_come_in_time_ends_the_connection() {
-    let mut house = House::new();
-    let link = house.arrive_at_locked_door();
-    house.receive(link, connect_packet(with_password(client(V5, "bill"), "bill")));
-    assert_eq!(acts(house.wait(secs(10))), [close(link)]);
-    assert_eq!(house.verified(link, Verdict::Allow), []);
+fn a_verdict_that_does_not_come_in_time_ends_the_connection_with_server_unavailable() {
+    for version in [V311, V5] {
+        let mut house = House::new();
+        let link = house.arrive_at_locked_door();
+        house.receive(
+            link,
+            connect_packet(with_password(client(version, "bill"), "bill")),
+        );
+        assert_eq!(
+            acts(house.wait(secs(10))),
+            [send(link, refusal(ReasonCode::ServerUnavailable)), close(link)]
+        );
+        assert_eq!(house.verified(link, Verdict::Allow), []);
+    }
 }
 
 #[test]

@@ -367,9 +367,9 @@ const FIXED_BYTES: usize = 10;
 /// The last packet a peer gets, where its version has one for the occasion and it takes one so large.
 fn farewell(link: &Link, reason: DetachReason, elsewhere: Option<&Utf8String>) -> Option<Packet> {
     let (code, text) = match reason {
-        DetachReason::ClientDisconnect(_) | DetachReason::ConnectionLost | DetachReason::ConnectTimeout => {
-            return None;
-        }
+        DetachReason::ClientDisconnect(_) | DetachReason::ConnectionLost => return None,
+        // Its password could not be checked in time; who never said CONNECT has no version, and is told nothing.
+        DetachReason::ConnectTimeout => (ReasonCode::ServerUnavailable, None),
         DetachReason::KeepAliveTimeout => (ReasonCode::KeepAliveTimeout, None),
         DetachReason::TakenOver => (ReasonCode::SessionTakenOver, None),
         DetachReason::Malformed(error) => (error.reason(), Some(error.to_string())),

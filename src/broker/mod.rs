@@ -280,7 +280,7 @@ pub enum DetachReason {
     ConnectionLost,
     /// Nothing came for one and a half keep-alives [MQTT-3.1.2-22].
     KeepAliveTimeout,
-    /// No CONNECT within the time limit.
+    /// No CONNECT within the time limit, or no verdict on its password.
     ConnectTimeout,
     /// Another connection came with the same client identifier [MQTT-3.1.4-3].
     TakenOver,
@@ -300,7 +300,7 @@ impl std::fmt::Display for DetachReason {
             Self::ClientDisconnect(reason) => write!(f, "DISCONNECT: {reason}"),
             Self::ConnectionLost => f.write_str("connection lost"),
             Self::KeepAliveTimeout => f.write_str("keep alive timeout"),
-            Self::ConnectTimeout => f.write_str("no CONNECT in time"),
+            Self::ConnectTimeout => f.write_str("no CONNECT in time, or no verdict on its password"),
             Self::TakenOver => f.write_str("session taken over"),
             Self::Malformed(error) => write!(f, "malformed packet: {error}"),
             Self::Refused(reason) => write!(f, "refused: {reason}"),

@@ -67,10 +67,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let runtime = gateway::runtime().context("cannot start the event loop")?;
     runtime.block_on(async {
         let gateway = Gateway::bind(settings)?;
+        // Before anybody can read that the gateway is there and tell it to end.
+        let stop = stop_signal()?;
         for (listener, address) in gateway.addresses() {
             info!(listener, %address, "listening");
         }
-        gateway.run(stop_signal()?).await;
+        gateway.run(stop).await;
         anyhow::Ok(())
     })?;
     // A serial port that hangs in its driver while it is being opened keeps nobody waiting.

@@ -22,8 +22,9 @@ use tidegate::client::{Address, Client, Message, Options, Target};
 use tidegate::config::{Listener, Settings};
 use tidegate::gateway::{self, Gateway};
 use tidegate::mqtt::{
-    Ack, ClientId, Connect, ConnectProperties, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode,
-    RetainHandling, Subscribe, SubscribeProperties, Subscription, TopicFilter, TopicName, Utf8String,
+    Ack, ClientId, ConnAck, Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, PacketId,
+    ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling, Subscribe, SubscribeProperties, Subscription,
+    TopicFilter, TopicName, Utf8String,
 };
 use tidegate::net::link::{Buffers, Link, Stream};
 use tidegate::net::tls::{ClientCertificates, ClientSettings, Roots, ServerSettings};
@@ -159,18 +160,35 @@ impl Peer {
     /// Says `connect` and hears that it may stay.
     pub async fn new(stream: TcpStream, connect: Connect) -> Self {
         let mut peer = Self::stranger(stream, connect.version);
-        peer.say(&Packet::Connect(Box::new(connect))).await;
-        match peer.hear().await {
-            Some(Packet::ConnAck(connack)) => assert_eq!(connack.reason, ReasonCode::Success),
+        peer.enter(connect).await;
+        peer
+    }
+
+    /// Says `connect` and hears that it may stay; whether there was a session already.
+    pub async fn enter(&mut self, connect: Connect) -> bool {
+        let connack = self.knock(connect).await;
+        assert_eq!(connack.reason, ReasonCode::Success);
+        connack.session_present
+    }
+
+    /// Says `connect` and hears the answer, whatever it is.
+    pub async fn knock(&mut self, connect: Connect) -> ConnAck {
+        self.say(&Packet::Connect(Box::new(connect))).await;
+        match self.hear().await {
+            Some(Packet::ConnAck(connack)) => *connack,
             other => panic!("expected CONNACK, found {other:?}"),
         }
-        peer
     }
 
     /// Somebody who has said nothing yet.
     pub fn stranger(stream: TcpStream, version: ProtocolVersion) -> Self {
+        Self::on(Link::client(Stream::Tcp(stream), version, 1024 * 1024))
+    }
+
+    /// The same on a link that stands already.
+    pub fn on(link: Link) -> Self {
         Self {
-            link: Link::client(Stream::Tcp(stream), version, 1024 * 1024),
+            link,
             buffers: Buffers::new(),
             end: None,
         }
@@ -364,6 +382,29 @@ pub fn connect(id: &str) -> Connect {
         password: None,
         properties: ConnectProperties::default(),
     }
+}
+
+/// The same for a session that was there before, or will be after: kept for five minutes.
+pub fn stored(id: &str) -> Connect {
+    Connect {
+        clean_start: false,
+        properties: ConnectProperties {
+            session_expiry_secs: Some(300),
+            ..ConnectProperties::default()
+        },
+        ..connect(id)
+    }
+}
+
+/// DISCONNECT that ends such a session.
+pub fn farewell_for_good() -> Packet {
+    Packet::Disconnect(Box::new(Disconnect {
+        properties: DisconnectProperties {
+            session_expiry_secs: Some(0),
+            ..DisconnectProperties::default()
+        },
+        ..Disconnect::default()
+    }))
 }
 
 pub fn options(id: &str) -> Options {
