@@ -11,10 +11,11 @@ use bytes::Bytes;
 
 use super::connect::Admission;
 use super::link::{Link, LinkId, Proof, Stage, Verifying};
+use super::tailor::fits;
 use super::timers::Timer;
 use super::{Broker, Output, Refusal};
 use crate::auth::Identity;
-use crate::mqtt::{Auth, AuthProperties, Connect, Packet, ReasonCode, Utf8String};
+use crate::mqtt::{Auth, AuthProperties, Connect, Packet, ProtocolVersion, ReasonCode, Utf8String};
 
 /// The answer to [`Output::Authenticate`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,7 +231,15 @@ impl Broker {
             authentication_data,
             ..AuthProperties::default()
         };
-        self.send_control(now, link, Packet::Auth(Box::new(Auth { reason, properties })));
+        let packet = Packet::Auth(Box::new(Auth { reason, properties }));
+        match self.links.get(link).map(|link| &link.stage) {
+            Some(Stage::Attached(_)) => self.send_control(now, link, packet),
+            Some(Stage::Arrived(arrival)) if fits(&packet, ProtocolVersion::V5, arrival.packet_bytes_max) => {
+                self.outputs.push_back(Output::Send { link, packet });
+            }
+            Some(Stage::Arrived(_)) => self.refuse(now, link, Refusal::PacketTooLarge), // [MQTT-3.1.2-24]
+            None => {}
+        }
     }
 
     /// An exchange on a living connection took too long.

@@ -185,7 +185,10 @@ impl Broker {
         }
         let admission = match Admission::new(connect, listener.mount_point.as_ref()) {
             Ok(admission) => admission,
-            Err(refusal) => return self.refuse(now, link, refusal),
+            Err(refusal) => {
+                self.stats.publishes_denied += u64::from(refusal == Refusal::WillDenied);
+                return self.refuse(now, link, refusal);
+            }
         };
         if let Some(method) = &connect.properties.authentication_method {
             let asked = (connect, admission);
@@ -368,8 +371,13 @@ impl Broker {
             reason: ReasonCode::Success,
             properties,
         });
-        let welcome = Packet::ConnAck(connack.clone());
-        if !fits(&welcome, admission.version, admission.packet_bytes_max) {
+        if admission.packet_bytes_max < u32::MAX
+            && !fits(
+                &Packet::ConnAck(connack.clone()),
+                admission.version,
+                admission.packet_bytes_max,
+            )
+        {
             return self.refuse(now, link, Refusal::PacketTooLarge); // [MQTT-3.1.2-24]
         }
         let known = self.sessions.find(&client);

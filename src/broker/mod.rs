@@ -303,7 +303,7 @@ impl std::fmt::Display for DetachReason {
             Self::ConnectTimeout => f.write_str("no CONNECT in time, or no verdict on its password"),
             Self::TakenOver => f.write_str("session taken over"),
             Self::Malformed(error) => write!(f, "malformed packet: {error}"),
-            Self::Refused(reason) => write!(f, "refused: {reason}"),
+            Self::Refused(refusal) => write!(f, "refused: {refusal}, {}", refusal.reason()),
             Self::Kicked => f.write_str("sent away by an operator"),
             Self::Shutdown => f.write_str("the gateway stops"),
         }

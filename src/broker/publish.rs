@@ -79,7 +79,7 @@ impl Broker {
         let topic = match mounted {
             Ok(topic) => topic,
             Err(refusal) => {
-                self.stats.publishes_denied += 1;
+                self.stats.publishes_denied += u64::from(refusal == Refusal::PublishDenied);
                 return self.reject_publish(now, link, qos, packet_id, refusal);
             }
         };

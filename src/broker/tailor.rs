@@ -115,6 +115,7 @@ fn set_alias(publish: &mut Publish, alias: Option<u16>) {
             if let Some(properties) = &mut publish.properties {
                 properties.topic_alias = None;
             }
+            publish.properties.take_if(|properties| properties.is_empty());
         }
     }
 }

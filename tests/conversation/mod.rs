@@ -20,7 +20,8 @@ use smallvec::smallvec;
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial, Rights};
 use tidegate::broker::{
-    Broker, Event, Input, Limits, LinkId, ListenerPolicy, Message, Now, Output, Stats, Verdict,
+    Broker, Event, Input, Limits, LinkId, ListenerPolicy, Message, MountPoint, Now, Output, Settings, Stats,
+    Verdict,
 };
 use tidegate::mqtt::{
     Ack, ClientId, ConnAck, Connect, ConnectProperties, Disconnect, Packet, PacketId, ProtocolVersion,
@@ -72,6 +73,15 @@ fn without_reason(mut output: Output) -> Output {
 impl House {
     pub fn new() -> Self {
         Self::within(Limits::default())
+    }
+
+    /// A house whose operator has decided something.
+    pub fn with(settings: Settings) -> Self {
+        let House { broker, .. } = Self::new();
+        Self {
+            broker: broker.with_settings(settings),
+            ..Self::new()
+        }
     }
 
     pub fn within(limits: Limits) -> Self {
@@ -157,6 +167,17 @@ impl House {
                 certificate_user,
             },
         );
+        link
+    }
+
+    /// A client that is let in through a door that is mounted.
+    pub fn join_at(&mut self, mount_point: &str, connect: Connect) -> LinkId {
+        let policy = ListenerPolicy {
+            mount_point: Some(MountPoint::parse(mount_point).expect("a mount point of the test")),
+            ..ListenerPolicy::new("mounted", true)
+        };
+        let (link, outputs) = self.connect_at(policy, connect);
+        assert_eq!(connack(&outputs, link).reason, ReasonCode::Success);
         link
     }
 
