@@ -513,6 +513,25 @@ fn a_password_file_that_is_wrong_in_one_line_stops_the_start() {
 }
 
 #[test]
+fn a_password_file_that_cannot_be_read_stops_the_start() {
+    let folder = Folder::new();
+    let text = "[authentication]\npassword_file = 'users'\n";
+    assert!(folder.load(text).is_ok());
+    fs::remove_file(folder.path("users")).expect("removed");
+    let told = |mistakes: Vec<String>| {
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        assert!(mistakes[0].contains("users"), "{mistakes:?}");
+    };
+    told(folder.load(text).expect_err("not there"));
+    fs::create_dir(folder.path("users")).expect("made");
+    told(folder.load(text).expect_err("a folder"));
+    fs::remove_dir(folder.path("users")).expect("removed");
+    fs::write(folder.path("users"), b"alice:\xFF\xFE\n").expect("written");
+    fs::set_permissions(folder.path("users"), fs::Permissions::from_mode(0o600)).expect("permitted");
+    told(folder.load(text).expect_err("no text"));
+}
+
+#[test]
 fn check_tries_the_files_that_load_leaves_to_their_users() {
     let folder = Folder::new();
     fs::write(folder.path("state"), "in the way").expect("written");

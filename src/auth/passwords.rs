@@ -142,7 +142,8 @@ impl Users {
 
     /// Whether `password` is `user`'s. Slow by intent: never call it on the loop's thread.
     ///
-    /// An unknown user takes as long as the dearest known one, and a wrong password as long as a right one.
+    /// An unknown user takes as long as the dearest known one, and a wrong password as long as a right one. The empty
+    /// password, which is also that of a client that gives none, is nobody's, even where a hash made elsewhere is its.
     pub fn verify(&self, user: &str, password: &[u8]) -> bool {
         let (hash, known) = match self.hashes.get(user) {
             Some(hash) => (hash, true),
@@ -150,7 +151,7 @@ impl Users {
         };
         // The comparison inside takes the same time wherever the first difference is.
         let matches = Argon2::default().verify_password(password, hash).is_ok();
-        matches & known
+        matches & known & !password.is_empty()
     }
 
     /// Whether there is such a user. For people at a shell; a client must not be able to find out.
@@ -412,6 +413,12 @@ mod tests {
         assert!(!users.verify("alice", b"ebb"));
         assert!(!users.verify("alice", b""));
         assert!(!users.verify("Alice", b"tide"));
+    }
+
+    #[test]
+    fn an_empty_password_lets_nobody_in_whatever_the_file_says() {
+        let users = Users::parse(&line("alice", "")).expect("right");
+        assert!(!users.verify("alice", b""));
     }
 
     #[test]
