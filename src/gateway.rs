@@ -32,6 +32,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{debug, info, trace, warn};
 
+use crate::admin::statistics::{Sample, Statistics, Traffic};
 use crate::auth::access::Rights;
 use crate::auth::passwords::Users;
 use crate::auth::remembered::Remembered;
@@ -133,6 +134,9 @@ impl Gateway {
     async fn serve(self, core: Hold, stop: impl Future<Output = ()>) {
         let broken = core.borrow().broken.clone();
         let _end = End(core.clone());
+
+        let statistics = self.settings.statistics_interval;
+        core.borrow_mut().statistics = statistics.map(|interval| Statistics::new(interval, Instant::now()));
 
         let mut tasks = JoinSet::new();
         tasks.spawn_local(flush_links(core.clone()));
@@ -317,6 +321,9 @@ struct Core {
     checks: VecDeque<PasswordCheck>,
     /// Told whenever `checks` grows.
     check_waiting: Rc<Notify>,
+    /// What is told below `$SYS`; `None` where that is not wanted.
+    statistics: Option<Statistics>,
+    traffic: Traffic,
     flush_task: Option<Waker>,
     tick_task: Option<Waker>,
     /// What the tick task sleeps until.
@@ -389,6 +396,8 @@ impl Core {
             lingering: VecDeque::new(),
             checks: VecDeque::new(),
             check_waiting: Rc::new(Notify::new()),
+            statistics: None,
+            traffic: Traffic::default(),
             flush_task: None,
             tick_task: None,
             armed: None,
@@ -480,8 +489,12 @@ impl Core {
         trace!(?link, packet = packet.name(), "sent");
         let unsent = slot.link.unsent();
         slot.link.send(packet, &mut self.buffers);
-        if !matches!(packet, Packet::Publish(_)) {
-            slot.unsent_answers_bytes += slot.link.unsent().saturating_sub(unsent);
+        let bytes = slot.link.unsent().saturating_sub(unsent);
+        self.traffic.packets_sent += 1;
+        self.traffic.bytes_sent += bytes as u64;
+        match packet {
+            Packet::Publish(publish) => self.traffic.payload_bytes_sent += publish.payload.len() as u64,
+            _ => slot.unsent_answers_bytes += bytes,
         }
         self.plan_flush(link);
     }
@@ -498,7 +511,11 @@ impl Core {
         };
         let mut encoded = std::mem::take(&mut self.encoded);
         encoded.clear();
+        let payload_bytes = publish.payload.len();
         encode(&Packet::Publish(publish), version, &mut encoded);
+        self.traffic.packets_sent += links.len() as u64;
+        self.traffic.bytes_sent += (links.len() * encoded.len()) as u64;
+        self.traffic.payload_bytes_sent += (links.len() * payload_bytes) as u64;
         for &link in links {
             let Some(slot) = self.links.get_mut(link) else {
                 continue;
@@ -668,9 +685,48 @@ impl Core {
         info!(connections = self.links.len(), sessions, tasks, "stopping");
     }
 
+    /// When the statistics are told next; `None` while nobody reads them.
+    fn statistics_due(&self) -> Option<Instant> {
+        let statistics = self.statistics.as_ref()?;
+        self.broker
+            .has_readers_of_statistics()
+            .then(|| statistics.poll_timeout())
+    }
+
+    /// Publishes what has changed of the statistics.
+    fn tell_statistics(&mut self, now: Now) {
+        let Some(statistics) = &mut self.statistics else {
+            return;
+        };
+        let sample = Sample {
+            stats: self.broker.stats(),
+            traffic: &self.traffic,
+            shared_subscriptions: self.broker.shared_subscriptions(),
+        };
+        for message in statistics.poll(now.mono, &sample) {
+            self.input(now, Input::Publish(message));
+        }
+    }
+
+    /// Tells the statistics to somebody who is about to subscribe to them, so that the retained ones are not those of
+    /// when they were last read.
+    fn refresh_statistics(&mut self, now: Now, packet: &Packet) {
+        if let Packet::Subscribe(subscribe) = packet
+            && let mut filters = subscribe
+                .subscriptions
+                .iter()
+                .map(|subscription| &subscription.filter)
+            && filters.any(|filter| filter.levels().next() == Some("$SYS"))
+            && let Some(statistics) = &self.statistics
+            && statistics.poll_timeout() <= now.mono
+        {
+            self.tell_statistics(now);
+        }
+    }
+
     fn next_deadline(&self) -> Option<Instant> {
         let lingering = self.lingering.front().map(|(deadline, _)| *deadline);
-        [self.broker.poll_timeout(), lingering]
+        [self.broker.poll_timeout(), lingering, self.statistics_due()]
             .into_iter()
             .flatten()
             .min()
@@ -732,7 +788,10 @@ impl Core {
             match slot.link.poll_receive(cx, &mut self.buffers) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0)) => self.lost(link, &"closed by the peer"),
-                Poll::Ready(Ok(_)) => self.take_packets(link),
+                Poll::Ready(Ok(bytes)) => {
+                    self.traffic.bytes_received += bytes as u64;
+                    self.take_packets(link);
+                }
                 Poll::Ready(Err(error)) => self.lost(link, &error),
             }
             self.take_arisen();
@@ -751,6 +810,13 @@ impl Core {
                 Ok(None) => break,
                 Ok(Some(packet)) => {
                     trace!(?link, packet = packet.name(), "received");
+                    match &packet {
+                        Packet::Publish(publish) => {
+                            self.traffic.payload_bytes_received += publish.payload.len() as u64;
+                        }
+                        Packet::Subscribe(_) => self.refresh_statistics(now, &packet),
+                        _ => {}
+                    }
                     self.step(now, Input::Received { link, packet });
                 }
                 Err(error) => {
@@ -801,6 +867,9 @@ impl Core {
             .is_some_and(|deadline| deadline <= now.mono)
         {
             self.input(now, Input::Tick);
+        }
+        if self.statistics_due().is_some_and(|deadline| deadline <= now.mono) {
+            self.tell_statistics(now);
         }
         self.next_deadline()
     }

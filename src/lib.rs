@@ -14,6 +14,7 @@
 //! - [`client`]: the client side of MQTT: a session without I/O, and dialling.
 //! - [`serial`]: field sensors on serial lines.
 //! - [`storage`]: what outlives the process.
+//! - [`admin`]: what people and their tools see of it while it runs.
 //!
 //! And what joins them:
 //! - [`document`]: TOML that tells every mistake with its place.
@@ -32,6 +33,7 @@ pub mod net;
 
 pub mod client;
 
+pub mod admin;
 pub mod serial;
 pub mod storage;
 

@@ -459,6 +459,7 @@ impl Broker {
         });
         self.stats.clients_accepted += 1;
         self.stats.clients_connected += 1;
+        self.stats.clients_connected_max = self.stats.clients_connected_max.max(self.stats.clients_connected);
         connack.session_present = session_present;
         self.outputs.push_back(Output::Send {
             link,

@@ -418,6 +418,17 @@ impl Broker {
         self.timers.next()
     }
 
+    /// Whether anybody has subscribed to topics that start with `$SYS`; a leading wildcard does not count
+    /// [MQTT-4.7.2-1].
+    pub fn has_readers_of_statistics(&self) -> bool {
+        self.subscriptions.has_level("$SYS")
+    }
+
+    /// Subscriptions that are shared (section 4.8.2), among those of [`Stats::subscriptions`].
+    pub fn shared_subscriptions(&self) -> usize {
+        self.subscriptions.shared_len()
+    }
+
     /// What has been counted so far.
     pub fn stats(&self) -> &Stats {
         &self.stats

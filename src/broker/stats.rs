@@ -7,6 +7,8 @@ pub struct Stats {
     pub links: u64,
     /// Gauge: clients connected.
     pub clients_connected: u64,
+    /// The most clients that were connected at one time.
+    pub clients_connected_max: u64,
     /// Gauge: sessions, connected or not.
     pub sessions: u64,
     /// Gauge: subscriptions of all sessions.
@@ -63,4 +65,17 @@ pub struct Stats {
     pub dropped_session_ended: u64,
     /// Not kept: the room for retained messages was full.
     pub dropped_retained_full: u64,
+}
+
+impl Stats {
+    /// Messages that were dropped, for whatever reason; each has its own counter.
+    pub fn dropped(&self) -> u64 {
+        self.dropped_offline
+            + self.dropped_slow
+            + self.dropped_queue_full
+            + self.dropped_expired
+            + self.dropped_too_large
+            + self.dropped_session_ended
+            + self.dropped_retained_full
+    }
 }

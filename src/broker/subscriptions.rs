@@ -177,6 +177,16 @@ impl Subscriptions {
         self.count
     }
 
+    /// The number of those that are shared.
+    pub(super) fn shared_len(&self) -> usize {
+        self.groups.values().map(|group| group.members.len()).sum()
+    }
+
+    /// Whether any filter starts with `level`.
+    pub(super) fn has_level(&self, level: &str) -> bool {
+        self.child(self.root, level).is_some()
+    }
+
     /// Where `session` has subscribed to exactly `filter`.
     pub(super) fn find(&self, session: SessionKey, filter: &TopicFilter) -> Option<Place> {
         let mut node = self.root;

@@ -79,6 +79,13 @@ pub static GATEWAY: Section = Section {
             about: "The least urgent message that is logged.",
         },
         Key {
+            name: "statistics_interval",
+            expects: "a duration such as \"10s\"",
+            default: "\"10s\"",
+            about: "How often statistics that have changed are published below $SYS while somebody reads them; \
+                    \"0s\": never.",
+        },
+        Key {
             name: "board",
             expects: "\"auto\" or the name of a board (tidegate boards list)",
             default: "\"auto\"",

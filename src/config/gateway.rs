@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::Level;
 
@@ -22,6 +23,7 @@ pub(super) struct Gateway {
     pub(super) storage: Option<storage::Settings>,
     pub(super) board: Board,
     pub(super) limits: Limits,
+    pub(super) statistics_interval: Option<Duration>,
 }
 
 /// The users, and whether there should be any.
@@ -41,6 +43,9 @@ const LEVELS: [(&str, Level); 5] = [
     ("debug", Level::DEBUG),
     ("trace", Level::TRACE),
 ];
+
+/// Statistics told less often say nothing of a gateway's health.
+const STATISTICS_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 
 /// Permissions by which others than the owner could let themselves in.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
@@ -68,12 +73,16 @@ pub(super) fn read(root: &Table<'_>, boards: &Boards, depth: Depth) -> Gateway {
     if let Some(table) = root.table("limits", &limits::SECTION) {
         limits::read(&table, &mut limits);
     }
+    let statistics_interval = table
+        .and_then(|table| table.duration("statistics_interval", Duration::ZERO..=STATISTICS_INTERVAL_MAX))
+        .unwrap_or(settings::STATISTICS_INTERVAL);
     Gateway {
         name: name.unwrap_or_else(settings::default_name),
         log: log.unwrap_or(Level::INFO),
         storage: directory.map(|directory| storage::Settings { directory }),
         board: board.clone(),
         limits,
+        statistics_interval: (!statistics_interval.is_zero()).then_some(statistics_interval),
     }
 }
 

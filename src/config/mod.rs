@@ -95,6 +95,7 @@ fn settings_of(document: &Document<'_>, boards: &Boards, depth: Depth) -> Option
         board,
         listeners,
         users: users.into_users(),
+        statistics_interval: gateway.statistics_interval,
         serial,
         warnings: Vec::new(),
     })

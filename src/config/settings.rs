@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::Level;
 
@@ -33,6 +34,8 @@ pub struct Settings {
     pub listeners: Vec<Listener>,
     /// Who may come in by password; `None` where there is no password file.
     pub users: Option<Arc<Users>>,
+    /// How often statistics are published, while somebody reads them; `None`: never.
+    pub statistics_interval: Option<Duration>,
     /// The serial ports.
     pub serial: Vec<PortSettings>,
     /// What is unwise in the configuration and stops nothing.
@@ -54,6 +57,9 @@ pub struct Listener {
 /// An address off loopback was asked for without the configuration that would make it safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OffLoopback(pub SocketAddr);
+
+/// What mosquitto's `sys_interval` is where nothing is said; dashboards are drawn for it.
+pub const STATISTICS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The port of MQTT without TLS, assigned by IANA.
 pub const PLAIN_PORT: u16 = 1883;
@@ -84,6 +90,7 @@ impl Settings {
             limits,
             listeners,
             users: None,
+            statistics_interval: Some(STATISTICS_INTERVAL),
             serial: Vec::new(),
             warnings: Vec::new(),
         })
