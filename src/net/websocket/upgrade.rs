@@ -12,7 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use base64ct::{Base64, Encoding};
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use httparse::{EMPTY_HEADER, Header, Request, Response, Status};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -143,8 +143,7 @@ pub(in crate::net) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
                 .await
                 .map_err(UpgradeError::Broken)?;
             stream.flush().await.map_err(UpgradeError::Broken)?;
-            let early = head.split_off(length.min(head.len()));
-            Ok(WebSocket::server(stream, early.freeze()))
+            Ok(WebSocket::server(stream, behind(&head, length)))
         }
         Err(refusal) => {
             let answer = refusal.answer();
@@ -182,7 +181,7 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
             HeadError::Malformed | HeadError::TooLarge => UpgradeError::Answer(BadAnswer::Malformed),
         })?;
         let length = check_answer(&head, &key).map_err(UpgradeError::Answer)?;
-        Ok(head.split_off(length.min(head.len())).freeze())
+        Ok(behind(&head, length))
     };
     let early = timeout(limit, upgrade)
         .await
@@ -276,6 +275,11 @@ async fn read_head<S: AsyncRead + Unpin>(
             return Ok(());
         }
     }
+}
+
+/// What was read behind a head; a copy, or an idle connection would hold the buffer of its head.
+fn behind(head: &[u8], length: usize) -> Bytes {
+    Bytes::copy_from_slice(head.get(length..).unwrap_or_default())
 }
 
 /// A method, as far as it has come: so that a client that speaks MQTT or TLS to this door is told at once.
