@@ -124,7 +124,7 @@ const KEY_BYTES: usize = 16;
 ///
 /// # Errors
 /// [`UpgradeError`]; the connection is closed.
-pub(in crate::net) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     settings: &ServerSettings,
     peer: IpAddr,
