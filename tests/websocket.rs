@@ -432,13 +432,11 @@ fn origins_and_paths_of_the_configuration_decide() {
 fn a_page_of_this_machine_may_connect_without_configuration() {
     with_gateway(settings(), async |doors| {
         let web = doors.address("web");
-        let host = format!("localhost:{}", web.port());
-        let request = REQUEST.replace(
-            "Host: gateway",
-            &format!("Host: {host}\r\nOrigin: http://localhost:3000"),
-        );
-        let (_, head) = open(web, &request).await;
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        for host in ["localhost", "127.0.0.1"] {
+            let host = format!("Host: {host}:{}\r\nOrigin: http://localhost:3000", web.port());
+            let (_, head) = open(web, &REQUEST.replace("Host: gateway", &host)).await;
+            assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        }
     });
 }
 

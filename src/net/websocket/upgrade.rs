@@ -2,8 +2,8 @@
 //!
 //! A browser lets every page open a WebSocket to any address its machine can reach, and only says by `Origin` which
 //! page it was. So without a list of origins a door takes requests that carry no `Origin`, which no browser sends, and
-//! those of pages of the very host they ask for; on this machine's own addresses that host must also be this machine
-//! by name, for a page's name may have been made to lead here.
+//! those of pages of the very host they ask for. On a loopback address both must be this machine by name instead, for
+//! any other name may have been made to lead here.
 
 use std::fmt;
 use std::io;
@@ -15,6 +15,7 @@ use base64ct::{Base64, Encoding};
 use bytes::{BufMut, Bytes, BytesMut};
 use httparse::{EMPTY_HEADER, Header, Request, Response, Status};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use rustix::system::uname;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -454,8 +455,11 @@ impl Origins {
             (_, Err(OriginError)) => false,
             (Self::Listed(listed), Ok(origin)) => listed.contains(&origin),
             (Self::Any | Self::SameHost, Ok(origin)) => origin.host().is_some_and(|page| {
-                let is_same = page.eq_ignore_ascii_case(without_port(host));
-                is_same && (!peer_is_local || is_this_machine(page))
+                let host = without_port(host);
+                match peer_is_local {
+                    true => is_this_machine(page) && is_this_machine(host),
+                    false => page.eq_ignore_ascii_case(host),
+                }
             }),
         }
     }
@@ -507,14 +511,23 @@ fn without_port(place: &str) -> &str {
     }
 }
 
-/// Whether `host` leads to this machine wherever it is looked up.
+/// Whether `host` leads to this machine wherever it is looked up, or is its own name.
 fn is_this_machine(host: &str) -> bool {
     let bare = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
-    let is_name = bare.eq_ignore_ascii_case("localhost") || bare.to_ascii_lowercase().ends_with(".localhost");
-    is_name || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        .unwrap_or(host)
+        .to_ascii_lowercase();
+    let is_own = || {
+        uname()
+            .nodename()
+            .to_str()
+            .is_ok_and(|own| own.eq_ignore_ascii_case(&bare))
+    };
+    bare == "localhost"
+        || bare.ends_with(".localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        || is_own()
 }
 
 impl Refusal {
@@ -779,20 +792,25 @@ mod tests {
     }
 
     #[test]
-    fn on_this_machine_the_page_must_be_this_machines_by_name() {
-        for (host, is_allowed) in [
-            ("localhost", true),
-            ("app.localhost", true),
-            ("127.0.0.1", true),
-            ("127.1.2.3", true),
-            ("[::1]", true),
-            ("rebound.example", false),
-            ("localhost.example", false),
-            ("10.0.0.5", false),
+    fn on_this_machine_page_and_host_must_be_this_machine_by_name() {
+        let system = uname();
+        let own = system.nodename().to_str().unwrap();
+        for (page, host, is_allowed) in [
+            ("localhost", "localhost", true),
+            ("localhost", "127.0.0.1", true),
+            ("app.localhost", "[::1]", true),
+            ("127.1.2.3", "LOCALHOST", true),
+            ("[::1]", "[::1]", true),
+            (own, own, true),
+            ("rebound.example", "rebound.example", false),
+            ("localhost", "rebound.example", false),
+            ("evil.example", "localhost", false),
+            ("localhost.example", "localhost.example", false),
+            ("10.0.0.5", "10.0.0.5", false),
         ] {
-            let origin = format!("http://{host}:8080");
+            let origin = format!("http://{page}:8080");
             let found = Origins::SameHost.allow(&origin, &format!("{host}:9001"), true);
-            assert_eq!(found, is_allowed, "{host}");
+            assert_eq!(found, is_allowed, "{page} to {host}");
         }
     }
 
