@@ -176,8 +176,8 @@ impl Walk {
     fn step(&mut self) {
         let who = self.chance.below(CLIENTS.len());
         match self.chance.below(40) {
-            0..=1 => self.come(who),
-            2..=6 => self.answer_a_verification(),
+            0..=2 => self.come(who),
+            3..=6 => self.answer_a_verification(),
             7 => self.lose(who),
             8 => self.talk_on_a_stale_link(who),
             9 => self.try_to_steal(who),
@@ -195,7 +195,7 @@ impl Walk {
 
     /// A new connection, whether or not there is one.
     fn come(&mut self, who: usize) {
-        if self.clients[who].is_in && !self.chance.one_in(4) {
+        if self.clients[who].link.is_some() && !self.chance.one_in(8) {
             return;
         }
         let (name, version, _) = CLIENTS[who];
@@ -353,7 +353,8 @@ impl Walk {
         let mut publish = message(topic_name, &format!("{name}/{}/{}", qos as u8, self.number));
         publish.qos = qos;
         publish.retain = self.chance.one_in(8);
-        let may_expire = version == V5 && self.chance.one_in(12);
+        // At QoS 1 it may be published twice, and what expired the first time come the second, after later ones.
+        let may_expire = version == V5 && qos != QoS::AtLeastOnce && self.chance.one_in(12);
         if may_expire {
             publish.properties = Some(Box::new(PublishProperties {
                 message_expiry_secs: Some(1),
@@ -660,12 +661,15 @@ impl Client {
         let (publisher, qos, number) = origin(&publish);
         let key = (publisher.clone(), topic.as_str().to_string(), qos);
         let numbers = self.received.entry(key).or_default();
-        match numbers.last() {
+        match numbers.iter().max() {
             Some(&last) if number <= last => {
                 let is_known = numbers.contains(&number);
                 let name = CLIENTS[who].0;
-                if topic.as_str() == SHARED && !is_known {
-                    return numbers.push(number); // given back by a member that went away
+                // Given back by a member that went away; or lost the first time, for nobody keeps it at QoS 0, and
+                // published again.
+                let may_be_late = topic.as_str() == SHARED || (qos == 1 && publish.qos == QoS::AtMostOnce);
+                if may_be_late && !is_known {
+                    return numbers.push(number);
                 }
                 assert!(
                     is_known,
@@ -695,7 +699,7 @@ fn accepted_messages_arrive_as_often_and_in_the_order_that_was_promised() {
     for_seeds(1..=12, |seed| {
         let mut walk = Walk::new(seed);
         walk.settle_in();
-        for _ in 0..3_000 {
+        for _ in 0..4_000 {
             walk.step();
         }
         walk.drain();
