@@ -440,6 +440,7 @@ impl Broker {
     /// Forgets what is retained by those who may not write it any more; all else is asked for when it is sent.
     fn handle_rights(&mut self, rights: Rights) {
         self.rights = rights;
+        self.attachments += 1; // what was found out under the old rules is void
         let rights = &self.rights;
         let dropped = self
             .retained
