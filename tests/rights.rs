@@ -346,6 +346,37 @@ fn what_waits_and_what_is_unfinished_is_lost_with_the_right_to_it() {
     assert_eq!(payloads(&house.receive(eve, puback(1)), eve), nothing());
 }
 
+#[test]
+fn whom_a_topic_reached_a_moment_ago_is_asked_again_when_the_rights_change() {
+    let mut house = House::new();
+    let eve = house.join_as("eve", client(V311, "eve"));
+    let bill = house.join_as("bill", client(V311, "bill"));
+    for link in [eve, bill] {
+        house.subscribe(link, "t", QoS::AtMostOnce);
+    }
+    for _ in 0..3 {
+        let outputs = house.step(own("t", "x", QoS::AtMostOnce, false));
+        assert_eq!(
+            (payloads(&outputs, eve).len(), payloads(&outputs, bill).len()),
+            (1, 1)
+        );
+    }
+    change(&mut house, &[denial(Some("eve"), Action::Receive, "t")]);
+    for _ in 0..3 {
+        let outputs = house.step(own("t", "x", QoS::AtMostOnce, false));
+        assert_eq!(
+            (payloads(&outputs, eve).len(), payloads(&outputs, bill).len()),
+            (0, 1)
+        );
+    }
+    change(&mut house, &[]);
+    let outputs = house.step(own("t", "x", QoS::AtMostOnce, false));
+    assert_eq!(
+        (payloads(&outputs, eve).len(), payloads(&outputs, bill).len()),
+        (1, 1)
+    );
+}
+
 /// Clients that try everything while the rights change under them.
 struct Siege {
     house: House,

@@ -177,6 +177,7 @@ const ANSWERS: [Class; 9] = [
             "a_refused_clients_words_are_not_read_before_or_after_its_refusal",
             "a_verdict_for_a_link_that_is_gone_is_void",
             "at_every_end_the_will_is_sent_exactly_when_the_standard_says_and_once",
+            "accepted_messages_arrive_as_often_and_in_the_order_that_was_promised",
             "a_storm_of_twins_leaves_one_of_them_and_no_descriptor",
             "a_subscriber_that_is_reset_two_thousand_times_disturbs_nobody_and_leaves_nothing",
         ],
