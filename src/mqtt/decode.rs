@@ -293,7 +293,8 @@ impl Decoder {
         // [MQTT-2.1.3-1].
         let repeated = self.version == Some(ProtocolVersion::V31) && expected_flags != 0 && flags == 0b1010;
         if flags != expected_flags && !repeated {
-            return Err(DecodeError::FixedHeaderFlags); // [MQTT-2.1.3-1]
+            // [MQTT-2.1.3-1] [MQTT-3.14.1-1] [MQTT-3.15.1-1]
+            return Err(DecodeError::FixedHeaderFlags);
         }
         Ok(())
     }

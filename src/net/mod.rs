@@ -1,4 +1,4 @@
-//! MQTT over byte streams: TCP and TLS, IPv4 and IPv6, as server and as client.
+//! MQTT over byte streams: TCP and TLS, IPv4 and IPv6, as server and as client [MQTT-4.2-1].
 //!
 //! - [`link`]: one connection: bytes in, packets out, and back.
 //! - [`listener`]: accepts connections, within bounds and time limits.
