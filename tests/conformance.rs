@@ -88,6 +88,11 @@ struct Row {
     shown_by: String,
 }
 
+#[test]
+fn every_statement_of_5_0_is_kept_and_shown() {
+    hold(&MQTT_5_0);
+}
+
 /// Files by their path under the root of the package.
 type Sources = BTreeMap<PathBuf, String>;
 
@@ -166,6 +171,12 @@ fn check_row(row: &Row, in_src: &BTreeSet<String>, tests: &Sources) -> Vec<Strin
         } else {
             Path::new("tests").join(file).with_extension("rs")
         };
+        if file == "catalogue" {
+            if !catalogued(tests, test) {
+                mistakes.push(format!("MQTT-{number}: the catalogue has no entry \"{test}\""));
+            }
+            continue;
+        }
         match tests.get(&path) {
             None => mistakes.push(format!("MQTT-{number}: there is no {}", path.display())),
             Some(text) if !holds_test(text, test) => {
@@ -201,6 +212,15 @@ fn rows(standard: &Standard, papers: &str) -> Result<Vec<Row>, String> {
             }
         })
         .collect()
+}
+
+/// Whether an entry of the catalogue of packets has this name.
+fn catalogued(tests: &Sources, name: &str) -> bool {
+    let quoted = format!("\"{name}\"");
+    ["valid", "malformed"].iter().any(|file| {
+        let path = Path::new("tests/catalogue").join(file).with_extension("rs");
+        tests.get(&path).is_some_and(|text| text.contains(&quoted))
+    })
 }
 
 /// Whether `text` has a function `name` with an attribute that makes it a test.
@@ -299,13 +319,16 @@ const SEEDED_TEST: &str = "#[test]\n#[ignore]\nfn shown() {}\nfn helper() {}\n";
 
 fn seeded(rows: &str, source: &str) -> Vec<String> {
     let src = Sources::from([("src/a.rs".into(), source.into())]);
-    let tests = Sources::from([("tests/a.rs".into(), SEEDED_TEST.into())]);
+    let tests = Sources::from([
+        ("tests/a.rs".into(), SEEDED_TEST.into()),
+        ("tests/catalogue/valid.rs".into(), "entry(\"a packet\")".into()),
+    ]);
     check(&SEEDED, &format!("## Seeded\n{rows}\n## Another\n"), &src, &tests)
 }
 
 const GOOD_ROWS: &str = "\
     | MQTT-1.1.1-1 | This. | `a::shown` |\n\
-    | MQTT-1.1.1-2 | That. | client: `tests/a.rs::shown` |\n\
+    | MQTT-1.1.1-2 | That. | client: `tests/a.rs::shown`, `catalogue::a packet` |\n\
     | MQTT-1.1.2-1 | Nothing. | not applicable: we are no printer |";
 
 const GOOD_SOURCE: &str =
@@ -348,6 +371,10 @@ fn every_mistake_in_a_table_is_told() {
     assert_eq!(
         told("`a::shown`", "`shown`"),
         ["MQTT-1.1.1-1: `shown` is not file::test"]
+    );
+    assert_eq!(
+        told("a packet", "a pocket"),
+        ["MQTT-1.1.1-2: the catalogue has no entry \"a pocket\""]
     );
     assert_eq!(
         told("not applicable: ", "who knows "),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::link::{Arrival, Attachment, Link, LinkId, RETAINED_SLICE, Stage, Verifying};
+use super::link::{Arrival, Attachment, Link, LinkId, RETAINED_SLICE, Stage, Verifying, fits};
 use super::session::Session;
 use super::timers::Timer;
 use super::will::Testament;
@@ -95,6 +95,7 @@ impl Broker {
             certificate_user,
             surplus,
             version: None,
+            packet_bytes_max: u32::MAX,
             verifying: None,
         };
         let timer_at = now.checked_add(self.limits.connect_timeout);
@@ -147,6 +148,7 @@ impl Broker {
             return;
         };
         arrival.version = Some(connect.version);
+        arrival.packet_bytes_max = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);
         let surplus = arrival.surplus;
         let anonymous = arrival.listener.anonymous;
         let certificate_user = arrival.certificate_user.take();
@@ -196,15 +198,17 @@ impl Broker {
     fn check_connect(&self, connect: &Connect) -> Result<(), ReasonCode> {
         let limits = &self.limits;
         if connect.properties.authentication_method.is_some() {
-            return Err(ReasonCode::BadAuthenticationMethod); // [MQTT-4.12.0-1]
+            // No method is known, so none is begun [MQTT-4.12.0-1] [MQTT-4.12.0-2] [MQTT-4.12.0-4].
+            return Err(ReasonCode::BadAuthenticationMethod);
         }
         if connect.properties.user_properties.len() > limits.user_properties_max {
             return Err(ReasonCode::QuotaExceeded);
         }
         match &connect.client_id {
             Some(client) if client.as_str().len() > limits.topic_bytes_max => {
-                return Err(ReasonCode::ClientIdentifierNotValid);
+                return Err(ReasonCode::ClientIdentifierNotValid); // [MQTT-3.1.3-8]
             }
+            // [MQTT-3.1.3-5]: and with any characters.
             Some(_) => {}
             // 3.1 knows no empty identifier, 3.1.1 only with a clean session [MQTT-3.1.3-8 of 3.1.1].
             None if connect.version == ProtocolVersion::V31 => {
@@ -260,6 +264,7 @@ impl Broker {
             Verdict::Allow => Rc::new(Identity::User(user)),
             Verdict::NoUsers if anonymous => self.anonymous.clone(),
             Verdict::NoUsers | Verdict::Deny => {
+                // What waited behind CONNECT is dropped unread [MQTT-3.1.4-6].
                 return self.refuse(now, link, ReasonCode::BadUserNameOrPassword);
             }
             // [MQTT-4.8.0-2 of 3.1.1]
@@ -284,11 +289,27 @@ impl Broker {
         let (client, assigned) = match admission.client_id.take() {
             Some(client) => (client, false),
             None => match self.assigned_ids.next() {
-                Some(client) => (client, true), // [MQTT-3.1.3-6]
+                Some(client) => (client, true), // [MQTT-3.1.3-6] [MQTT-3.1.3-7]
                 None => return self.refuse(now, link, ReasonCode::ClientIdentifierNotValid),
             },
         };
-        let known = self.sessions.find(&client);
+        let granted = self.grant(&admission);
+        let properties = match admission.version {
+            ProtocolVersion::V5 => {
+                self.connack_properties(&admission, &granted, assigned.then(|| client.clone()))
+            }
+            _ => ConnAckProperties::default(),
+        };
+        let mut connack = ConnAck {
+            properties,
+            ..ConnAck::default()
+        };
+        let as_packet = Packet::ConnAck(Box::new(connack.clone()));
+        if !fits(&as_packet, admission.version, admission.packet_bytes_max) {
+            // A client that cannot be told what it is granted is not let in [MQTT-3.1.2-24].
+            return self.refuse(now, link, ReasonCode::PacketTooLarge);
+        }
+        let known = self.sessions.find(&client); // [MQTT-3.1.3-2]
         if let Some(session) = known.and_then(|key| self.sessions.get(key)) {
             if session.identity != identity {
                 return self.refuse(now, link, ReasonCode::ClientIdentifierNotValid);
@@ -304,25 +325,25 @@ impl Broker {
         // The session may have ended with the connection that was taken over.
         let kept = match self.sessions.find(&client) {
             Some(key) if admission.clean_start => {
-                self.end_session(now, key); // [MQTT-3.1.2-4]
+                self.end_session(now, key); // [MQTT-3.1.2-4] [MQTT-3.1.4-4]
                 None
             }
             kept => kept,
         };
         if let Some(key) = kept {
-            self.resume_session(key);
+            self.resume_session(key); // [MQTT-3.1.2-5]
         }
         let session_present = kept.is_some(); // [MQTT-3.2.2-2] [MQTT-3.2.2-3]
+        connack.session_present = session_present;
         let key = kept.unwrap_or_else(|| {
-            self.stats.sessions += 1;
+            self.stats.sessions += 1; // [MQTT-3.1.2-6]
             self.sessions
                 .insert(Session::new(client.clone(), identity.clone()))
         });
-        let granted = self.grant(&admission);
         if let Some(session) = self.sessions.get_mut(key) {
             session.link = Some(link);
             session.expiry_secs = granted.session_expiry_secs;
-            session.will = admission.will.take();
+            session.will = admission.will.take(); // [MQTT-3.1.2-7]
         }
         let Some(entry) = self.links.get_mut(link) else {
             return;
@@ -340,9 +361,10 @@ impl Broker {
             bridge: admission.bridge,
             silence_max,
             last_received: now,
+            // [MQTT-4.9.0-1]
             send_window: admission.receive_maximum.min(self.limits.inflight_max).max(1),
             packet_bytes_max: admission.packet_bytes_max,
-            aliases: Vec::new(),
+            aliases: Vec::new(), // [MQTT-3.3.2-7]
             rate_count: 0,
             rate_until: now,
             unsent_bytes: 0,
@@ -352,17 +374,7 @@ impl Broker {
         });
         self.stats.clients_accepted += 1;
         self.stats.clients_connected += 1;
-        let properties = match admission.version {
-            ProtocolVersion::V5 => {
-                self.connack_properties(&admission, &granted, assigned.then(|| client.clone()))
-            }
-            _ => ConnAckProperties::default(),
-        };
-        let connack = ConnAck {
-            session_present,
-            reason: ReasonCode::Success,
-            properties,
-        };
+        // [MQTT-3.1.4-5] [MQTT-3.2.0-1]: before anything else.
         self.outputs.push_back(Output::Send {
             link,
             packet: Packet::ConnAck(Box::new(connack)),
@@ -385,7 +397,7 @@ impl Broker {
         let keep_alive_secs = match admission.version {
             // Only 5.0 can be told [MQTT-3.1.2-21]; an older client keeps what it believes to have.
             ProtocolVersion::V5 if asked == 0 || asked > keep_alive_max => keep_alive_max,
-            _ => asked,
+            _ => asked, // [MQTT-3.2.2-22]
         };
         Granted {
             session_expiry_secs: admission.session_expiry_secs.min(expiry_max),
@@ -415,6 +427,10 @@ impl Broker {
             topic_alias_maximum: (limits.topic_alias_maximum > 0).then_some(limits.topic_alias_maximum),
             server_keep_alive_secs: (granted.keep_alive_secs != admission.keep_alive_secs)
                 .then_some(granted.keep_alive_secs),
+            // Every quality and retained messages are supported, and absent flags say so [MQTT-3.2.2-9]
+            // [MQTT-3.2.2-10] [MQTT-3.2.2-12] [MQTT-3.2.2-13]. There is no Reason String and no User Property
+            // [MQTT-3.2.2-19] [MQTT-3.2.2-20], no Response Information [MQTT-3.1.2-28], and no Authentication
+            // Method, for who names one does not get here [MQTT-4.12.0-5].
             ..ConnAckProperties::default()
         }
     }

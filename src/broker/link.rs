@@ -51,6 +51,8 @@ pub(super) struct Arrival {
     pub(super) surplus: bool,
     /// What CONNECT says the client speaks.
     pub(super) version: Option<ProtocolVersion>,
+    /// Maximum Packet Size of the client, as far as it has said.
+    pub(super) packet_bytes_max: u32,
     /// Set from CONNECT until its password was checked.
     pub(super) verifying: Option<Verifying>,
 }
@@ -127,6 +129,14 @@ impl Link {
             Stage::Attached(attachment) => Some(attachment.version),
         }
     }
+
+    /// The largest packet the client takes.
+    fn packet_bytes_max(&self) -> u32 {
+        match &self.stage {
+            Stage::Arrived(arrival) => arrival.packet_bytes_max,
+            Stage::Attached(attachment) => attachment.packet_bytes_max,
+        }
+    }
 }
 
 impl Attachment {
@@ -142,7 +152,7 @@ impl Attachment {
         bytes + 16 > allowed && encoded_len(&Packet::Publish(publish.clone()), self.version) > allowed
     }
 
-    /// Whether another QoS 1 or 2 message may be sent for the first time [MQTT-3.3.4-9].
+    /// Whether another QoS 1 or 2 message may be sent for the first time [MQTT-3.3.4-9] [MQTT-4.9.0-2].
     ///
     /// What an earlier connection left unfinished counts too, although Receive Maximum does not ask for it: a
     /// client that never completes would otherwise gather more with every connection.
@@ -171,7 +181,7 @@ impl Attachment {
         alias_max: u16,
     ) -> Result<TopicName, ReasonCode> {
         if alias == 0 || alias > alias_max {
-            return Err(ReasonCode::TopicAliasInvalid); // [MQTT-3.3.2-8] [MQTT-3.3.2-9]
+            return Err(ReasonCode::TopicAliasInvalid); // [MQTT-3.3.2-8] [MQTT-3.3.2-9] [MQTT-3.3.2-12]
         }
         let index = usize::from(alias) - 1;
         match topic {
@@ -198,6 +208,8 @@ impl Attachment {
 
 impl Broker {
     /// Ends a link: the only way out, whoever opened it. A second call for the same link does nothing.
+    ///
+    /// It is forgotten first, so nothing follows its farewell [MQTT-3.14.4-1].
     pub(super) fn detach(&mut self, now: Instant, link: LinkId, reason: DetachReason) {
         let Some(ended) = self.links.remove(link) else {
             return;
@@ -211,6 +223,7 @@ impl Broker {
                     packet: farewell,
                 });
             }
+            // [MQTT-3.2.2-7] [MQTT-3.14.4-2] [MQTT-4.13.2-1]
             self.outputs.push_back(Output::Close { link });
         }
         match ended.stage {
@@ -231,27 +244,29 @@ impl Broker {
     /// Sends a packet that is no PUBLISH.
     ///
     /// These go out even to a client that reads too slowly, for it is owed them; one that makes us owe it
-    /// more than twice what may be on its way to it is not reading at all.
+    /// more than twice what may be on its way to it is not reading at all. No window holds them back
+    /// [MQTT-3.3.4-10] [MQTT-4.9.0-3].
     pub(super) fn send_control(&mut self, now: Instant, link: LinkId, packet: Packet) {
         let bytes = match &packet {
             Packet::SubAck(ack) => CONTROL_BYTES + ack.reasons.len(),
             Packet::UnsubAck(ack) => CONTROL_BYTES + ack.reasons.len(),
             _ => CONTROL_BYTES,
         };
+        let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut) else {
+            return;
+        };
+        if !fits(&packet, attachment.version, attachment.packet_bytes_max) {
+            // The client waits for an answer that it does not let us give [MQTT-3.1.2-24].
+            return self.refuse(now, link, ReasonCode::PacketTooLarge);
+        }
         self.outputs.push_back(Output::Send { link, packet });
-        if let Some(Link {
-            stage: Stage::Attached(attachment),
-            ..
-        }) = self.links.get_mut(link)
-        {
-            attachment.unsent_control_bytes += bytes;
-            if attachment.unsent_control_bytes > self.limits.unsent_bytes_max.saturating_mul(2) {
-                self.refuse(now, link, ReasonCode::QuotaExceeded);
-            }
+        attachment.unsent_control_bytes += bytes;
+        if attachment.unsent_control_bytes > self.limits.unsent_bytes_max.saturating_mul(2) {
+            self.refuse(now, link, ReasonCode::QuotaExceeded);
         }
     }
 
-    /// The bytes are no MQTT [MQTT-4.13.1-1].
+    /// The bytes are no MQTT [MQTT-3.1.4-1] [MQTT-4.13.1-1].
     pub(super) fn handle_malformed(
         &mut self,
         now: Instant,
@@ -304,6 +319,17 @@ impl Broker {
             }
         }
     }
+}
+
+/// Whether a client that takes packets of `packet_bytes_max` may be sent `packet` [MQTT-3.1.2-24].
+///
+/// That we add no Reason String and no User Property keeps acknowledgements as small as they can be, and keeps
+/// [MQTT-3.1.2-29], [MQTT-3.4.2-2] and [MQTT-3.4.2-3], [MQTT-3.5.2-2] and [MQTT-3.5.2-3], [MQTT-3.6.2-2] and
+/// [MQTT-3.6.2-3], [MQTT-3.7.2-2] and [MQTT-3.7.2-3], [MQTT-3.9.2-1] and [MQTT-3.9.2-2], [MQTT-3.11.2-1] and
+/// [MQTT-3.11.2-2], [MQTT-3.14.2-3] and [MQTT-3.14.2-4].
+pub(super) fn fits(packet: &Packet, version: ProtocolVersion, packet_bytes_max: u32) -> bool {
+    packet_bytes_max == u32::MAX
+        || encoded_len(packet, version) <= usize::try_from(packet_bytes_max).unwrap_or(usize::MAX)
 }
 
 /// Sends `publish` on a link, or says that it is larger than the client takes [MQTT-3.1.2-24].
@@ -360,20 +386,28 @@ fn farewell(link: &Link, reason: DetachReason) -> Option<Packet> {
         DetachReason::Shutdown => ReasonCode::ServerShuttingDown,
     };
     let version = link.version()?;
-    match (&link.stage, version) {
+    let packet = match (&link.stage, version) {
         (Stage::Attached(_), ProtocolVersion::V5) => Some(Packet::Disconnect(Box::new(Disconnect {
             reason: code,
             ..Disconnect::default()
         }))),
         // Before 5.0 a server has no DISCONNECT: it closes.
         (Stage::Attached(_), _) => None,
+        // [MQTT-3.14.0-1]: before it is in, a client is refused.
         (_, ProtocolVersion::V5) => Some(refusal(code)),
         (_, _) => has_return_code(code).then(|| refusal(code)),
-    }
+    };
+    packet.filter(|packet| fits(packet, version, link.packet_bytes_max()))
 }
 
 /// CONNACK that refuses; never with a session present [MQTT-3.2.2-6].
 fn refusal(reason: ReasonCode) -> Packet {
+    // CONNACK has no word of its own for these [MQTT-3.2.2-8].
+    let reason = match reason {
+        ReasonCode::ServerShuttingDown => ReasonCode::ServerUnavailable,
+        ReasonCode::TopicFilterInvalid | ReasonCode::TopicAliasInvalid => ReasonCode::ProtocolError,
+        reason => reason,
+    };
     Packet::ConnAck(Box::new(ConnAck {
         reason,
         ..ConnAck::default()

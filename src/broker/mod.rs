@@ -390,8 +390,8 @@ impl Broker {
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, link, &unsubscribe),
             Packet::PingReq => self.send_control(now, link, Packet::PingResp), // [MQTT-3.12.4-1]
             Packet::Disconnect(disconnect) => self.handle_disconnect(now, link, &disconnect),
-            // A second CONNECT [MQTT-3.1.0-2], AUTH without a method in use [MQTT-4.12.0-7], or what only
-            // servers send.
+            // A second CONNECT [MQTT-3.1.0-2], AUTH without a method in use [MQTT-4.12.0-7] [MQTT-4.12.1-1]
+            // [MQTT-4.12.1-2], or what only servers send. We send no AUTH [MQTT-3.15.2-2] [MQTT-3.15.2-3].
             Packet::Connect(_)
             | Packet::Auth(_)
             | Packet::ConnAck(_)

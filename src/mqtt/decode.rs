@@ -293,7 +293,8 @@ impl Decoder {
         // Nothing depends on either, and clients of its time are known to write zeroes.
         let flags_count = self.version != Some(ProtocolVersion::V31) || expected_flags == 0;
         if flags != expected_flags && flags_count {
-            return Err(DecodeError::FixedHeaderFlags); // [MQTT-2.1.3-1]
+            // [MQTT-2.1.3-1] [MQTT-3.14.1-1] [MQTT-3.15.1-1]
+            return Err(DecodeError::FixedHeaderFlags);
         }
         Ok(())
     }

@@ -1,5 +1,4 @@
-//! MQTT over byte streams: TCP and TLS, IPv4 and IPv6, as server [MQTT-7.1.1-1 of 3.1.1] and as client
-//! [MQTT-7.1.2-1 of 3.1.1].
+//! MQTT over byte streams: TCP and TLS, IPv4 and IPv6, as server and as client [MQTT-4.2-1].
 //!
 //! - [`link`]: one connection: bytes in, packets out, and back.
 //! - [`listener`]: accepts connections, within bounds and time limits.

@@ -9,6 +9,8 @@
 )]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod witness;
+
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -32,6 +34,7 @@ pub struct House {
     pub broker: Broker,
     pub now: Now,
     keys: SlotMap<LinkId, ()>,
+    witness: witness::Witness,
 }
 
 /// An output as its links see it: a packet for many links is a packet for each.
@@ -65,19 +68,29 @@ impl House {
             broker: Broker::new(limits, Rights::default(), 7),
             now,
             keys: SlotMap::with_key(),
+            witness: witness::Witness::default(),
         }
     }
 
     /// One input, and everything that follows from it.
+    ///
+    /// What is sent has to be what each client can read.
     pub fn step(&mut self, input: Input) -> Vec<Output> {
+        self.witness.hear(&input);
         self.broker.handle(self.now, input);
-        let outputs = std::iter::from_fn(|| self.broker.poll_output())
+        let outputs: Vec<_> = std::iter::from_fn(|| self.broker.poll_output())
             .flat_map(one_by_one)
             .collect();
+        self.witness.read(&outputs);
         self.broker
             .check_invariants()
             .expect("invariants hold after every step");
         outputs
+    }
+
+    /// Has the witness read `outputs`, wherever they come from.
+    pub fn witness(&mut self, outputs: &[Output]) {
+        self.witness.read(outputs);
     }
 
     /// Moves the clock, with a tick at each deadline on the way.
