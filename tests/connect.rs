@@ -577,3 +577,53 @@ fn a_house_that_stops_says_so_to_those_who_understand_it() {
         ]
     );
 }
+
+#[test]
+fn every_identifier_the_standard_asks_us_to_take_is_taken() {
+    let mut house = House::new();
+    let letters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    for start in 0..letters.len() - 23 {
+        for len in [1, 23] {
+            house.join(client(V5, &letters[start..start + len]));
+        }
+    }
+    assert_eq!(house.stats().sessions, 2 * 39);
+}
+
+#[test]
+fn the_server_may_be_asked_for_every_quality_and_says_so_by_silence() {
+    let mut house = House::new();
+    let (link, outputs) = house.connect(Connect {
+        will: Some(tidegate::mqtt::Will {
+            qos: QoS::ExactlyOnce,
+            retain: true,
+            ..will("gone", "x")
+        }),
+        ..client(V5, "bill")
+    });
+    let told = connack(&outputs, link).properties;
+    assert_eq!((told.maximum_qos, told.retain_available), (None, None));
+    for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        assert!(!house.subscribe(link, "t", qos).is_error());
+    }
+    assert_eq!(
+        messages(&house.publish(link, message2(1, "t", "x")), link).len(),
+        1
+    );
+}
+
+#[test]
+fn without_being_asked_the_server_gives_no_response_information() {
+    let mut house = House::new();
+    for asked in [None, Some(false)] {
+        let properties = ConnectProperties {
+            request_response_information: asked,
+            ..ConnectProperties::default()
+        };
+        let (link, outputs) = house.connect(Connect {
+            properties,
+            ..client(V5, "bill")
+        });
+        assert_eq!(connack(&outputs, link).properties.response_information, None);
+    }
+}

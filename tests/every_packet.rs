@@ -106,4 +106,30 @@ proptest! {
         house.close(old_link);
         prop_assert_eq!(house.stats().links, 0);
     }
+
+    #[test]
+    fn whatever_a_client_says_every_answer_is_one_it_can_read(
+        packets in prop::collection::vec(arbitrary::packet(V5, Side::Server), 1..40),
+        packet_bytes_max in prop_oneof![Just(u32::MAX), 4_u32..80],
+    ) {
+        let mut house = House::new();
+        let taking = |packet_bytes_max| {
+            let mut connect = resuming(V5, "c");
+            connect.properties.packet_bytes_max = Some(packet_bytes_max);
+            connect
+        };
+        let mut last = None;
+        for (_, packet) in packets {
+            let mut link = last.unwrap_or_else(|| house.arrive());
+            let connect = taking(packet_bytes_max);
+            if last.is_none() && house.receive(link, Packet::Connect(Box::new(connect))).contains(&close(link)) {
+                link = house.join(client(V5, "c"));
+            }
+            let ended = house.receive(link, packet).contains(&close(link));
+            last = (!ended).then_some(link);
+            house.flush(link);
+            house.step(own("t", "x", QoS::ExactlyOnce, true));
+        }
+        prop_assert!(house.stats().links <= 1);
+    }
 }

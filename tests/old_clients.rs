@@ -436,8 +436,44 @@ fn topics_are_compared_as_they_are_written() {
     }
 }
 
+#[test]
+fn topics_under_a_wildcard_are_compared_as_they_are_written_too() {
+    for version in OLD {
+        let mut house = House::new();
+        for name in ["b/a", "b/A", "B/a", "b/\u{FEFF}a"] {
+            house.step(own(name, name, QoS::AtMostOnce, true));
+        }
+        let reader = house.join(client(version, "reader"));
+        for (filter, expected) in [
+            ("+/a", vec!["B/a", "b/a"]),
+            ("b/+", vec!["b/A", "b/a", "b/\u{FEFF}a"]),
+        ] {
+            let asked = subscribe_packet(&[subscription(filter, QoS::AtMostOnce)]);
+            assert_eq!(payloads(&house.receive(reader, asked), reader), expected);
+        }
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------------
 // 3.1 alone, and brokers that bridge
+
+#[test]
+fn a_resumed_session_of_3_1_is_not_told_so() {
+    let mut house = House::new();
+    let bill = house.join(resuming(V31, "bill"));
+    house.subscribe(bill, "t", QoS::AtMostOnce);
+    house.close(bill);
+    let (bill, outputs) = house.connect(resuming(V31, "bill"));
+    let mut bytes = bytes::BytesMut::new();
+    for packet in sent(&outputs, bill) {
+        tidegate::mqtt::encode(packet, V31, &mut bytes);
+    }
+    assert_eq!(&bytes[..], b"\x20\x02\0\0");
+    assert_eq!(
+        payloads(&house.step(own("t", "x", QoS::AtMostOnce, false)), bill),
+        ["x"]
+    );
+}
 
 #[test]
 fn a_filter_3_1_may_not_have_is_granted_and_brings_nothing() {

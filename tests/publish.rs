@@ -453,3 +453,145 @@ fn every_message_sent_is_counted() {
         (10, 10)
     );
 }
+
+#[test]
+fn an_acknowledged_qos_1_identifier_stands_for_a_new_message_whatever_dup_says() {
+    let (mut house, writer, reader) = pair(V5, QoS::AtMostOnce);
+    let outputs = house.publish(writer, message1(7, "t", "1"));
+    assert_eq!(payloads(&outputs, reader), ["1"]);
+    let outputs = house.publish(writer, repeated(message1(7, "t", "2")));
+    assert_eq!(payloads(&outputs, reader), ["2"]);
+    assert_eq!(sent(&outputs, writer), [&puback(7)]);
+}
+
+#[test]
+fn dup_is_not_passed_on() {
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        let (mut house, writer, reader) = pair(V5, qos);
+        let outputs = house.publish(writer, repeated(message1(7, "t", "x")));
+        assert_eq!(messages(&outputs, reader), [message1(1, "t", "x")]);
+        let outputs = house.publish(writer, repeated(message2(8, "t", "x")));
+        assert!(!messages(&outputs, reader)[0].dup);
+    }
+}
+
+#[test]
+fn the_identifier_of_a_refused_qos_2_message_is_free_at_once() {
+    let (mut house, writer, reader) = pair(V5, QoS::AtMostOnce);
+    let refused = pubrec_with(7, ReasonCode::NotAuthorized);
+    assert_eq!(
+        house.publish(writer, message2(7, "$SYS/x", "lie")),
+        [send(writer, refused)]
+    );
+    let outputs = house.publish(writer, message2(7, "t", "x"));
+    assert_eq!(payloads(&outputs, reader), ["x"]);
+    assert_eq!(sent(&outputs, writer), [&pubrec(7)]);
+}
+
+#[test]
+fn a_message_that_expires_halfway_through_qos_2_is_finished_all_the_same() {
+    let mut house = House::new();
+    let writer = house.join(client(V5, "writer"));
+    let reader = house.join(resuming(V5, "reader"));
+    house.subscribe(reader, "#", QoS::ExactlyOnce);
+    let living = PublishProperties {
+        message_expiry_secs: Some(10),
+        ..PublishProperties::default()
+    };
+    house.publish(writer, with_properties(message2(7, "t", "x"), living));
+    house.close(reader);
+    house.wait(secs(30));
+    // As receiver: the writer's handshake goes on.
+    assert_eq!(house.receive(writer, pubrel(7)), [send(writer, pubcomp(7))]);
+    // As sender: what was sent once is sent again, with no life left.
+    let (reader, outputs) = house.connect(resuming(V5, "reader"));
+    let again = messages(&outputs, reader);
+    assert_eq!(
+        (again.len(), again[0].dup, again[0].packet_id),
+        (1, true, Some(id(1)))
+    );
+    assert_eq!(house.receive(reader, pubrec(1)), [send(reader, pubrel(1))]);
+    assert_eq!(house.receive(reader, pubcomp(1)), []);
+    assert_eq!(house.stats().dropped_expired, 0);
+}
+
+#[test]
+fn an_alias_ends_with_the_connection_it_was_given_on() {
+    let mut house = House::new();
+    let given = PublishProperties {
+        topic_alias: Some(1),
+        ..PublishProperties::default()
+    };
+    let writer = house.join(resuming(V5, "writer"));
+    house.publish(writer, with_properties(message("t", "x"), given.clone()));
+    house.close(writer);
+    let writer = house.join(resuming(V5, "writer"));
+    let bare = Publish {
+        topic: None,
+        ..message("unused", "x")
+    };
+    let outputs = acts(house.publish(writer, with_properties(bare, given)));
+    assert_eq!(
+        outputs,
+        [send(writer, disconnect(ReasonCode::ProtocolError)), close(writer)]
+    );
+}
+
+#[test]
+fn every_alias_up_to_the_maximum_is_taken() {
+    let (mut house, writer, reader) = pair(V5, QoS::AtMostOnce);
+    let aliased = |topic_name: Option<&str>, number| {
+        let publish = Publish {
+            topic: topic_name.map(topic),
+            ..message("unused", "x")
+        };
+        let properties = PublishProperties {
+            topic_alias: Some(number),
+            ..PublishProperties::default()
+        };
+        with_properties(publish, properties)
+    };
+    for number in 1..=16 {
+        house.publish(writer, aliased(Some(&format!("t/{number}")), number));
+    }
+    for number in 1..=16 {
+        let outputs = house.publish(writer, aliased(None, number));
+        assert_eq!(messages(&outputs, reader), [message(&format!("t/{number}"), "x")]);
+    }
+}
+
+#[test]
+fn messages_of_one_publisher_arrive_in_the_order_they_were_sent() {
+    for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        let (mut house, writer, reader) = pair(V5, qos);
+        let mut outputs = Vec::new();
+        for number in 1..=20 {
+            let publish = Publish {
+                qos,
+                packet_id: (qos != QoS::AtMostOnce).then(|| id(number)),
+                ..message("t", &number.to_string())
+            };
+            outputs.extend(house.publish(writer, publish));
+        }
+        let expected: Vec<_> = (1..=20).map(|number: u16| number.to_string()).collect();
+        assert_eq!(payloads(&outputs, reader), expected);
+    }
+}
+
+#[test]
+fn a_subscription_identifier_from_a_client_is_a_protocol_error() {
+    let (mut house, writer, reader) = pair(V5, QoS::AtMostOnce);
+    let forged = PublishProperties {
+        subscription_ids: [5].as_slice().into(),
+        ..PublishProperties::default()
+    };
+    let outputs = acts(house.publish(writer, with_properties(message1(1, "t", "x"), forged)));
+    assert_eq!(
+        outputs,
+        [send(writer, disconnect(ReasonCode::ProtocolError)), close(writer)]
+    );
+    assert_eq!(
+        house.receive(reader, Packet::PingReq),
+        [send(reader, Packet::PingResp)]
+    );
+}

@@ -290,3 +290,16 @@ fn a_retained_message_too_large_for_the_client_does_not_stop_the_others() {
     assert_eq!(payloads(&outputs, reader), ["x"]);
     assert_eq!(house.stats().dropped_too_large, 1);
 }
+
+#[test]
+fn a_message_without_the_flag_leaves_what_is_retained_as_it_is() {
+    let mut house = House::new();
+    let writer = house.join(client(V5, "writer"));
+    house.publish(writer, message("b", "x"));
+    house.publish(writer, retained(message("a", "kept")));
+    house.publish(writer, message("a", "passing"));
+    house.publish(writer, message("a", ""));
+    let reader = house.join(client(V5, "reader"));
+    let outputs = house.receive(reader, subscribe_packet(&[subscription("+", QoS::AtMostOnce)]));
+    assert_eq!(messages(&outputs, reader), [retained(message("a", "kept"))]);
+}

@@ -356,7 +356,7 @@ fn a_client_identifier_is_free_again_when_its_session_ended() {
 
 #[test]
 fn unfinished_deliveries_are_repeated_with_their_identifiers_in_their_order() {
-    for version in [V311, V5] {
+    for version in [V31, V311, V5] {
         let mut house = House::new();
         let bill = house.join(resuming(version, "bill"));
         house.subscribe(bill, "t", QoS::ExactlyOnce);
@@ -529,4 +529,67 @@ fn coming_and_going_is_told_once_each() {
         [Output::Event(Event::ClientDisconnected { link, client, reason })]
     );
     assert_eq!(house.close(link), []);
+}
+
+#[test]
+fn a_session_lives_as_long_as_its_connection_however_short_its_expiry() {
+    let mut house = House::new();
+    let bill = house.join(Connect {
+        keep_alive_secs: 600,
+        ..expiring(10)
+    });
+    house.subscribe(bill, "t", QoS::AtLeastOnce);
+    house.wait(secs(500));
+    let outputs = house.step(own("t", "1", QoS::AtLeastOnce, false));
+    assert_eq!(payloads(&outputs, bill), ["1"]);
+    house.close(bill);
+    house.wait(secs(9));
+    let (bill, outputs) = house.connect(expiring(10));
+    assert_eq!(
+        (present(&outputs, bill), payloads(&outputs, bill)),
+        (true, vec!["1".to_string()])
+    );
+}
+
+#[test]
+fn what_a_client_refused_is_not_sent_again() {
+    let mut house = House::new();
+    let bill = house.join(resuming(V5, "bill"));
+    house.subscribe(bill, "t", QoS::ExactlyOnce);
+    house.step(own("t", "1", QoS::AtLeastOnce, false));
+    house.step(own("t", "2", QoS::ExactlyOnce, false));
+    house.receive(bill, puback_with(1, ReasonCode::ImplementationSpecificError));
+    house.receive(bill, pubrec_with(2, ReasonCode::ImplementationSpecificError));
+    house.close(bill);
+    let (bill, outputs) = house.connect(resuming(V5, "bill"));
+    assert!(present(&outputs, bill));
+    assert_eq!(sent(&outputs, bill).len(), 1, "CONNACK alone");
+}
+
+#[test]
+fn a_client_without_a_session_gets_a_new_one_and_a_new_one_each_clean_start() {
+    let mut house = House::new();
+    let (bill, outputs) = house.connect(resuming(V5, "bill"));
+    assert_eq!((present(&outputs, bill), house.stats().sessions), (false, 1));
+    house.subscribe(bill, "t", QoS::AtLeastOnce);
+    let (bill, outputs) = house.connect(Connect {
+        clean_start: true,
+        ..resuming(V5, "bill")
+    });
+    assert_eq!((present(&outputs, bill), house.stats().sessions), (false, 1));
+    assert_eq!(house.step(own("t", "x", QoS::AtLeastOnce, false)), []);
+}
+
+#[test]
+fn two_client_identifiers_are_two_sessions_whatever_else_is_the_same() {
+    let mut house = House::new();
+    let one = house.join(resuming(V5, "bill"));
+    let two = house.join(resuming(V5, "Bill"));
+    house.subscribe(one, "t", QoS::AtLeastOnce);
+    assert_eq!(house.stats().sessions, 2);
+    let outputs = house.step(own("t", "x", QoS::AtLeastOnce, false));
+    assert_eq!(
+        (messages(&outputs, one).len(), messages(&outputs, two).len()),
+        (1, 0)
+    );
 }

@@ -125,3 +125,90 @@ fn a_group_goes_on_when_members_leave_and_join() {
         ["x"]
     );
 }
+
+#[test]
+fn each_member_gets_its_message_at_its_own_quality() {
+    let mut house = House::new();
+    for (name, qos) in [("one", QoS::AtMostOnce), ("two", QoS::ExactlyOnce)] {
+        let link = house.join(client(V5, name));
+        house.subscribe(link, "$share/team/t", qos);
+        let outputs = house.step(own("t", "x", QoS::AtLeastOnce, false));
+        let found = messages(&outputs, link);
+        assert_eq!((found.len(), found[0].qos), (1, qos.min(QoS::AtLeastOnce)));
+        house.close(link);
+    }
+}
+
+/// A message of `qos` on its way to one of two members; that one, and the other.
+fn on_its_way(house: &mut House, qos: QoS) -> (LinkId, &'static str, LinkId) {
+    let names = ["one", "two"];
+    let links = names.map(|name| {
+        let link = house.join(resuming(V5, name));
+        house.subscribe(link, "$share/team/t", QoS::ExactlyOnce);
+        link
+    });
+    let outputs = house.step(own("t", "x", qos, false));
+    match messages(&outputs, links[0]).len() {
+        1 => (links[0], names[0], links[1]),
+        _ => (links[1], names[1], links[0]),
+    }
+}
+
+#[test]
+fn a_qos_2_message_halfway_to_one_member_is_finished_with_that_member() {
+    let mut house = House::new();
+    let (chosen, name, other) = on_its_way(&mut house, QoS::ExactlyOnce);
+    let outputs = house.close(chosen);
+    assert_eq!(messages(&outputs, other), []);
+    let (chosen, outputs) = house.connect(resuming(V5, name));
+    assert_eq!(messages(&outputs, chosen), [repeated(message2(1, "t", "x"))]);
+    assert_eq!(house.receive(chosen, pubrec(1)), [send(chosen, pubrel(1))]);
+    house.close(chosen);
+    let (chosen, outputs) = house.connect(resuming(V5, name));
+    assert_eq!(sent(&outputs, chosen)[1..], [&pubrel(1)]);
+    assert_eq!(house.receive(chosen, pubcomp(1)), []);
+}
+
+#[test]
+fn a_qos_2_message_halfway_to_a_member_whose_session_ends_goes_to_nobody_else() {
+    let mut house = House::new();
+    let (chosen, _, other) = on_its_way(&mut house, QoS::ExactlyOnce);
+    house.close(chosen);
+    let outputs = house.wait(secs(3600));
+    assert_eq!(
+        (messages(&outputs, other), house.stats().sessions_expired),
+        (vec![], 1)
+    );
+}
+
+#[test]
+fn a_message_one_member_refuses_is_offered_to_no_other() {
+    for (qos, refusal) in [
+        (QoS::AtLeastOnce, puback_with(1, ReasonCode::QuotaExceeded)),
+        (QoS::ExactlyOnce, pubrec_with(1, ReasonCode::QuotaExceeded)),
+    ] {
+        let mut house = House::new();
+        let (chosen, _, _) = on_its_way(&mut house, qos);
+        assert_eq!(house.receive(chosen, refusal), []);
+        assert_eq!(acts(house.close(chosen)), []);
+        assert_eq!(house.stats().inflight_messages, 0);
+    }
+}
+
+#[test]
+fn each_copy_carries_the_identifier_of_its_own_subscription() {
+    let mut house = House::new();
+    let link = house.join(client(V5, "all"));
+    for (filter, number) in [("t", 1), ("$share/a/t", 2), ("$share/b/+", 3)] {
+        house.receive(
+            link,
+            subscribe_with_id(subscription(filter, QoS::AtMostOnce), number),
+        );
+    }
+    let outputs = house.step(own("t", "x", QoS::AtMostOnce, false));
+    let mut ids: Vec<_> = (messages(&outputs, link).iter())
+        .map(|publish| publish.properties.clone().unwrap().subscription_ids.to_vec())
+        .collect();
+    ids.sort();
+    assert_eq!(ids, [vec![1], vec![2], vec![3]]);
+}

@@ -5,8 +5,8 @@ mod conversation;
 use conversation::*;
 use smallvec::smallvec;
 use tidegate::mqtt::{
-    Connect, Packet, Publish, PublishProperties, QoS, ReasonCode, RetainHandling, SubAck, Subscription,
-    UnsubAck,
+    Connect, Packet, Publish, PublishProperties, QoS, ReasonCode, RetainHandling, SubAck, Subscribe,
+    SubscribeProperties, Subscription, UnsubAck, Unsubscribe,
 };
 
 fn suback_packet(reasons: &[ReasonCode]) -> Packet {
@@ -279,4 +279,148 @@ fn a_subscription_ends_with_its_session() {
     house.close(link);
     assert_eq!(house.stats().subscriptions, 0);
     assert_eq!(house.step(own("a/b/c", "x", QoS::AtMostOnce, false)), []);
+}
+
+#[test]
+fn several_filters_in_one_packet_count_as_one_after_the_other() {
+    let mut house = House::new();
+    let link = house.join(client(V5, "reader"));
+    house.step(own("a", "kept", QoS::AtMostOnce, true));
+    let packet = subscribe_packet(&[
+        subscription("a", QoS::ExactlyOnce),
+        Subscription {
+            retain_handling: RetainHandling::SendIfNew,
+            ..subscription("a", QoS::AtMostOnce)
+        },
+    ]);
+    let outputs = house.receive(link, packet);
+    assert_eq!(
+        suback(&outputs, link),
+        [ReasonCode::GrantedQos2, ReasonCode::Success]
+    );
+    assert_eq!(payloads(&outputs, link), ["kept"]);
+    assert_eq!(house.stats().subscriptions, 1);
+    let outputs = house.step(own("a", "x", QoS::ExactlyOnce, false));
+    assert_eq!(messages(&outputs, link), [message("a", "x")]);
+    let outputs = house.receive(link, unsubscribe_packet(&["a", "a"]));
+    let expected = Packet::UnsubAck(Box::new(UnsubAck {
+        packet_id: id(2),
+        reasons: smallvec![ReasonCode::Success, ReasonCode::NoSubscriptionExisted],
+        properties: None,
+    }));
+    assert_eq!(outputs, [send(link, expected)]);
+}
+
+#[test]
+fn a_replaced_subscription_brings_retained_messages_again_and_loses_none_that_wait() {
+    let mut house = House::new();
+    let link = house.join(client(V5, "reader"));
+    house.step(own("a", "kept", QoS::AtMostOnce, true));
+    house.subscribe(link, "a", QoS::AtLeastOnce);
+    for number in 1..=40 {
+        house.step(own("a", &number.to_string(), QoS::AtLeastOnce, false));
+    }
+    let waiting = house.stats().queued_messages;
+    assert!(waiting > 0);
+    let outputs = house.receive(link, subscribe_packet(&[subscription("a", QoS::AtLeastOnce)]));
+    assert_eq!(payloads(&outputs, link), ["kept"]);
+    assert_eq!(house.stats().queued_messages, waiting);
+    let mut found = Vec::new();
+    for number in 1..=40 {
+        found.extend(payloads(&house.receive(link, puback(number)), link));
+    }
+    let expected: Vec<_> = (41 - waiting..=40).map(|number| number.to_string()).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn unsubscribe_takes_the_filter_of_the_same_letters_and_no_other() {
+    let mut house = House::new();
+    let link = house.join(client(V5, "reader"));
+    for filter in ["a/b", "a/+", "a/#", "A/b", "/a/b"] {
+        house.subscribe(link, filter, QoS::AtMostOnce);
+    }
+    for stranger in ["a/c", "+/b", "#", "a/B", "a/b/", "a"] {
+        let outputs = house.receive(link, unsubscribe_packet(&[stranger]));
+        let [Packet::UnsubAck(unsuback)] = sent(&outputs, link)[..] else {
+            panic!("{outputs:?}")
+        };
+        assert_eq!(
+            unsuback.reasons[..],
+            [ReasonCode::NoSubscriptionExisted],
+            "{stranger}"
+        );
+    }
+    assert_eq!(house.stats().subscriptions, 5);
+    house.receive(link, unsubscribe_packet(&["a/+"]));
+    assert_eq!(house.stats().subscriptions, 4);
+}
+
+#[test]
+fn names_that_only_look_alike_do_not_match() {
+    let mut house = House::new();
+    let link = house.join(client(V5, "reader"));
+    // One letter, and the same as a letter with a combining accent: not one to the broker.
+    let composed = "caf\u{E9}";
+    house.subscribe(link, composed, QoS::AtMostOnce);
+    house.subscribe(link, "a//b", QoS::AtMostOnce);
+    for (name, expected) in [
+        (composed, 1),
+        ("cafe\u{301}", 0),
+        ("CAF\u{C9}", 0),
+        ("\u{FEFF}caf\u{E9}", 0),
+        ("caf\u{E9} ", 0),
+        ("a//b", 1),
+        ("a/b", 0),
+        ("a/./b", 0),
+        ("a///b", 0),
+    ] {
+        let outputs = house.step(own(name, "x", QoS::AtMostOnce, false));
+        assert_eq!(messages(&outputs, link).len(), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_message_that_is_taken_waits_in_every_session_that_subscribed() {
+    let mut house = House::new();
+    let writer = house.join(client(V5, "writer"));
+    for (name, filter) in [("one", "a/#"), ("two", "a/+"), ("three", "b")] {
+        let link = house.join(resuming(V5, name));
+        house.subscribe(link, filter, QoS::AtLeastOnce);
+        house.close(link);
+    }
+    assert_eq!(
+        house.publish(writer, message1(1, "a/b", "x")),
+        [send(writer, puback(1))]
+    );
+    for (name, expected) in [("one", 1), ("two", 1), ("three", 0)] {
+        let (link, outputs) = house.connect(resuming(V5, name));
+        assert_eq!(messages(&outputs, link).len(), expected, "{name}");
+    }
+}
+
+#[test]
+fn every_answer_carries_the_identifier_of_its_request() {
+    let mut house = House::new();
+    let link = house.join(client(V5, "reader"));
+    for number in [1, 7, 300, u16::MAX] {
+        let subscribe = Subscribe {
+            packet_id: id(number),
+            subscriptions: smallvec![subscription("a", QoS::AtMostOnce)],
+            properties: SubscribeProperties::default(),
+        };
+        let outputs = house.receive(link, Packet::Subscribe(Box::new(subscribe)));
+        assert!(matches!(sent(&outputs, link)[..], [Packet::SubAck(ack)] if ack.packet_id == id(number)));
+        for _ in 0..2 {
+            let unsubscribe = Unsubscribe {
+                packet_id: id(number),
+                filters: smallvec![filter("a")],
+                user_properties: Vec::new(),
+            };
+            let outputs = house.receive(link, Packet::Unsubscribe(Box::new(unsubscribe)));
+            assert!(
+                matches!(sent(&outputs, link)[..], [Packet::UnsubAck(ack)] if ack.packet_id == id(number))
+            );
+        }
+    }
 }

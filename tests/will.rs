@@ -434,3 +434,47 @@ fn a_goodbye_that_ends_the_session_at_once_does_not_wait_for_the_wills_delay() {
     house.wait(secs(1000));
     assert_eq!(house.stats().wills_sent, 1);
 }
+
+#[test]
+fn a_will_keeps_its_user_properties_in_their_order() {
+    let (mut house, reader) = house();
+    let user_properties = vec![
+        (text("b"), text("1")),
+        (text("a"), text("2")),
+        (text("b"), text("0")),
+    ];
+    let properties = WillProperties {
+        delay_secs: None,
+        publish: PublishProperties {
+            user_properties: user_properties.clone(),
+            ..PublishProperties::default()
+        },
+    };
+    let bill = house.join(Connect {
+        will: Some(Will {
+            properties,
+            ..will("gone", "bill")
+        }),
+        ..client(V5, "bill")
+    });
+    let outputs = house.close(bill);
+    let properties = messages(&outputs, reader)[0].properties.clone().unwrap();
+    assert_eq!(properties.user_properties, user_properties);
+}
+
+#[test]
+fn a_will_is_retained_only_where_it_asks_to_be() {
+    for (retain, expected) in [(false, 0), (true, 1)] {
+        let (mut house, _) = house();
+        let bill = house.join(Connect {
+            will: Some(Will {
+                retain,
+                ..will("gone", "bill")
+            }),
+            ..client(V5, "bill")
+        });
+        assert_eq!(house.stats().retained_messages, 0);
+        house.close(bill);
+        assert_eq!(house.stats().retained_messages, expected);
+    }
+}

@@ -239,7 +239,7 @@ impl Broker {
         }
         match &connect.client_id {
             Some(client) if client.as_str().len() > limits.topic_bytes_max => {
-                return Err(Refusal::ClientIdTooLong);
+                return Err(Refusal::ClientIdTooLong); // [MQTT-3.1.3-8]
             }
             Some(client)
                 if listener.strict_client_ids
@@ -248,6 +248,7 @@ impl Broker {
             {
                 return Err(Refusal::ClientIdTooLong);
             }
+            // [MQTT-3.1.3-5]: and with any characters.
             Some(_) => {}
             // 3.1 knows no empty identifier, 3.1.1 only with a clean session [MQTT-3.1.3-8 of 3.1.1].
             None if connect.version == ProtocolVersion::V31 => {
@@ -307,6 +308,7 @@ impl Broker {
             Verdict::Allow => Rc::new(Identity::User(user)),
             Verdict::NoUsers if anonymous => self.anonymous.clone(),
             Verdict::NoUsers | Verdict::Deny => {
+                // What waited behind CONNECT is dropped unread [MQTT-3.1.4-6].
                 return self.refuse(now, link, Refusal::BadCredentials);
             }
             // [MQTT-4.8.0-2 of 3.1.1]
@@ -340,7 +342,7 @@ impl Broker {
         let (client, assigned) = match admission.client_id.take() {
             Some(client) => (client, false),
             None => match self.assigned_ids.next() {
-                Some(client) => (client, true), // [MQTT-3.1.3-6]
+                Some(client) => (client, true), // [MQTT-3.1.3-6] [MQTT-3.1.3-7]
                 None => return self.refuse(now, link, Refusal::ClientIdNotMade),
             },
         };
@@ -380,7 +382,7 @@ impl Broker {
         {
             return self.refuse(now, link, Refusal::PacketTooLarge); // [MQTT-3.1.2-24]
         }
-        let known = self.sessions.find(&client);
+        let known = self.sessions.find(&client); // [MQTT-3.1.3-2]
         if let Some(session) = known.and_then(|key| self.sessions.get(key)) {
             if session.identity != identity || session.mount_point != listener.mount_point {
                 return self.refuse(now, link, Refusal::ClientIdTaken);
@@ -396,17 +398,18 @@ impl Broker {
         // The session may have ended with the connection that was taken over.
         let kept = match self.sessions.find(&client) {
             Some(key) if admission.clean_start => {
-                self.end_session(now, key); // [MQTT-3.1.2-4]
+                self.end_session(now, key); // [MQTT-3.1.2-4] [MQTT-3.1.4-4]
                 None
             }
             kept => kept,
         };
         if let Some(key) = kept {
-            self.resume_session(key);
+            self.resume_session(key); // [MQTT-3.1.2-5]
         }
         let session_present = kept.is_some(); // [MQTT-3.2.2-2] [MQTT-3.2.2-3]
+        connack.session_present = session_present;
         let key = kept.unwrap_or_else(|| {
-            self.stats.sessions += 1;
+            self.stats.sessions += 1; // [MQTT-3.1.2-6]
             self.sessions.insert(Session::new(
                 client.clone(),
                 identity.clone(),
@@ -416,7 +419,7 @@ impl Broker {
         if let Some(session) = self.sessions.get_mut(key) {
             session.link = Some(link);
             session.expiry_secs = granted.session_expiry_secs;
-            session.will = admission.will.take();
+            session.will = admission.will.take(); // [MQTT-3.1.2-7]
         }
         let Some(entry) = self.links.get_mut(link) else {
             return;
@@ -435,13 +438,14 @@ impl Broker {
             bridge: admission.bridge,
             silence_max_ms,
             last_received: now,
+            // [MQTT-4.9.0-1]
             send_window: admission.receive_maximum.min(self.limits.inflight_max).max(1),
             tailoring: Tailoring::new(
                 admission.packet_bytes_max,
                 listener.mount_point.clone(),
                 admission.topic_alias_maximum.min(granted.topic_alias_maximum),
             ),
-            aliases: None,
+            aliases: None, // [MQTT-3.3.2-7]
             wants_reasons: admission.wants_reasons,
             exchange: exchange.map(|exchange| {
                 Box::new(Exchange {
@@ -461,6 +465,7 @@ impl Broker {
         self.stats.clients_connected += 1;
         self.stats.clients_connected_max = self.stats.clients_connected_max.max(self.stats.clients_connected);
         connack.session_present = session_present;
+        // [MQTT-3.1.4-5] [MQTT-3.2.0-1]: before anything else.
         self.outputs.push_back(Output::Send {
             link,
             packet: Packet::ConnAck(connack),
@@ -483,7 +488,7 @@ impl Broker {
         let keep_alive_secs = match admission.version {
             // Only 5.0 can be told [MQTT-3.1.2-21]; an older client keeps what it believes to have.
             ProtocolVersion::V5 if asked == 0 || asked > keep_alive_max => keep_alive_max,
-            _ => asked,
+            _ => asked, // [MQTT-3.2.2-22]
         };
         Granted {
             session_expiry_secs: (admission.session_expiry_secs)

@@ -90,6 +90,7 @@ impl Broker {
         publisher: Option<SessionKey>,
         mut passing: Passing,
     ) -> bool {
+        // [MQTT-3.3.1-8]
         if passing.retain {
             self.retain(now, publisher, &mut passing);
         }
@@ -122,7 +123,7 @@ impl Broker {
         } else {
             let writer = publisher.and_then(|key| self.sessions.get(key));
             let writer = writer.map_or_else(|| self.gateway.clone(), |session| session.identity.clone());
-            let message = passing.keep();
+            let message = passing.keep(); // [MQTT-3.3.1-5]
             let (count_max, bytes_max) = (self.limits.retained_max, self.limits.retained_bytes_max);
             if !self.retained.store(&message, writer, now, count_max, bytes_max) {
                 self.stats.dropped_retained_full += 1;
@@ -235,7 +236,8 @@ impl Broker {
     }
 
     /// One delivery to one member of a shared subscription (section 4.8.2): to those in turn who are
-    /// connected, or else to those who are not.
+    /// connected, or else to those who are not; at the quality and with the identifier of that member
+    /// [MQTT-4.8.2-3] [MQTT-3.3.4-5].
     fn deliver_to_one(&mut self, now: Instant, group: GroupKey, passing: &mut Passing) -> bool {
         let mut absent = None;
         let mut turn = 0;
@@ -349,9 +351,11 @@ impl Broker {
         {
             return Err(queued);
         }
+        // [MQTT-4.3.2-1] [MQTT-4.3.3-1]
         let Some(packet_id) = session.inflight.begin(queued.clone()) else {
             return Err(queued);
         };
+        // Whatever DUP the publisher had set [MQTT-3.3.1-3] [MQTT-4.3.2-2] [MQTT-4.3.3-2].
         let publish = publish_of(&queued, attachment.version, packet_id, false, now);
         match send_publish(&mut self.outputs, link, attachment, publish) {
             Ok(()) => {
@@ -383,6 +387,9 @@ impl Broker {
     }
 
     /// Sends unfinished deliveries again, in their order [MQTT-4.4.0-1] [MQTT-4.6.0-1]; whether all were.
+    ///
+    /// They are never too old for it [MQTT-4.3.3-7], and are this session's for good, shared subscription or not
+    /// [MQTT-4.8.2-4].
     fn resend(&mut self, now: Instant, key: SessionKey) -> bool {
         loop {
             let Some(session) = self.sessions.get_mut(key) else {
@@ -397,7 +404,7 @@ impl Broker {
             let packet_id = entry.packet_id;
             let queued = match &entry.stage {
                 inflight::Stage::Released => {
-                    let packet = Packet::PubRel(Ack::success(packet_id));
+                    let packet = Packet::PubRel(Ack::success(packet_id)); // [MQTT-4.3.3-5]
                     self.outputs.push_back(Output::Send { link, packet });
                     session.inflight.resent();
                     continue;
@@ -433,7 +440,7 @@ impl Broker {
         }
     }
 
-    /// Sends what waits in the queue, in its order [MQTT-4.6.0-6].
+    /// Sends what waits in the queue, in its order [MQTT-4.6.0-5] [MQTT-4.6.0-6].
     fn send_queued(&mut self, now: Instant, key: SessionKey) {
         loop {
             let Some(session) = self.sessions.get_mut(key) else {
@@ -485,7 +492,8 @@ pub(super) fn attached<'a>(
     }
 }
 
-/// The PUBLISH of a QoS 1 or 2 delivery.
+/// The PUBLISH of a QoS 1 or 2 delivery; like every other it names its topic and needs no alias
+/// [MQTT-3.1.2-26] [MQTT-3.1.2-27] [MQTT-3.3.2-11].
 fn publish_of(
     queued: &Queued,
     version: ProtocolVersion,
@@ -506,8 +514,9 @@ fn publish_of(
     }
 }
 
-/// The properties of one delivery: the message's own, unchanged [MQTT-3.3.2-17], with what is left of its
-/// life [MQTT-3.3.2-6] and the identifiers of the subscriptions it answers [MQTT-3.3.4-3].
+/// The properties of one delivery: the message's own, unchanged [MQTT-3.3.2-4] [MQTT-3.3.2-15]
+/// [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-20], with what is left of its life
+/// [MQTT-3.3.2-6] and the identifiers of the subscriptions it answers [MQTT-3.3.4-3] [MQTT-3.3.4-4].
 #[inline(always)]
 pub(super) fn outgoing_properties(
     version: ProtocolVersion,

@@ -56,7 +56,7 @@ impl Passing {
     /// The packet it becomes at QoS 0, without properties.
     fn into_publish(self, retain: bool) -> Publish {
         Publish {
-            dup: false,
+            dup: false, // [MQTT-4.3.1-1]
             qos: QoS::AtMostOnce,
             retain,
             topic: Some(self.topic),

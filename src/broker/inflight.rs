@@ -42,9 +42,9 @@ pub(super) struct Entry {
 /// How far a delivery has come.
 #[derive(Debug)]
 pub(super) enum Stage {
-    /// PUBLISH was sent; PUBACK or PUBREC is owed.
+    /// PUBLISH was sent; PUBACK or PUBREC is owed [MQTT-4.3.2-3] [MQTT-4.3.3-3].
     Published(Queued),
-    /// PUBREL was sent; PUBCOMP is owed, and the message itself is gone.
+    /// PUBREL was sent; PUBCOMP is owed [MQTT-4.3.3-5], and the message itself is gone [MQTT-4.3.3-6].
     Released,
 }
 

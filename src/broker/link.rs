@@ -173,7 +173,7 @@ impl Attachment {
         self.unsent_bytes >= unsent_bytes_max
     }
 
-    /// Whether another QoS 1 or 2 message may be sent for the first time [MQTT-3.3.4-9].
+    /// Whether another QoS 1 or 2 message may be sent for the first time [MQTT-3.3.4-9] [MQTT-4.9.0-2].
     ///
     /// What an earlier connection left unfinished counts too, although Receive Maximum does not ask for it: a
     /// client that never completes would otherwise gather more with every connection.
@@ -194,6 +194,8 @@ impl Attachment {
 
 impl Broker {
     /// Ends a link: the only way out, whoever opened it. A second call for the same link does nothing.
+    ///
+    /// It is forgotten first, so nothing follows its farewell [MQTT-3.14.4-1].
     pub(super) fn detach(&mut self, now: Instant, link: LinkId, reason: DetachReason) {
         let Some(ended) = self.links.remove(link) else {
             return;
@@ -210,6 +212,7 @@ impl Broker {
                     packet: farewell,
                 });
             }
+            // [MQTT-3.2.2-7] [MQTT-3.14.4-2] [MQTT-4.13.2-1]
             self.outputs.push_back(Output::Close { link });
         }
         match ended.stage {
@@ -233,7 +236,8 @@ impl Broker {
     /// Sends a packet that is no PUBLISH.
     ///
     /// These go out even to a client that reads too slowly, for it is owed them; one that makes us owe it
-    /// more than twice what may be on its way to it is not reading at all.
+    /// more than twice what may be on its way to it is not reading at all. No window holds them back
+    /// [MQTT-3.3.4-10] [MQTT-4.9.0-3].
     pub(super) fn send_control(&mut self, now: Instant, link: LinkId, packet: Packet) {
         let bytes = match &packet {
             Packet::SubAck(ack) => CONTROL_BYTES + ack.reasons.len(),
@@ -255,7 +259,7 @@ impl Broker {
         }
     }
 
-    /// The bytes are no MQTT [MQTT-4.13.1-1].
+    /// The bytes are no MQTT [MQTT-3.1.4-1] [MQTT-4.13.1-1].
     pub(super) fn handle_malformed(
         &mut self,
         now: Instant,
@@ -434,6 +438,12 @@ fn refusal(
     reason_string: Option<Utf8String>,
     server_reference: Option<Utf8String>,
 ) -> Packet {
+    // CONNACK has no word of its own for these [MQTT-3.2.2-8].
+    let reason = match reason {
+        ReasonCode::ServerShuttingDown => ReasonCode::ServerUnavailable,
+        ReasonCode::TopicFilterInvalid | ReasonCode::TopicAliasInvalid => ReasonCode::ProtocolError,
+        reason => reason,
+    };
     let properties = ConnAckProperties {
         reason_string,
         server_reference,

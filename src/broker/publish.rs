@@ -111,7 +111,7 @@ impl Broker {
         let properties = properties.filter(|properties| !properties.is_empty());
         let expires_at = expiry(properties.as_deref(), now);
         let passing = Passing::new(topic, payload, properties, qos, retain, expires_at);
-        let reached = self.route(now, Some(key), passing);
+        let reached = self.route(now, Some(key), passing); // [MQTT-4.5.0-1]: before it is acknowledged
         let reason = match version {
             ProtocolVersion::V5 if !reached => ReasonCode::NoMatchingSubscribers,
             _ => ReasonCode::Success,
@@ -147,6 +147,8 @@ impl Broker {
         }
     }
 
+    /// [MQTT-3.3.4-1], with the identifier of the message [MQTT-2.2.1-5].
+    ///
     /// [MQTT-4.6.0-2] [MQTT-4.6.0-3]: in the order the messages came, for each is answered before the next is
     /// read.
     fn acknowledge_publish(
@@ -161,9 +163,11 @@ impl Broker {
             (QoS::AtMostOnce, _) => {}
             (QoS::AtLeastOnce, Some(packet_id)) => {
                 let ack = Ack::with_reason(packet_id, reason);
+                // Nothing remembers the identifier [MQTT-4.3.2-5].
                 self.send_control(now, link, Packet::PubAck(ack)); // [MQTT-4.3.2-4]
             }
             (QoS::ExactlyOnce, Some(packet_id)) => {
+                // [MQTT-4.3.3-9]: one that is refused is not remembered.
                 if !reason.is_error()
                     && let Some(Link {
                         stage: Stage::Attached(attachment),
@@ -188,6 +192,7 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(attachment.session) else {
             return;
         };
+        // Whatever has become of the message [MQTT-4.3.3-12] [MQTT-4.3.3-13].
         let known = session.receiving.remove(ack.packet_id);
         let reason = match version {
             ProtocolVersion::V5 if !known => ReasonCode::PacketIdentifierNotFound,
@@ -210,7 +215,8 @@ impl Broker {
 
     pub(super) fn handle_pubrec(&mut self, now: Instant, link: LinkId, ack: &Ack) {
         if ack.reason.is_error() {
-            return self.handle_ack(now, link, |inflight| inflight.reject(ack.packet_id)); // [MQTT-4.3.3-4]
+            // [MQTT-4.3.3-4] [MQTT-4.4.0-2] [MQTT-4.8.2-6]
+            return self.handle_ack(now, link, |inflight| inflight.reject(ack.packet_id));
         }
         let Some(attachment) = self.links.get(link).and_then(Link::attachment) else {
             return;

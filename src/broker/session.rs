@@ -202,6 +202,7 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
+        // [MQTT-3.1.2-23] [MQTT-4.1.0-2]
         match session.expiry_secs {
             0 => return self.end_session(now, key),
             u32::MAX => {}
@@ -215,7 +216,8 @@ impl Broker {
         self.schedule_will(now, key);
     }
 
-    /// The client is back before its session expired.
+    /// The client is back before its session expired, which it cannot do while the client is here
+    /// [MQTT-4.1.0-1].
     pub(super) fn resume_session(&mut self, key: SessionKey) {
         if let Some(session) = self.sessions.get_mut(key) {
             self.timers
@@ -233,8 +235,9 @@ impl Broker {
         }
     }
 
-    /// Ends a session that has no link: sends its will if one is owed, and forgets all the rest. What it had
-    /// retained is its topics' and stays [MQTT-3.1.2-7 of 3.1.1].
+    /// Ends a session that has no link: sends its will if one is owed, and forgets all the rest, also what was on
+    /// its way through a shared subscription [MQTT-4.8.2-5]. What it had retained is its topics' and stays
+    /// [MQTT-3.1.2-7 of 3.1.1].
     pub(super) fn end_session(&mut self, now: Instant, key: SessionKey) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;

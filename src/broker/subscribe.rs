@@ -45,6 +45,7 @@ impl Broker {
         }
         let crowded = subscribe.properties.user_properties.len() > self.limits.user_properties_max;
         let subscription_id = subscribe.properties.subscription_id.unwrap_or(0);
+        // One after the other, as if each had come alone [MQTT-3.8.4-5] [MQTT-3.9.3-1].
         let reasons = (subscribe.subscriptions.iter())
             .map(|subscription| {
                 let shared = subscription.filter.share().is_some();
@@ -60,14 +61,14 @@ impl Broker {
                     false => self.subscribe(now, key, subscription, options),
                 };
                 match reason {
-                    Ok(()) => granted(subscription.qos),
+                    Ok(()) => granted(subscription.qos), // [MQTT-3.8.4-7]
                     Err(reason) => failed(version, subscription.qos, reason),
                 }
             })
             .collect();
         self.stats.subscriptions = self.subscriptions.len() as u64;
         let ack = SubAck {
-            packet_id: subscribe.packet_id,
+            packet_id: subscribe.packet_id, // [MQTT-2.2.1-6] [MQTT-3.8.4-2]
             reasons,
             properties: None,
         };
@@ -125,7 +126,8 @@ impl Broker {
             RetainHandling::SendIfNew => known.is_none(), // [MQTT-3.3.1-10]
             RetainHandling::DoNotSend => false,           // [MQTT-3.3.1-11]
         };
-        // A shared subscription brings no retained messages, section 4.8.2.
+        // [MQTT-3.8.4-4]: also where it replaces one. A shared subscription brings no retained messages, section
+        // 4.8.2.
         if wanted && place.group.is_none() {
             session.replays.retain(|replay| replay.place != place);
             session.replays.push(Replay {
@@ -142,8 +144,10 @@ impl Broker {
             return;
         };
         let key = attachment.session;
+        // One after the other, as if each had come alone [MQTT-3.10.4-6] [MQTT-3.11.3-1].
         let reasons = (unsubscribe.filters.iter())
             .map(|filter| match self.find_own(key, filter) {
+                // [MQTT-3.10.4-1]
                 Some(place) => {
                     self.unsubscribe(key, place);
                     ReasonCode::Success
@@ -171,7 +175,7 @@ impl Broker {
     /// What already waits is still delivered [MQTT-3.10.4-3]; retained messages that were not yet taken are
     /// not.
     fn unsubscribe(&mut self, key: SessionKey, place: Place) {
-        self.subscriptions.remove(key, place);
+        self.subscriptions.remove(key, place); // [MQTT-3.10.4-2]
         if let Some(session) = self.sessions.get_mut(key) {
             session.places.retain(|&other| other != place);
             session.replays.retain(|replay| replay.place != place);
@@ -244,7 +248,7 @@ impl Broker {
             let publish = Publish {
                 dup: false,
                 qos,
-                retain: true, // [MQTT-3.3.1-8 of 3.1.1]
+                retain: true, // section 3.3.1.3 [MQTT-3.3.1-8 of 3.1.1]
                 topic: Some(message.topic.clone()),
                 packet_id: None,
                 payload: message.payload.clone(),

@@ -99,6 +99,7 @@ impl Broker {
         self.stats.wills_sent += 1;
         // The Message Expiry Interval counts from the moment the will is sent.
         let expires_at = expiry(will.message.properties.as_deref(), now);
+        // With its own RETAIN [MQTT-3.1.2-14] [MQTT-3.1.2-15] and properties [MQTT-3.1.3-10].
         self.route(
             now,
             Some(key),

@@ -68,7 +68,8 @@ pub struct Session {
     received: BTreeSet<PacketId>,
     /// QoS 1 messages in `events` whose PUBACK is due on this connection.
     puback_due: usize,
-    /// Control packets to send; messages come after them, straight from `resend` and `waiting`.
+    /// Control packets to send; messages come after them, straight from `resend` and `waiting`, so that a full window
+    /// holds back none of these [MQTT-3.3.4-8].
     outgoing: VecDeque<Packet>,
     events: VecDeque<Queued>,
     /// QoS 0 messages in `events`.
@@ -175,6 +176,8 @@ pub enum RequestError {
     Offline,
     /// No topic filter was given [MQTT-3.8.3-2] [MQTT-3.10.3-2].
     Empty,
+    /// Together the filters make a packet larger than the server takes [MQTT-3.2.2-15].
+    TooLarge,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -300,9 +303,15 @@ impl Session {
     ///
     /// # Errors
     /// [`RequestError::Full`] when [`Options::waiting_max`] messages wait.
-    pub fn publish(&mut self, message: Message) -> Result<Token, RequestError> {
+    pub fn publish(&mut self, mut message: Message) -> Result<Token, RequestError> {
         if self.waiting.len() >= self.options.waiting_max {
             return Err(RequestError::Full);
+        }
+        if let Some(properties) = &mut message.properties {
+            // What belonged to the delivery of a message that is passed on; aliases of our own we give none
+            // [MQTT-3.2.2-17] [MQTT-3.2.2-18] [MQTT-3.3.2-9] [MQTT-3.3.4-6].
+            properties.topic_alias = None;
+            properties.subscription_ids.clear();
         }
         let token = self.next_token();
         self.waiting.push_back((token, message));
@@ -325,7 +334,7 @@ impl Session {
             subscriptions,
             properties,
         };
-        self.outgoing.push_back(Packet::Subscribe(Box::new(packet)));
+        self.ask(packet_id, Packet::Subscribe(Box::new(packet)))?;
         Ok(token)
     }
 
@@ -344,7 +353,7 @@ impl Session {
             filters,
             user_properties: UserProperties::new(),
         };
-        self.outgoing.push_back(Packet::Unsubscribe(Box::new(packet)));
+        self.ask(packet_id, Packet::Unsubscribe(Box::new(packet)))?;
         Ok(token)
     }
 
@@ -439,7 +448,7 @@ impl Session {
         self.outgoing.pop_front().or_else(|| self.poll_publish())
     }
 
-    /// The next thing that has happened. A message is acknowledged by being taken here.
+    /// The next thing that has happened. A message is acknowledged by being taken here [MQTT-4.5.0-2].
     pub fn poll_event(&mut self) -> Option<Event> {
         let queued = self.events.pop_front()?;
         Some(self.take(queued))
@@ -493,7 +502,7 @@ impl Session {
 
     fn poll_publish(&mut self) -> Option<Packet> {
         if !self.is_online() {
-            return None;
+            return None; // [MQTT-3.1.2-30]
         }
         let window = usize::from(
             self.grants
@@ -652,7 +661,8 @@ impl Session {
             }
             Packet::ConnAck(_) => self.fail(ReasonCode::ProtocolError, "a second CONNACK"), // [MQTT-3.2.0-2]
             Packet::Auth(_) => {
-                self.fail(ReasonCode::ProtocolError, "AUTH without an authentication method") // [MQTT-4.12.0-6]
+                // We name no method [MQTT-4.12.0-3] [MQTT-4.12.0-6].
+                self.fail(ReasonCode::ProtocolError, "AUTH without an authentication method")
             }
             Packet::Connect(_) | Packet::Subscribe(_) | Packet::Unsubscribe(_) | Packet::PingReq => {
                 self.fail(ReasonCode::ProtocolError, "a packet that only clients send")
@@ -666,7 +676,7 @@ impl Session {
             .as_ref()
             .is_some_and(|properties| properties.topic_alias.is_some());
         let Some(topic) = publish.topic.filter(|_| !aliased) else {
-            // We announce a Topic Alias Maximum of 0 [MQTT-3.1.2-26].
+            // We announce a Topic Alias Maximum of 0 [MQTT-3.1.2-26] [MQTT-3.3.2-10].
             return self.fail(
                 ReasonCode::TopicAliasInvalid,
                 "a topic alias where none is allowed",
@@ -783,7 +793,7 @@ impl Session {
                     sent.stage = Stage::Released;
                     sent.order = order;
                     self.outgoing
-                        .push_back(Packet::PubRel(Ack::success(ack.packet_id))); // [MQTT-4.3.3-4]
+                        .push_back(Packet::PubRel(Ack::success(ack.packet_id))); // [MQTT-4.3.3-4] [MQTT-4.6.0-4]
                 }
             },
         }
@@ -923,6 +933,17 @@ impl Session {
         Ok((packet_id, token))
     }
 
+    /// Sends the packet of a request, if the server takes one so large.
+    fn ask(&mut self, packet_id: PacketId, packet: Packet) -> Result<(), RequestError> {
+        let allowed = usize::try_from(self.grants.packet_bytes_max).unwrap_or(usize::MAX);
+        if encoded_len(&packet, self.options.version) > allowed {
+            self.requests.remove(&packet_id);
+            return Err(RequestError::TooLarge); // [MQTT-3.2.2-15]
+        }
+        self.outgoing.push_back(packet);
+        Ok(())
+    }
+
     /// An identifier not in use [MQTT-2.2.1-3]; there always is one, see [`WINDOW_MAX`].
     fn next_packet_id(&mut self) -> PacketId {
         loop {
@@ -1045,6 +1066,9 @@ impl fmt::Display for RequestError {
             Self::Full => "too much waits for the server already",
             Self::Offline => "not connected",
             Self::Empty => "no topic filter given, expected at least one",
+            Self::TooLarge => {
+                "the topic filters make a packet larger than the server takes, give fewer at once"
+            }
         })
     }
 }

@@ -240,7 +240,7 @@ trait Section {
     fn write<S: Sink>(&self, out: &mut S);
 }
 
-/// Writes a property section: its length, then its content.
+/// Writes a property section: its length, then its content; an empty one is a length of 0 [MQTT-2.2.2-1].
 fn section<S: Sink>(out: &mut S, properties: &impl Section) {
     let mut counted = Count(0);
     properties.write(&mut counted);

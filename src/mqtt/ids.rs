@@ -8,7 +8,8 @@ use bytestring::ByteString;
 
 /// A UTF-8 Encoded String (section 1.5.4): at most 65,535 bytes, well-formed, without U+0000.
 ///
-/// Cheap to clone; may share the bytes of the packet it came in.
+/// Holds every other character as it came, U+FEFF at the front included [MQTT-1.5.4-3]. Cheap to clone; may share the
+/// bytes of the packet it came in.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Utf8String(ByteString);
 

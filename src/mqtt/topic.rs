@@ -21,7 +21,7 @@ pub struct TopicFilter(Utf8String);
 pub enum TopicError {
     /// Shorter than one character [MQTT-4.7.3-1].
     Empty,
-    /// A topic name with `+` or `#` [MQTT-3.3.2-2].
+    /// A topic name with `+` or `#` [MQTT-3.3.2-2] [MQTT-4.7.0-1].
     WildcardInName,
     /// `#` anywhere but alone in the last level [MQTT-4.7.1-1].
     MisplacedHash,
@@ -30,7 +30,7 @@ pub enum TopicError {
     /// `$share/` without a share name, with a wildcard in it, or without a filter after it [MQTT-4.8.2-1]
     /// [MQTT-4.8.2-2].
     MalformedShare,
-    /// Not a UTF-8 Encoded String.
+    /// Not a UTF-8 Encoded String: not text, with U+0000 [MQTT-4.7.3-2], or too long [MQTT-4.7.3-3].
     NotText,
 }
 
@@ -350,5 +350,15 @@ mod tests {
         assert_eq!(TopicName::try_from("a/+"), Err(TopicError::WildcardInName));
         assert_eq!(TopicName::try_from("a/#"), Err(TopicError::WildcardInName));
         assert_eq!(TopicName::try_from(""), Err(TopicError::Empty));
+    }
+
+    #[test]
+    fn a_topic_longer_than_its_length_can_say_is_none() {
+        let longest = "x".repeat(65_535);
+        assert!(TopicName::try_from(longest.as_str()).is_ok());
+        assert!(TopicFilter::try_from(longest.as_str()).is_ok());
+        let longer = "x".repeat(65_536);
+        assert_eq!(TopicName::try_from(longer.as_str()), Err(TopicError::NotText));
+        assert_eq!(TopicFilter::try_from(longer.as_str()), Err(TopicError::NotText));
     }
 }

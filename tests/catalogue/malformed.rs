@@ -19,6 +19,8 @@ pub fn malformed() -> Vec<Malformed> {
     subscribe(&mut all);
     rest(&mut all);
     properties(&mut all);
+    strings(&mut all);
+    announced(&mut all);
     all
 }
 
@@ -1264,4 +1266,100 @@ fn properties(all: &mut Vec<Malformed>) {
         bomb,
         DecodeError::TooManyUserProperties,
     );
+}
+
+/// Each string of 5.0 that has a rule of its own to be one.
+fn strings(all: &mut Vec<Malformed>) {
+    let first = (V5, Server, Place::First);
+    let connect = |flags: u8, rest: &[u8]| {
+        let head = [b"\0\x04MQTT\x05".as_slice(), &[flags], b"\0\x3C\0"].concat();
+        framed(0x10, &[&head, rest].concat())
+    };
+    for (name, at, bytes) in [
+        (
+            "client identifier of 5.0 that is no UTF-8",
+            first,
+            connect(0x02, b"\0\x01\xFF"),
+        ),
+        (
+            "will topic that is no UTF-8",
+            first,
+            connect(0x06, b"\0\x01c\0\0\x02a\xFF\0\x01x"),
+        ),
+        (
+            "user name of 5.0 that is no UTF-8",
+            first,
+            connect(0x82, b"\0\x01c\0\x02a\xFF"),
+        ),
+        (
+            "response topic that is no UTF-8",
+            later(V5),
+            framed(0x30, b"\0\x03a/b\x05\x08\0\x02a\xFFhi"),
+        ),
+        (
+            "content type that is no UTF-8",
+            later(V5),
+            framed(0x30, b"\0\x03a/b\x05\x03\0\x02a\xFFhi"),
+        ),
+        (
+            "user property whose name is no UTF-8",
+            later(V5),
+            framed(0x30, b"\0\x03a/b\x07\x26\0\x01\xFF\0\x01vhi"),
+        ),
+        (
+            "filter of SUBSCRIBE that is no UTF-8",
+            later(V5),
+            framed(0x82, b"\0\x01\0\0\x02a\xFF\0"),
+        ),
+        (
+            "filter of UNSUBSCRIBE that is no UTF-8",
+            later(V5),
+            framed(0xA2, b"\0\x01\0\0\x02a\xFF"),
+        ),
+    ] {
+        all.push(entry(name, at, bytes, DecodeError::StringNotUtf8));
+    }
+    all.push(entry(
+        "filter with U+0000",
+        later(V5),
+        framed(0x82, b"\0\x01\0\0\x02a\0\0"),
+        DecodeError::StringHoldsNull,
+    ));
+}
+
+/// What the flags of a CONNECT of 5.0 announce and what follows.
+fn announced(all: &mut Vec<Malformed>) {
+    let mut add = |name, flags: u8, rest: &[u8], error| {
+        let head = [b"\0\x04MQTT\x05".as_slice(), &[flags], b"\0\x3C\0"].concat();
+        let bytes = framed(0x10, &[&head, rest].concat());
+        all.push(entry(name, (V5, Server, Place::First), bytes, error));
+    };
+    let (cut, more) = (DecodeError::Truncated, DecodeError::TrailingBytes);
+    add(
+        "CONNECT of 5.0 without the user name it announced",
+        0x82,
+        b"\0\x01c",
+        cut,
+    );
+    add("CONNECT without the password it announced", 0x42, b"\0\x01c", cut);
+    add(
+        "CONNECT with a password nobody announced",
+        0x82,
+        b"\0\x01c\0\x01u\0\x01p",
+        more,
+    );
+    add("CONNECT without the will it announced", 0x06, b"\0\x01c", cut);
+    add(
+        "CONNECT with the will's topic and no payload",
+        0x06,
+        b"\0\x01c\0\0\x01w",
+        cut,
+    );
+    add(
+        "CONNECT with a will nobody announced",
+        0x02,
+        b"\0\x01c\0\0\x01w\0\x01x",
+        more,
+    );
+    add("CONNECT of 5.0 without a client identifier field", 0x02, b"", cut);
 }

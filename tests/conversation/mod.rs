@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 pub mod chance;
+mod witness;
 
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
@@ -39,6 +40,7 @@ pub struct House {
     /// packets without.
     pub tells_reasons: bool,
     keys: SlotMap<LinkId, ()>,
+    witness: witness::Witness,
 }
 
 /// An output as its links see it: a packet for many links is a packet for each.
@@ -94,6 +96,7 @@ impl House {
             now,
             tells_reasons: false,
             keys: SlotMap::with_key(),
+            witness: witness::Witness::default(),
         }
     }
 
@@ -105,9 +108,12 @@ impl House {
     }
 
     /// One input, and everything that follows from it.
+    ///
+    /// What is sent has to be what each client can read.
     pub fn step(&mut self, input: Input) -> Vec<Output> {
+        self.witness.hear(&input);
         self.broker.handle(self.now, input);
-        let outputs = std::iter::from_fn(|| self.broker.poll_output())
+        let outputs: Vec<_> = std::iter::from_fn(|| self.broker.poll_output())
             .flat_map(one_by_one)
             .map(|output| {
                 if self.tells_reasons {
@@ -117,10 +123,16 @@ impl House {
                 }
             })
             .collect();
+        self.witness.read(&outputs);
         self.broker
             .check_invariants()
             .expect("invariants hold after every step");
         outputs
+    }
+
+    /// Has the witness read `outputs`, wherever they come from.
+    pub fn witness(&mut self, outputs: &[Output]) {
+        self.witness.read(outputs);
     }
 
     /// Moves the clock, with a tick at each deadline on the way.

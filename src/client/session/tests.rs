@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use smallvec::smallvec;
 
 use super::*;
-use crate::mqtt::{Connect, RetainHandling, TopicName};
+use crate::mqtt::{Connect, PublishProperties, RetainHandling, TopicName};
 
 /// A session and the moment it lives in.
 struct Talk {
@@ -732,6 +732,146 @@ fn without_a_keep_alive_there_is_nothing_to_wait_for() {
         ..Options::default()
     });
     assert_eq!(talk.session.poll_timeout(), None);
+}
+
+#[test]
+fn a_message_passed_on_leaves_behind_what_belonged_to_its_delivery() {
+    let mut talk = Talk::online(Options::default());
+    let properties = PublishProperties {
+        topic_alias: Some(3),
+        subscription_ids: smallvec![7],
+        content_type: Some(Utf8String::try_from("text/plain").unwrap()),
+        ..PublishProperties::default()
+    };
+    let kept = PublishProperties {
+        topic_alias: None,
+        subscription_ids: SmallVec::new(),
+        ..properties.clone()
+    };
+    let with = |properties| Message {
+        properties: Some(Box::new(properties)),
+        ..message("x", QOS_0)
+    };
+    talk.session.publish(with(properties)).unwrap();
+    assert_eq!(talk.packets(), [super::publish(with(kept), None, false)]);
+}
+
+#[test]
+fn nothing_larger_than_the_server_takes_goes_out() {
+    let mut talk = Talk::new(Options::default());
+    talk.session.handle_opened(talk.now);
+    talk.packets();
+    let properties = ConnAckProperties {
+        packet_bytes_max: Some(20),
+        ..ConnAckProperties::default()
+    };
+    talk.hear(Packet::ConnAck(Box::new(ConnAck {
+        properties,
+        ..ConnAck::default()
+    })));
+    let long = "a/".repeat(10);
+    let ask = |talk: &mut Talk, filter: &str| {
+        talk.session
+            .subscribe([subscription(filter)], SubscribeProperties::default())
+    };
+    assert_eq!(ask(&mut talk, &long), Err(RequestError::TooLarge));
+    let gone = TopicFilter::try_from(long.as_str()).unwrap();
+    assert_eq!(talk.session.unsubscribe([gone]), Err(RequestError::TooLarge));
+    talk.publish("far too long for such a server", QOS_0);
+    assert_eq!(talk.packets(), []);
+    ask(&mut talk, "a").unwrap();
+    assert_eq!(talk.packets().len(), 1);
+}
+
+#[test]
+fn a_full_window_holds_back_nothing_but_messages() {
+    let mut talk = Talk::new(Options::default());
+    talk.session.handle_opened(talk.now);
+    talk.packets();
+    let properties = ConnAckProperties {
+        receive_maximum: Some(1),
+        ..ConnAckProperties::default()
+    };
+    talk.hear(Packet::ConnAck(Box::new(ConnAck {
+        properties,
+        ..ConnAck::default()
+    })));
+    talk.publish("1", QOS_1);
+    talk.publish("2", QOS_1);
+    assert_eq!(talk.packets(), [sent("1", QOS_1, 2, false)]);
+    talk.hear(sent("theirs", QOS_1, 9, false));
+    talk.events();
+    talk.session
+        .subscribe([subscription("a")], SubscribeProperties::default())
+        .unwrap();
+    talk.hear(Packet::PubRel(ack(5)));
+    talk.pass(45);
+    let found: Vec<_> = talk.packets().iter().map(Packet::name).collect();
+    assert_eq!(found, ["PUBACK", "SUBSCRIBE", "PUBCOMP", "PINGREQ"]);
+}
+
+#[test]
+fn acknowledgements_go_out_in_the_order_of_what_they_answer() {
+    let mut talk = Talk::online(Options::default());
+    talk.events();
+    for (packet_id, qos) in [(9, QOS_1), (4, QOS_2), (7, QOS_1), (2, QOS_2)] {
+        talk.hear(sent("x", qos, packet_id, false));
+    }
+    talk.events();
+    assert_eq!(
+        talk.packets(),
+        [
+            Packet::PubAck(ack(9)),
+            Packet::PubRec(ack(4)),
+            Packet::PubAck(ack(7)),
+            Packet::PubRec(ack(2))
+        ]
+    );
+    for text in ["1", "2", "3"] {
+        talk.publish(text, QOS_2);
+    }
+    talk.packets();
+    for packet_id in [4, 2, 3] {
+        talk.hear(Packet::PubRec(ack(packet_id)));
+    }
+    assert_eq!(
+        talk.packets(),
+        [
+            Packet::PubRel(ack(4)),
+            Packet::PubRel(ack(2)),
+            Packet::PubRel(ack(3))
+        ]
+    );
+}
+
+#[test]
+fn auth_from_a_server_nobody_asked_for_it_is_a_violation() {
+    for online in [false, true] {
+        let mut talk = Talk::new(Options::default());
+        talk.session.handle_opened(talk.now);
+        talk.packets();
+        if online {
+            talk.hear(Packet::ConnAck(Box::default()));
+        }
+        talk.hear(Packet::Auth(Box::default()));
+        assert_eq!(talk.packets(), [disconnect(ReasonCode::ProtocolError)]);
+    }
+}
+
+#[test]
+fn nothing_goes_out_before_connack_and_nothing_after_disconnect() {
+    let mut talk = Talk::new(Options::default());
+    talk.session.handle_opened(talk.now);
+    talk.packets();
+    talk.publish("x", QOS_0);
+    assert_eq!(talk.packets(), []);
+    talk.hear(Packet::ConnAck(Box::default()));
+    assert_eq!(talk.packets().len(), 1);
+    talk.session.disconnect(ReasonCode::Success);
+    talk.publish("y", QOS_0);
+    talk.hear(sent("z", QOS_1, 1, false));
+    talk.pass(600);
+    assert_eq!(talk.packets(), [disconnect(ReasonCode::Success)]);
 }
 
 #[test]

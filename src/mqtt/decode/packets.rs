@@ -87,13 +87,14 @@ pub(super) fn connect(
         ProtocolVersion::V5 => properties::connect(body)?,
         _ => ConnectProperties::default(),
     };
+    // The payload, in the order of section 3.1.3 [MQTT-3.1.3-1] [MQTT-3.1.3-3] [MQTT-3.1.3-4].
     let client_id = ClientId::new(body.string()?);
     let will = if has(connect_flag::WILL) {
         let properties = match version {
             ProtocolVersion::V5 => properties::will(body)?,
             _ => WillProperties::default(),
         };
-        let topic = body.topic_name()?;
+        let topic = body.topic_name()?; // [MQTT-3.1.2-9] [MQTT-3.1.3-11]
         let payload = body.binary()?;
         Some(Will {
             topic,
@@ -109,14 +110,14 @@ pub(super) fn connect(
     // 3.1).
     let absent = |body: &Reader<'_>| version == ProtocolVersion::V31 && body.is_empty();
     let user_name = if has(connect_flag::USER_NAME) && !absent(body) {
-        Some(body.string()?)
+        Some(body.string()?) // [MQTT-3.1.2-17] [MQTT-3.1.3-12]
     } else {
-        None
+        None // [MQTT-3.1.2-16]
     };
     let password = if has(connect_flag::PASSWORD) && !absent(body) {
-        Some(body.binary()?)
+        Some(body.binary()?) // [MQTT-3.1.2-19]
     } else {
-        None
+        None // [MQTT-3.1.2-18]
     };
 
     Ok(Connect {
@@ -174,7 +175,7 @@ pub(super) fn publish(
 ) -> Result<Packet, DecodeError> {
     let qos = QoS::from_bits((first >> 1) & 0b11).ok_or(DecodeError::QosThree)?; // [MQTT-3.3.1-4]
     let mut body = Reader::new(&packet, body_at);
-    let topic = body.optional_topic_name()?;
+    let topic = body.optional_topic_name()?; // [MQTT-3.3.2-1]
     let packet_id = if qos == QoS::AtMostOnce {
         None
     } else {
@@ -258,7 +259,7 @@ pub(super) fn subscribe(body: &mut Reader<'_>, version: ProtocolVersion) -> Resu
 /// ```
 /// Before 5.0 all but the last two are reserved.
 fn subscription(body: &mut Reader<'_>, version: ProtocolVersion) -> Result<Subscription, DecodeError> {
-    let filter = body.topic_filter()?;
+    let filter = body.topic_filter()?; // [MQTT-3.8.3-1]
     let options = body.u8()?;
     let reserved = if version == ProtocolVersion::V5 {
         0xC0
@@ -327,7 +328,7 @@ pub(super) fn unsubscribe(
         if filters.len() >= FILTERS_MAX {
             return Err(DecodeError::TooManyFilters);
         }
-        filters.push(body.topic_filter()?);
+        filters.push(body.topic_filter()?); // [MQTT-3.10.3-1]
     }
     if filters.is_empty() {
         return Err(DecodeError::NoFilter); // [MQTT-3.10.3-2]

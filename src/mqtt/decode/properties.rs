@@ -184,12 +184,13 @@ fn message(section: &mut Section<'_>, properties: &mut PublishProperties) -> Res
     match section.identifier {
         id::PAYLOAD_FORMAT_INDICATOR => section.flag(&mut properties.payload_is_utf8),
         id::MESSAGE_EXPIRY_INTERVAL => section.once(&mut properties.message_expiry_secs, Reader::u32),
+        // [MQTT-3.3.2-13]
         id::RESPONSE_TOPIC => section.once(&mut properties.response_topic, |reader| {
             TopicName::parse(reader.string()?).map_err(|_| DecodeError::ResponseTopicInvalid) // [MQTT-3.3.2-14]
         }),
         id::CORRELATION_DATA => section.once(&mut properties.correlation_data, Reader::binary),
         id::USER_PROPERTY => section.user_property(&mut properties.user_properties),
-        id::CONTENT_TYPE => section.once(&mut properties.content_type, Reader::string),
+        id::CONTENT_TYPE => section.once(&mut properties.content_type, Reader::string), // [MQTT-3.3.2-19]
         _ => Err(section.refused()),
     }
 }

@@ -133,7 +133,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A UTF-8 String Pair (section 1.5.7).
+    /// A UTF-8 String Pair (section 1.5.7): both by the rules of a string [MQTT-1.5.7-1].
     pub(super) fn string_pair(&mut self) -> Result<(Utf8String, Utf8String), DecodeError> {
         Ok((self.string()?, self.string()?))
     }
