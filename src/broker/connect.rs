@@ -104,7 +104,7 @@ impl Broker {
             certificate_user,
             surplus,
             version: None,
-            wants_reasons: true,
+            wants_reasons: false,
             packet_bytes_max: u32::MAX,
             verifying: None,
         };

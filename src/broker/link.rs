@@ -54,7 +54,7 @@ pub(super) struct Arrival {
     pub(super) surplus: bool,
     /// What CONNECT says the client speaks.
     pub(super) version: Option<ProtocolVersion>,
-    /// Request Problem Information of CONNECT.
+    /// Request Problem Information of CONNECT; false before it, for who cannot be read may not read us either.
     pub(super) wants_reasons: bool,
     /// Maximum Packet Size of CONNECT.
     pub(super) packet_bytes_max: u32,
