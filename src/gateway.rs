@@ -37,10 +37,10 @@ use crate::auth::access::Rights;
 use crate::auth::passwords::Users;
 use crate::auth::remembered::Remembered;
 use crate::broker::{
-    Broker, DetachReason, Event, Input, LinkId, ListenerPolicy, Message, Now, Output, Verdict,
+    Authentication, Broker, DetachReason, Event, Input, LinkId, ListenerPolicy, Message, Now, Output, Verdict,
 };
 use crate::config::Settings;
-use crate::mqtt::{Packet, Publish, ReasonCode, Utf8String, encode};
+use crate::mqtt::{Packet, Publish, Utf8String, encode};
 use crate::net::clock::FlooredClock;
 use crate::net::link::{Buffers, Link};
 use crate::net::listener::{ConnectionPermit, Incoming, Listener, NetError};
@@ -372,7 +372,7 @@ impl Core {
     fn connect(&mut self, incoming: Incoming, policy: Rc<ListenerPolicy>) -> LinkId {
         let peer = incoming.peer;
         let link = self.links.insert(Slot {
-            link: Link::server(incoming.stream, self.broker.limits().packet_bytes_max),
+            link: Link::server(incoming.stream, policy.packet_bytes_max(self.broker.limits())),
             peer,
             permit: incoming.permit,
             task: None,
@@ -432,6 +432,12 @@ impl Core {
                 Output::Close { link } => self.close(now, link),
                 Output::Verify { link, user, password } => {
                     self.verify(PasswordCheck { link, user, password })
+                }
+                // No method is in the broker's settings, so this cannot come; whoever is to know them answers here.
+                Output::Authenticate { link, method, .. } => {
+                    warn!(?link, ?method, "nobody answers for the authentication method");
+                    let answer = Authentication::Deny;
+                    self.arisen.push_back(Input::Authenticated { link, answer });
                 }
                 Output::Event(event) => self.tell(&event),
             }
@@ -608,9 +614,8 @@ impl Core {
             // Who tries passwords is worth a line wherever anybody reads the log.
             Event::ConnectionRefused {
                 link,
-                reason:
-                    reason @ DetachReason::Refused(ReasonCode::BadUserNameOrPassword | ReasonCode::NotAuthorized),
-            } => {
+                reason: reason @ DetachReason::Refused(refusal),
+            } if refusal.is_of_credentials() => {
                 let peer = self.links.get(*link).map(|slot| slot.peer);
                 info!(%reason, ?peer, ?link, "connection refused");
             }

@@ -1,5 +1,5 @@
-//! Holds `tests/CONFORMANCE.md` to the standards, to the tests it names and to `src/`. The tests at the end seed mistakes
-//! and expect to be told.
+//! Holds `tests/CONFORMANCE.md` to the standards, to the tests it names and to `src/`. The tests at the end seed
+//! mistakes and expect to be told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

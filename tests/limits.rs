@@ -4,7 +4,7 @@
 mod conversation;
 
 use conversation::*;
-use tidegate::broker::{DetachReason, Event, Limits, LinkId, Overflow, QueueClass};
+use tidegate::broker::{DetachReason, Event, Limits, LinkId, Overflow, QueueClass, Refusal};
 use tidegate::mqtt::{Connect, ConnectProperties, Packet, Publish, PublishProperties, QoS, ReasonCode};
 
 /// An absent client that waits for `t`, in a house within `limits`.
@@ -393,7 +393,7 @@ fn a_refused_link_is_counted_and_its_reason_told() {
     let writer = house.join(client(V5, "writer"));
     house.publish(writer, message2(1, "t", "x"));
     let outputs = house.publish(writer, message2(2, "t", "x"));
-    let reason = DetachReason::Refused(ReasonCode::ReceiveMaximumExceeded);
+    let reason = DetachReason::Refused(Refusal::ReceiveMaximum);
     assert_eq!(
         events(&outputs),
         [&Event::ClientDisconnected {

@@ -388,6 +388,7 @@ impl Walk {
             Output::Verify { link, .. } => {
                 self.peers.get_mut(&link).expect("a link that lives").verifying = true
             }
+            Output::Authenticate { .. } => unreachable!("no method is known"),
             Output::Event(_) => {}
         }
     }

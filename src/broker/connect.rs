@@ -6,11 +6,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::link::{Arrival, Attachment, Link, LinkId, RETAINED_SLICE, Stage, Verifying, fits};
+use super::authenticate::{Exchange, Turn};
+use super::link::{Arrival, Attachment, Link, LinkId, Proof, RETAINED_SLICE, Stage, Verifying};
+use super::policy::MountPoint;
 use super::session::Session;
+use super::tailor::{Tailoring, fits};
 use super::timers::Timer;
 use super::will::Testament;
-use super::{Broker, DetachReason, Event, ListenerPolicy, Output, Verdict};
+use super::{Broker, DetachReason, Event, ListenerPolicy, Output, Refusal, Verdict};
 use crate::auth::Identity;
 use crate::auth::access::Action;
 use crate::mqtt::{
@@ -28,6 +31,9 @@ const WAITING_PACKETS_MAX: usize = 16;
 /// The bytes of these packets; small, for nobody has proved anything yet.
 const WAITING_BYTES_MAX: usize = 16 * 1024;
 
+/// The longest client identifier that 3.1 knows, in characters.
+const CLIENT_ID_CHARS_MAX_3_1: usize = 23;
+
 /// What is kept of a CONNECT: nothing in it shares the read buffer.
 #[derive(Debug)]
 pub(super) struct Admission {
@@ -40,6 +46,9 @@ pub(super) struct Admission {
     session_expiry_secs: u32,
     receive_maximum: u16,
     packet_bytes_max: u32,
+    topic_alias_maximum: u16,
+    wants_reasons: bool,
+    wants_response_information: bool,
 }
 
 /// Makes client identifiers that cannot be guessed from others of its making.
@@ -84,7 +93,7 @@ impl Broker {
         }
         if self.stopping || self.links.len() >= self.limits.connections_max.saturating_add(SURPLUS_MAX) {
             self.stats.connections_refused += 1;
-            let reason = DetachReason::Refused(ReasonCode::QuotaExceeded);
+            let reason = DetachReason::Refused(Refusal::ConnectionsFull);
             self.outputs.push_back(Output::Close { link });
             self.outputs
                 .push_back(Output::Event(Event::ConnectionRefused { link, reason }));
@@ -95,6 +104,7 @@ impl Broker {
             certificate_user,
             surplus,
             version: None,
+            wants_reasons: false,
             packet_bytes_max: u32::MAX,
             verifying: None,
         };
@@ -122,8 +132,17 @@ impl Broker {
             return;
         };
         match (&mut arrival.verifying, packet) {
+            (
+                Some(Verifying {
+                    proof: Proof::Exchange(_),
+                    ..
+                }),
+                packet,
+            ) => {
+                self.handle_packet_of_exchange(now, link, packet);
+            }
             (None, Packet::Connect(connect)) => self.handle_connect(now, link, &connect),
-            (None, _) => self.refuse(now, link, ReasonCode::ProtocolError), // [MQTT-3.1.0-1]
+            (None, _) => self.refuse(now, link, Refusal::NotConnect), // [MQTT-3.1.0-1]
             (Some(verifying), packet) => match detached(packet) {
                 Some((packet, bytes)) => {
                     verifying.waiting.push(packet);
@@ -131,10 +150,10 @@ impl Broker {
                     if verifying.waiting.len() > WAITING_PACKETS_MAX
                         || verifying.waiting_bytes > WAITING_BYTES_MAX
                     {
-                        self.refuse(now, link, ReasonCode::QuotaExceeded);
+                        self.refuse(now, link, Refusal::TooEager);
                     }
                 }
-                None => self.refuse(now, link, ReasonCode::ProtocolError),
+                None => self.refuse(now, link, Refusal::SecondConnect),
             },
         }
     }
@@ -148,74 +167,95 @@ impl Broker {
             return;
         };
         arrival.version = Some(connect.version);
+        arrival.wants_reasons = connect.properties.request_problem_information != Some(false);
         arrival.packet_bytes_max = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);
         let surplus = arrival.surplus;
         let anonymous = arrival.listener.anonymous;
+        let listener = arrival.listener.clone();
         let certificate_user = arrival.certificate_user.take();
-        if surplus {
-            return self.refuse(now, link, ReasonCode::QuotaExceeded);
+        if !listener.versions.contains(connect.version) {
+            // [MQTT-3.1.2-2]
+            return self.refuse(now, link, Refusal::Version(connect.version));
         }
-        if let Err(reason) = self.check_connect(connect) {
+        if surplus {
+            return self.refuse(now, link, Refusal::ConnectionsFull);
+        }
+        if let Err(reason) = self.check_connect(connect, &listener) {
             return self.refuse(now, link, reason);
         }
-        let admission = Admission::new(connect);
+        let admission = match Admission::new(connect, listener.mount_point.as_ref()) {
+            Ok(admission) => admission,
+            Err(refusal) => {
+                self.stats.publishes_denied += u64::from(refusal == Refusal::WillDenied);
+                return self.refuse(now, link, refusal);
+            }
+        };
+        if let Some(method) = &connect.properties.authentication_method {
+            let asked = (connect, admission);
+            return self.begin_authentication(now, link, asked, method, certificate_user);
+        }
         match (certificate_user, &connect.user_name) {
-            (Some(user), _) => self.admit(now, link, admission, Rc::new(Identity::User(user))),
+            (Some(user), _) => self.admit(now, link, admission, Rc::new(Identity::User(user)), None),
             (None, Some(user)) => {
                 let user = user.detached();
                 let password = Bytes::copy_from_slice(connect.password.as_deref().unwrap_or_default());
-                let Some(Link {
-                    stage: Stage::Arrived(arrival),
-                    timer_at,
-                }) = self.links.get_mut(link)
-                else {
-                    return;
-                };
-                let (waiting, waiting_bytes) = (Vec::new(), 0);
-                arrival.verifying = Some(Verifying {
-                    admission,
-                    user: user.clone(),
-                    waiting,
-                    waiting_bytes,
-                });
-                // The client has done its part in time; the check, which may queue behind others, has its own.
-                self.timers.cancel(*timer_at, Timer::Link(link));
-                *timer_at = now.checked_add(self.limits.connect_timeout);
-                if let Some(at) = *timer_at {
-                    self.timers.set(at, Timer::Link(link));
+                let proof = Proof::Password(user.clone());
+                if self.wait_for_proof(now, link, Verifying::new(admission, proof)) {
+                    self.outputs.push_back(Output::Verify { link, user, password });
                 }
-                self.outputs.push_back(Output::Verify { link, user, password });
             }
             (None, None) if anonymous => {
                 let anonymous = self.anonymous.clone();
-                self.admit(now, link, admission, anonymous);
+                self.admit(now, link, admission, anonymous, None);
             }
-            (None, None) => self.refuse(now, link, ReasonCode::NotAuthorized), // [MQTT-3.1.4-2]
+            (None, None) => self.refuse(now, link, Refusal::NoCredentials), // [MQTT-3.1.4-2]
         }
     }
 
-    /// What is wrong with a CONNECT whoever sent it.
-    fn check_connect(&self, connect: &Connect) -> Result<(), ReasonCode> {
-        let limits = &self.limits;
-        if connect.properties.authentication_method.is_some() {
-            // No method is known, so none is begun [MQTT-4.12.0-1] [MQTT-4.12.0-2] [MQTT-4.12.0-4].
-            return Err(ReasonCode::BadAuthenticationMethod);
+    /// Keeps a CONNECT until its client has proved who it is; whether the link is there.
+    pub(super) fn wait_for_proof(&mut self, now: Instant, link: LinkId, verifying: Verifying) -> bool {
+        let Some(Link {
+            stage: Stage::Arrived(arrival),
+            timer_at,
+        }) = self.links.get_mut(link)
+        else {
+            return false;
+        };
+        arrival.verifying = Some(verifying);
+        // The client has done its part in time; the check, which may queue behind others, has its own.
+        self.timers.cancel(*timer_at, Timer::Link(link));
+        *timer_at = now.checked_add(self.limits.connect_timeout);
+        if let Some(at) = *timer_at {
+            self.timers.set(at, Timer::Link(link));
         }
+        true
+    }
+
+    /// What is wrong with a CONNECT whoever sent it.
+    fn check_connect(&self, connect: &Connect, listener: &ListenerPolicy) -> Result<(), Refusal> {
+        let limits = &self.limits;
         if connect.properties.user_properties.len() > limits.user_properties_max {
-            return Err(ReasonCode::QuotaExceeded);
+            return Err(Refusal::UserProperties);
         }
         match &connect.client_id {
             Some(client) if client.as_str().len() > limits.topic_bytes_max => {
-                return Err(ReasonCode::ClientIdentifierNotValid); // [MQTT-3.1.3-8]
+                return Err(Refusal::ClientIdTooLong); // [MQTT-3.1.3-8]
+            }
+            Some(client)
+                if listener.strict_client_ids
+                    && connect.version == ProtocolVersion::V31
+                    && client.as_str().chars().count() > CLIENT_ID_CHARS_MAX_3_1 =>
+            {
+                return Err(Refusal::ClientIdTooLong);
             }
             // [MQTT-3.1.3-5]: and with any characters.
             Some(_) => {}
             // 3.1 knows no empty identifier, 3.1.1 only with a clean session [MQTT-3.1.3-8 of 3.1.1].
             None if connect.version == ProtocolVersion::V31 => {
-                return Err(ReasonCode::ClientIdentifierNotValid);
+                return Err(Refusal::ClientIdEmpty);
             }
             None if connect.version == ProtocolVersion::V311 && !connect.clean_start => {
-                return Err(ReasonCode::ClientIdentifierNotValid);
+                return Err(Refusal::ClientIdEmpty);
             }
             None => {}
         }
@@ -224,18 +264,21 @@ impl Broker {
             .as_ref()
             .is_some_and(|user| user.as_str().len() > limits.topic_bytes_max)
         {
-            return Err(ReasonCode::BadUserNameOrPassword);
+            return Err(Refusal::BadCredentials);
         }
         if let Some(will) = &connect.will {
             if !self.is_topic_within_limits(will.topic.as_str()) {
-                return Err(ReasonCode::TopicNameInvalid);
+                return Err(Refusal::WillTopic);
             }
             let properties = &will.properties.publish;
             let bytes =
                 will.topic.as_str().len() + will.payload.len() + super::kept::properties_bytes(properties);
             if bytes > limits.will_bytes_max || properties.user_properties.len() > limits.user_properties_max
             {
-                return Err(ReasonCode::QuotaExceeded);
+                return Err(Refusal::WillTooLarge);
+            }
+            if self.is_falsely_utf8(properties.payload_is_utf8, &will.payload) {
+                return Err(Refusal::WillNotUtf8);
             }
         }
         Ok(())
@@ -251,12 +294,13 @@ impl Broker {
             return; // the link is gone, or already in: nothing was asked
         };
         let anonymous = arrival.listener.anonymous;
+        let is_asked = |verifying: &mut Verifying| matches!(verifying.proof, Proof::Password(_));
         let Some(Verifying {
             admission,
-            user,
+            proof: Proof::Password(user),
             waiting,
             ..
-        }) = arrival.verifying.take()
+        }) = arrival.verifying.take_if(is_asked)
         else {
             return;
         };
@@ -265,53 +309,82 @@ impl Broker {
             Verdict::NoUsers if anonymous => self.anonymous.clone(),
             Verdict::NoUsers | Verdict::Deny => {
                 // What waited behind CONNECT is dropped unread [MQTT-3.1.4-6].
-                return self.refuse(now, link, ReasonCode::BadUserNameOrPassword);
+                return self.refuse(now, link, Refusal::BadCredentials);
             }
-            Verdict::Unavailable => return self.refuse(now, link, ReasonCode::ServerUnavailable),
+            Verdict::Unavailable => return self.refuse(now, link, Refusal::CheckUnavailable),
         };
-        self.admit(now, link, admission, identity);
+        self.admit(now, link, admission, identity, None);
         for packet in waiting {
             self.handle_packet(now, link, packet); // [MQTT-3.1.4-5]
         }
     }
 
     /// Lets a client in that has proved to be `identity`: from here on, and not before, sessions are touched.
-    fn admit(&mut self, now: Instant, link: LinkId, mut admission: Admission, identity: Rc<Identity>) {
+    ///
+    /// `proved` is the exchange it came in by, with the data the client is still to get.
+    pub(super) fn admit(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        mut admission: Admission,
+        identity: Rc<Identity>,
+        proved: Option<(Exchange, Option<Bytes>)>,
+    ) {
         if let Some(will) = &admission.will
             && !self
                 .rights
                 .authorize(&identity, Action::Publish, will.message().topic.as_str())
         {
             self.stats.publishes_denied += 1;
-            return self.refuse(now, link, ReasonCode::NotAuthorized);
+            return self.refuse(now, link, Refusal::WillDenied);
         }
         let (client, assigned) = match admission.client_id.take() {
             Some(client) => (client, false),
             None => match self.assigned_ids.next() {
                 Some(client) => (client, true), // [MQTT-3.1.3-6] [MQTT-3.1.3-7]
-                None => return self.refuse(now, link, ReasonCode::ClientIdentifierNotValid),
+                None => return self.refuse(now, link, Refusal::ClientIdNotMade),
             },
         };
-        let granted = self.grant(&admission);
+        let Some(Link {
+            stage: Stage::Arrived(arrival),
+            ..
+        }) = self.links.get(link)
+        else {
+            return;
+        };
+        let listener = arrival.listener.clone();
+        let granted = self.grant(&admission, &listener);
+        let (exchange, data) = proved.unzip();
         let properties = match admission.version {
-            ProtocolVersion::V5 => {
-                self.connack_properties(&admission, &granted, assigned.then(|| client.clone()))
-            }
+            ProtocolVersion::V5 => ConnAckProperties {
+                assigned_client_id: assigned.then(|| client.clone()), // [MQTT-3.2.2-16]
+                response_information: (admission.wants_response_information)
+                    .then(|| self.settings.response_information(&client))
+                    .flatten(), // [MQTT-3.1.2-28]
+                authentication_method: exchange.as_ref().map(|exchange| exchange.method.clone()), // [MQTT-4.12.0-5]
+                authentication_data: data.flatten(),
+                ..connack_properties(&admission, &granted)
+            },
             _ => ConnAckProperties::default(),
         };
-        let mut connack = ConnAck {
+        let mut connack = Box::new(ConnAck {
+            session_present: false,
+            reason: ReasonCode::Success,
             properties,
-            ..ConnAck::default()
-        };
-        let as_packet = Packet::ConnAck(Box::new(connack.clone()));
-        if !fits(&as_packet, admission.version, admission.packet_bytes_max) {
-            // A client that cannot be told what it is granted is not let in [MQTT-3.1.2-24].
-            return self.refuse(now, link, ReasonCode::PacketTooLarge);
+        });
+        if admission.packet_bytes_max < u32::MAX
+            && !fits(
+                &Packet::ConnAck(connack.clone()),
+                admission.version,
+                admission.packet_bytes_max,
+            )
+        {
+            return self.refuse(now, link, Refusal::PacketTooLarge); // [MQTT-3.1.2-24]
         }
         let known = self.sessions.find(&client); // [MQTT-3.1.3-2]
         if let Some(session) = known.and_then(|key| self.sessions.get(key)) {
-            if session.identity != identity {
-                return self.refuse(now, link, ReasonCode::ClientIdentifierNotValid);
+            if session.identity != identity || session.mount_point != listener.mount_point {
+                return self.refuse(now, link, Refusal::ClientIdTaken);
             }
             if let Some(old) = session.link {
                 self.stats.takeovers += 1;
@@ -319,7 +392,7 @@ impl Broker {
             }
         } else if self.sessions.len() >= self.limits.sessions_max {
             self.limit_reached(now, "sessions_max");
-            return self.refuse(now, link, ReasonCode::QuotaExceeded);
+            return self.refuse(now, link, Refusal::SessionsFull);
         }
         // The session may have ended with the connection that was taken over.
         let kept = match self.sessions.find(&client) {
@@ -336,8 +409,11 @@ impl Broker {
         connack.session_present = session_present;
         let key = kept.unwrap_or_else(|| {
             self.stats.sessions += 1; // [MQTT-3.1.2-6]
-            self.sessions
-                .insert(Session::new(client.clone(), identity.clone()))
+            self.sessions.insert(Session::new(
+                client.clone(),
+                identity.clone(),
+                listener.mount_point.clone(),
+            ))
         });
         if let Some(session) = self.sessions.get_mut(key) {
             session.link = Some(link);
@@ -348,9 +424,9 @@ impl Broker {
             return;
         };
         self.timers.cancel(entry.timer_at.take(), Timer::Link(link));
-        let silence_max = Duration::from_millis(u64::from(granted.keep_alive_secs) * 1500);
-        if !silence_max.is_zero() {
-            let at = now + silence_max;
+        let silence_max_ms = u32::from(granted.keep_alive_secs) * 1500;
+        if silence_max_ms > 0 {
+            let at = now + Duration::from_millis(u64::from(silence_max_ms));
             entry.timer_at = Some(at);
             self.timers.set(at, Timer::Link(link));
         }
@@ -358,12 +434,24 @@ impl Broker {
             session: key,
             version: admission.version,
             bridge: admission.bridge,
-            silence_max,
+            silence_max_ms,
             last_received: now,
             // [MQTT-4.9.0-1]
             send_window: admission.receive_maximum.min(self.limits.inflight_max).max(1),
-            packet_bytes_max: admission.packet_bytes_max,
-            aliases: Vec::new(), // [MQTT-3.3.2-7]
+            tailoring: Tailoring::new(
+                admission.packet_bytes_max,
+                listener.mount_point.clone(),
+                admission.topic_alias_maximum.min(granted.topic_alias_maximum),
+            ),
+            aliases: None, // [MQTT-3.3.2-7]
+            wants_reasons: admission.wants_reasons,
+            exchange: exchange.map(|exchange| {
+                Box::new(Exchange {
+                    turn: Turn::Nobody,
+                    ..exchange
+                })
+            }),
+            listener,
             rate_count: 0,
             rate_until: now,
             unsent_bytes: 0,
@@ -376,7 +464,7 @@ impl Broker {
         // [MQTT-3.1.4-5] [MQTT-3.2.0-1]: before anything else.
         self.outputs.push_back(Output::Send {
             link,
-            packet: Packet::ConnAck(Box::new(connack)),
+            packet: Packet::ConnAck(connack),
         });
         let identity = (*identity).clone();
         self.outputs.push_back(Output::Event(Event::ClientConnected {
@@ -389,59 +477,57 @@ impl Broker {
     }
 
     /// What the client gets of what it asked for.
-    fn grant(&self, admission: &Admission) -> Granted {
-        let expiry_max = self.session_expiry_max_secs();
+    fn grant(&self, admission: &Admission, listener: &ListenerPolicy) -> Granted {
+        let limits = &self.limits;
         let asked = admission.keep_alive_secs;
-        let keep_alive_max = self.limits.keep_alive_max_secs;
+        let keep_alive_max = listener.keep_alive_max_secs(limits);
         let keep_alive_secs = match admission.version {
             // Only 5.0 can be told [MQTT-3.1.2-21]; an older client keeps what it believes to have.
             ProtocolVersion::V5 if asked == 0 || asked > keep_alive_max => keep_alive_max,
             _ => asked, // [MQTT-3.2.2-22]
         };
         Granted {
-            session_expiry_secs: admission.session_expiry_secs.min(expiry_max),
+            session_expiry_secs: (admission.session_expiry_secs)
+                .min(listener.session_expiry_max_secs(limits)),
             keep_alive_secs,
-        }
-    }
-
-    /// The longest Session Expiry Interval, in seconds.
-    pub(super) fn session_expiry_max_secs(&self) -> u32 {
-        u32::try_from(self.limits.session_expiry_max.as_secs()).unwrap_or(u32::MAX)
-    }
-
-    fn connack_properties(
-        &self,
-        admission: &Admission,
-        granted: &Granted,
-        assigned_client_id: Option<ClientId>,
-    ) -> ConnAckProperties {
-        let differs_from =
-            |asked: u32| (granted.session_expiry_secs != asked).then_some(granted.session_expiry_secs);
-        let limits = &self.limits;
-        ConnAckProperties {
-            session_expiry_secs: differs_from(admission.session_expiry_secs),
-            receive_maximum: (limits.receive_maximum < u16::MAX).then_some(limits.receive_maximum.max(1)),
-            packet_bytes_max: Some(limits.packet_bytes_max),
-            assigned_client_id, // [MQTT-3.2.2-16]
-            topic_alias_maximum: (limits.topic_alias_maximum > 0).then_some(limits.topic_alias_maximum),
-            server_keep_alive_secs: (granted.keep_alive_secs != admission.keep_alive_secs)
-                .then_some(granted.keep_alive_secs),
-            // Every quality and retained messages are supported, and absent flags say so [MQTT-3.2.2-9]
-            // [MQTT-3.2.2-10] [MQTT-3.2.2-12] [MQTT-3.2.2-13]. There is no Reason String and no User Property
-            // [MQTT-3.2.2-19] [MQTT-3.2.2-20], no Response Information [MQTT-3.1.2-28], and no Authentication
-            // Method, for who names one does not get here [MQTT-4.12.0-5].
-            ..ConnAckProperties::default()
+            receive_maximum: listener.receive_maximum(limits),
+            packet_bytes_max: listener.packet_bytes_max(limits),
+            topic_alias_maximum: listener.topic_alias_maximum(limits),
         }
     }
 }
 
+/// What a client gets of what it asked for.
 struct Granted {
     session_expiry_secs: u32,
     keep_alive_secs: u16,
+    receive_maximum: u16,
+    packet_bytes_max: u32,
+    topic_alias_maximum: u16,
+}
+
+/// What CONNACK tells of what was granted; that wildcards, shared subscriptions, identifiers, retained messages and
+/// every QoS are available goes without saying [MQTT-3.2.2-9] [MQTT-3.2.2-10] [MQTT-3.2.2-12] [MQTT-3.2.2-13].
+///
+/// A CONNACK that lets in has no Reason String, and none has a User Property [MQTT-3.2.2-20].
+fn connack_properties(admission: &Admission, granted: &Granted) -> ConnAckProperties {
+    let differs_from =
+        |asked: u32| (granted.session_expiry_secs != asked).then_some(granted.session_expiry_secs);
+    ConnAckProperties {
+        session_expiry_secs: differs_from(admission.session_expiry_secs),
+        receive_maximum: (granted.receive_maximum < u16::MAX).then_some(granted.receive_maximum),
+        packet_bytes_max: Some(granted.packet_bytes_max),
+        topic_alias_maximum: (granted.topic_alias_maximum > 0).then_some(granted.topic_alias_maximum),
+        server_keep_alive_secs: (granted.keep_alive_secs != admission.keep_alive_secs)
+            .then_some(granted.keep_alive_secs),
+        ..ConnAckProperties::default()
+    }
 }
 
 impl Admission {
-    fn new(connect: &Connect) -> Self {
+    /// # Errors
+    /// What is wrong with a will that is to be mounted.
+    fn new(connect: &Connect, mount_point: Option<&MountPoint>) -> Result<Self, Refusal> {
         let properties = &connect.properties;
         let session_expiry_secs = match connect.version {
             ProtocolVersion::V5 => properties.session_expiry_secs.unwrap_or(0),
@@ -449,17 +535,29 @@ impl Admission {
             _ if connect.clean_start => 0,
             _ => u32::MAX,
         };
-        Self {
+        let will = match (&connect.will, mount_point) {
+            (None, _) => None,
+            (Some(will), None) => Some(Testament::new(will, &will.topic)),
+            (Some(will), Some(_)) if will.topic.is_reserved() => return Err(Refusal::WillDenied),
+            (Some(will), Some(mount_point)) => {
+                let topic = mount_point.mounted(&will.topic).ok_or(Refusal::WillTopic)?;
+                Some(Testament::new(will, &topic))
+            }
+        };
+        Ok(Self {
             version: connect.version,
             bridge: connect.bridge,
             clean_start: connect.clean_start,
             keep_alive_secs: connect.keep_alive_secs,
             client_id: connect.client_id.as_ref().map(ClientId::detached),
-            will: connect.will.as_ref().map(|will| Box::new(Testament::new(will))),
+            will: will.map(Box::new),
             session_expiry_secs,
             receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX),
             packet_bytes_max: properties.packet_bytes_max.unwrap_or(u32::MAX),
-        }
+            topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
+            wants_reasons: properties.request_problem_information != Some(false),
+            wants_response_information: properties.request_response_information == Some(true),
+        })
     }
 }
 

@@ -13,9 +13,10 @@ use slotmap::SecondaryMap;
 use super::inflight;
 use super::kept::{Kept, Queued, SubscriptionIds};
 use super::limits::{Overflow, begins_episode};
-use super::link::{Attachment, Link, LinkId, Stage, TooLarge, publish_bytes, send_publish};
+use super::link::{Attachment, Link, LinkId, Stage, publish_bytes, send_publish};
 use super::session::{Session, SessionKey};
 use super::subscriptions::{Grant, GroupKey};
+use super::tailor::TooLarge;
 use super::{Broker, Output};
 use crate::auth::access::Action;
 use crate::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, TopicName};
@@ -210,7 +211,7 @@ impl Broker {
         let speaks_5 = attachment.version == ProtocolVersion::V5;
         let is_bare =
             !speaks_5 || (passing.properties.is_none() && grant.subscription_ids.as_slice().is_empty());
-        if is_bare && attachment.packet_bytes_max == u32::MAX {
+        if is_bare && attachment.tailoring.is_none() {
             attachment.unsent_bytes += publish_bytes(&passing.topic, &passing.payload);
             self.fan_outs.any = true;
             self.fan_outs.links[usize::from(speaks_5)][usize::from(retain)].push(link);
@@ -231,6 +232,12 @@ impl Broker {
         passing: &mut Passing,
         (qos, retain): (QoS, bool),
     ) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        if !session.reaches(&passing.topic) {
+            return; // a wildcard matched what is out of its part of the tree
+        }
         let (message, subscription_ids) = (passing.keep(), grant.subscription_ids.clone());
         let queued = Queued {
             message,
@@ -247,6 +254,11 @@ impl Broker {
         let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut) else {
             return;
         };
+        if let Some(tailoring) = &attachment.tailoring
+            && !tailoring.reaches(&passing.topic)
+        {
+            return;
+        }
         let properties = (passing.properties.as_deref(), passing.expires_at);
         let publish = Publish {
             dup: false,
@@ -277,6 +289,7 @@ impl Broker {
                 && self
                     .rights
                     .authorize(&session.identity, Action::Receive, passing.topic.as_str())
+                && session.reaches(&passing.topic)
             {
                 match session.link {
                     Some(_) => break Some((turn, member)),
@@ -519,8 +532,7 @@ pub(super) fn attached<'a>(
     }
 }
 
-/// The PUBLISH of a QoS 1 or 2 delivery; like every other it names its topic and needs no alias
-/// [MQTT-3.1.2-26] [MQTT-3.1.2-27] [MQTT-3.3.2-11].
+/// The PUBLISH of a QoS 1 or 2 delivery.
 fn publish_of(
     queued: &Queued,
     version: ProtocolVersion,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Broker;
+use super::authenticate::Turn;
 use super::link::Stage;
 use super::timers::Timer;
 
@@ -37,10 +38,29 @@ impl Broker {
                         session.client
                     ));
                 }
+                let mounted = attachment
+                    .tailoring
+                    .as_ref()
+                    .and_then(|own| own.mount_point.as_ref());
+                if mounted != session.mount_point.as_ref()
+                    || session.mount_point != attachment.listener.mount_point
+                {
+                    return Err(format!("{} is not mounted where its session is", session.client));
+                }
+                if let Some(aliases) = attachment.tailoring.as_ref().and_then(|own| own.aliases.as_ref()) {
+                    aliases
+                        .check()
+                        .map_err(|error| format!("{}: {error}", session.client))?;
+                }
+                if let Some(exchange) = &attachment.exchange
+                    && exchange.due.is_some() != (exchange.turn != Turn::Nobody)
+                {
+                    return Err(format!("nobody watches the authentication of {}", session.client));
+                }
                 if session.inflight.outstanding() > attachment.send_window {
                     return Err(format!("{} has more in flight than its window", session.client));
                 }
-                if content.timer_at.is_none() && !attachment.silence_max.is_zero() {
+                if content.timer_at.is_none() && attachment.silence_max_ms > 0 {
                     return Err(format!("nobody watches the keep-alive of {}", session.client));
                 }
                 let idle = !session.inflight.owes_resend()
@@ -163,6 +183,9 @@ impl Broker {
         let mut expected = BTreeSet::new();
         for (link, content) in &self.links {
             expected.extend(content.timer_at.map(|at| (at, Timer::Link(link))));
+            let exchange = (content.attachment()).and_then(|attachment| attachment.exchange.as_ref());
+            let due = exchange.and_then(|exchange| exchange.due);
+            expected.extend(due.map(|at| (at, Timer::Authentication(link))));
         }
         for (key, session) in self.sessions.iter() {
             expected.extend(session.expires_at.map(|at| (at, Timer::SessionExpiry(key))));

@@ -6,15 +6,18 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::aliases::IncomingAliases;
+use super::authenticate::Exchange;
 use super::connect::Admission;
 use super::inflight::Inflight;
 use super::kept::properties_bytes;
 use super::session::SessionKey;
+use super::tailor::{Tailoring, TooLarge, fits};
 use super::timers::Timer;
-use super::{Broker, DetachReason, Event, ListenerPolicy, Output};
+use super::{Broker, DetachReason, Event, ListenerPolicy, Output, Refusal};
 use crate::mqtt::{
-    ConnAck, DecodeError, Disconnect, Packet, ProtocolVersion, Publish, ReasonCode, TopicName, Utf8String,
-    encoded_len,
+    ConnAck, ConnAckProperties, DecodeError, Disconnect, DisconnectProperties, Packet, ProtocolVersion,
+    Publish, ReasonCode, TopicName, Utf8String,
 };
 
 slotmap::new_key_type! {
@@ -51,40 +54,57 @@ pub(super) struct Arrival {
     pub(super) surplus: bool,
     /// What CONNECT says the client speaks.
     pub(super) version: Option<ProtocolVersion>,
-    /// Maximum Packet Size of the client, as far as it has said.
+    /// Request Problem Information of CONNECT; false before it, for who cannot be read may not read us either.
+    pub(super) wants_reasons: bool,
+    /// Maximum Packet Size of CONNECT.
     pub(super) packet_bytes_max: u32,
-    /// Set from CONNECT until its password was checked.
+    /// Set from CONNECT until its password was checked, or its exchange of AUTH packets is over.
     pub(super) verifying: Option<Verifying>,
 }
 
-/// A CONNECT whose password is being checked, and what came after it.
+/// A CONNECT whose client has yet to prove who it is, and what came after it.
 #[derive(Debug)]
 pub(super) struct Verifying {
     pub(super) admission: Admission,
-    pub(super) user: Utf8String,
+    pub(super) proof: Proof,
     /// What the client sent without waiting for CONNACK (section 3.1.4), in its order, free of the read
     /// buffer.
     pub(super) waiting: Vec<Packet>,
     pub(super) waiting_bytes: usize,
 }
 
+/// How a client is to prove who it is.
+#[derive(Debug)]
+pub(super) enum Proof {
+    /// By the password of this user.
+    Password(Utf8String),
+    /// By an exchange of AUTH packets.
+    Exchange(Exchange),
+}
+
 /// The parameters of a connected client, by value.
 #[derive(Debug)]
 pub(super) struct Attachment {
     pub(super) session: SessionKey,
+    /// The door it came through.
+    pub(super) listener: Rc<ListenerPolicy>,
     pub(super) version: ProtocolVersion,
     /// Whether the peer is a broker that bridges, which wants RETAIN as published and nothing of its own
     /// back.
     pub(super) bridge: bool,
-    /// The silence after which the link ends: one and a half keep-alives; zero: never.
-    pub(super) silence_max: Duration,
+    /// The silence after which the link ends: one and a half keep-alives, in milliseconds; 0: never.
+    pub(super) silence_max_ms: u32,
     pub(super) last_received: Instant,
     /// PUBLISH packets of QoS 1 and 2 that may be unfinished.
     pub(super) send_window: u16,
-    /// Maximum Packet Size of the client.
-    pub(super) packet_bytes_max: u32,
-    /// What the client's topic aliases stand for, from 1 on.
-    pub(super) aliases: Vec<Option<TopicName>>,
+    /// Why it is sent bytes of its own; `None` for most.
+    pub(super) tailoring: Option<Box<Tailoring>>,
+    /// What the client's topic aliases stand for, once it has given one.
+    pub(super) aliases: Option<Box<IncomingAliases>>,
+    /// Request Problem Information: whether it wants to read why (5.0 only).
+    pub(super) wants_reasons: bool,
+    /// Of a client that came in by an authentication method: it may do so again.
+    pub(super) exchange: Option<Box<Exchange>>,
     /// Messages it published in the second that ends at `rate_until`.
     pub(super) rate_count: u32,
     pub(super) rate_until: Instant,
@@ -104,6 +124,17 @@ pub(super) const RETAINED_SLICE: u16 = 64;
 
 /// Roughly what an acknowledgement takes on the wire, in bytes.
 const CONTROL_BYTES: usize = 4;
+
+impl Verifying {
+    pub(super) fn new(admission: Admission, proof: Proof) -> Self {
+        Self {
+            admission,
+            proof,
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+        }
+    }
+}
 
 impl Link {
     /// What the client that came in by this link has agreed on; `None` before that.
@@ -129,27 +160,17 @@ impl Link {
             Stage::Attached(attachment) => Some(attachment.version),
         }
     }
-
-    /// The largest packet the client takes.
-    fn packet_bytes_max(&self) -> u32 {
-        match &self.stage {
-            Stage::Arrived(arrival) => arrival.packet_bytes_max,
-            Stage::Attached(attachment) => attachment.packet_bytes_max,
-        }
-    }
 }
 
 impl Attachment {
+    /// The silence after which the link ends; zero: never.
+    pub(super) const fn silence_max(&self) -> Duration {
+        Duration::from_millis(self.silence_max_ms as u64)
+    }
+
     /// Whether so much is on its way to the client that nothing but acknowledgements is added.
     pub(super) fn is_stalled(&self, unsent_bytes_max: usize) -> bool {
         self.unsent_bytes >= unsent_bytes_max
-    }
-
-    /// Whether the client takes no packet as large as this one, which has roughly `bytes`.
-    #[inline(never)]
-    fn is_too_large(&self, publish: &Publish, bytes: usize) -> bool {
-        let allowed = usize::try_from(self.packet_bytes_max).unwrap_or(usize::MAX);
-        bytes + 16 > allowed && encoded_len(&Packet::Publish(publish.clone()), self.version) > allowed
     }
 
     /// Whether another QoS 1 or 2 message may be sent for the first time [MQTT-3.3.4-9] [MQTT-4.9.0-2].
@@ -169,41 +190,6 @@ impl Attachment {
         self.rate_count = self.rate_count.saturating_add(1);
         self.rate_count > rate_max
     }
-
-    /// The topic of a PUBLISH that carries `alias` (section 3.3.2.3.4).
-    ///
-    /// # Errors
-    /// What the client is told in DISCONNECT.
-    pub(super) fn resolve_alias(
-        &mut self,
-        topic: Option<TopicName>,
-        alias: u16,
-        alias_max: u16,
-    ) -> Result<TopicName, ReasonCode> {
-        if alias == 0 || alias > alias_max {
-            return Err(ReasonCode::TopicAliasInvalid); // [MQTT-3.3.2-8] [MQTT-3.3.2-9] [MQTT-3.3.2-12]
-        }
-        let index = usize::from(alias) - 1;
-        match topic {
-            Some(topic) => {
-                if self.aliases.len() <= index {
-                    self.aliases.resize(index + 1, None);
-                }
-                if let Some(known) = self.aliases.get_mut(index)
-                    && known.as_ref() != Some(&topic)
-                {
-                    *known = Some(topic.detached());
-                }
-                Ok(topic)
-            }
-            None => self
-                .aliases
-                .get(index)
-                .cloned()
-                .flatten()
-                .ok_or(ReasonCode::ProtocolError),
-        }
-    }
 }
 
 impl Broker {
@@ -215,9 +201,12 @@ impl Broker {
             return;
         };
         self.timers.cancel(ended.timer_at, Timer::Link(link));
+        if let Some(exchange) = (ended.attachment()).and_then(|attachment| attachment.exchange.as_deref()) {
+            self.timers.cancel(exchange.due, Timer::Authentication(link));
+        }
         self.stats.links -= 1;
         if reason != DetachReason::ConnectionLost {
-            if let Some(farewell) = farewell(&ended, reason) {
+            if let Some(farewell) = farewell(&ended, reason, self.settings.server_reference.as_ref()) {
                 self.outputs.push_back(Output::Send {
                     link,
                     packet: farewell,
@@ -237,8 +226,8 @@ impl Broker {
     }
 
     /// Ends a link whose peer was refused, or broke a rule.
-    pub(super) fn refuse(&mut self, now: Instant, link: LinkId, reason: ReasonCode) {
-        self.detach(now, link, DetachReason::Refused(reason));
+    pub(super) fn refuse(&mut self, now: Instant, link: LinkId, refusal: Refusal) {
+        self.detach(now, link, DetachReason::Refused(refusal));
     }
 
     /// Sends a packet that is no PUBLISH.
@@ -255,14 +244,16 @@ impl Broker {
         let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut) else {
             return;
         };
-        if !fits(&packet, attachment.version, attachment.packet_bytes_max) {
-            // The client waits for an answer that it does not let us give [MQTT-3.1.2-24].
-            return self.refuse(now, link, ReasonCode::PacketTooLarge);
+        if let Some(tailoring) = &attachment.tailoring
+            && !tailoring.takes_packet(&packet, attachment.version)
+        {
+            // The client waits for an answer that it does not let us give.
+            return self.refuse(now, link, Refusal::PacketTooLarge); // [MQTT-3.1.2-24]
         }
         self.outputs.push_back(Output::Send { link, packet });
         attachment.unsent_control_bytes += bytes;
         if attachment.unsent_control_bytes > self.limits.unsent_bytes_max.saturating_mul(2) {
-            self.refuse(now, link, ReasonCode::QuotaExceeded);
+            self.refuse(now, link, Refusal::NotReading);
         }
     }
 
@@ -308,7 +299,7 @@ impl Broker {
         match &known.stage {
             Stage::Arrived(_) => self.detach(now, link, DetachReason::ConnectTimeout),
             Stage::Attached(attachment) => {
-                let due = attachment.last_received + attachment.silence_max;
+                let due = attachment.last_received + attachment.silence_max();
                 if due <= now {
                     self.stats.keep_alive_timeouts += 1;
                     self.detach(now, link, DetachReason::KeepAliveTimeout); // [MQTT-3.1.2-22]
@@ -321,17 +312,6 @@ impl Broker {
     }
 }
 
-/// Whether a client that takes packets of `packet_bytes_max` may be sent `packet` [MQTT-3.1.2-24].
-///
-/// That we add no Reason String and no User Property keeps acknowledgements as small as they can be, and keeps
-/// [MQTT-3.1.2-29], [MQTT-3.4.2-2] and [MQTT-3.4.2-3], [MQTT-3.5.2-2] and [MQTT-3.5.2-3], [MQTT-3.6.2-2] and
-/// [MQTT-3.6.2-3], [MQTT-3.7.2-2] and [MQTT-3.7.2-3], [MQTT-3.9.2-1] and [MQTT-3.9.2-2], [MQTT-3.11.2-1] and
-/// [MQTT-3.11.2-2], [MQTT-3.14.2-3] and [MQTT-3.14.2-4].
-pub(super) fn fits(packet: &Packet, version: ProtocolVersion, packet_bytes_max: u32) -> bool {
-    packet_bytes_max == u32::MAX
-        || encoded_len(packet, version) <= usize::try_from(packet_bytes_max).unwrap_or(usize::MAX)
-}
-
 /// Sends `publish` on a link, or says that it is larger than the client takes [MQTT-3.1.2-24].
 ///
 /// Takes the parts of the broker it needs, so that it can be called while a session is being looked at;
@@ -341,7 +321,7 @@ pub(super) fn send_publish(
     outputs: &mut VecDeque<Output>,
     link: LinkId,
     attachment: &mut Attachment,
-    publish: Publish,
+    mut publish: Publish,
 ) -> Result<(), TooLarge> {
     let mut bytes = match &publish.topic {
         Some(topic) => publish_bytes(topic, &publish.payload),
@@ -350,8 +330,8 @@ pub(super) fn send_publish(
     if let Some(properties) = publish.properties.as_deref() {
         bytes += properties_bytes(properties) + 5 * properties.subscription_ids.len();
     }
-    if attachment.packet_bytes_max < u32::MAX && attachment.is_too_large(&publish, bytes) {
-        return Err(TooLarge);
+    if let Some(tailoring) = &mut attachment.tailoring {
+        tailoring.fit(&mut publish, bytes, attachment.version)?;
     }
     attachment.unsent_bytes += bytes;
     outputs.push_back(Output::Send {
@@ -369,48 +349,99 @@ pub(super) fn publish_bytes(topic: &TopicName, payload: &Bytes) -> usize {
 /// Of a PUBLISH: fixed header, the topic's length, packet identifier, and the length of no properties.
 const FIXED_BYTES: usize = 10;
 
-/// The packet is larger than the client's Maximum Packet Size.
-#[derive(Debug)]
-pub(super) struct TooLarge;
-
-/// The last packet a peer gets, where its version has one for the occasion.
-fn farewell(link: &Link, reason: DetachReason) -> Option<Packet> {
-    let code = match reason {
+/// The last packet a peer gets, where its version has one for the occasion and it takes one so large.
+fn farewell(link: &Link, reason: DetachReason, elsewhere: Option<&Utf8String>) -> Option<Packet> {
+    let (code, text) = match reason {
         DetachReason::ClientDisconnect(_) | DetachReason::ConnectionLost | DetachReason::ConnectTimeout => {
             return None;
         }
-        DetachReason::KeepAliveTimeout => ReasonCode::KeepAliveTimeout,
-        DetachReason::TakenOver => ReasonCode::SessionTakenOver,
-        DetachReason::Malformed(error) => error.reason(),
-        DetachReason::Refused(code) => code,
-        DetachReason::Shutdown => ReasonCode::ServerShuttingDown,
+        DetachReason::KeepAliveTimeout => (ReasonCode::KeepAliveTimeout, None),
+        DetachReason::TakenOver => (ReasonCode::SessionTakenOver, None),
+        DetachReason::Malformed(error) => (error.reason(), Some(error.to_string())),
+        DetachReason::Refused(refusal) => (refusal.reason(), Some(refusal.to_string())),
+        DetachReason::Kicked => (ReasonCode::AdministrativeAction, None),
+        DetachReason::Shutdown => (ReasonCode::ServerShuttingDown, None),
+    };
+    let elsewhere = match reason {
+        DetachReason::Shutdown | DetachReason::Refused(Refusal::ConnectionsFull | Refusal::SessionsFull) => {
+            elsewhere.cloned()
+        }
+        _ => None,
     };
     let version = link.version()?;
-    let packet = match (&link.stage, version) {
-        (Stage::Attached(_), ProtocolVersion::V5) => Some(Packet::Disconnect(Box::new(Disconnect {
-            reason: code,
-            ..Disconnect::default()
-        }))),
+    let is_in = link.attachment().is_some();
+    if version != ProtocolVersion::V5 {
         // Before 5.0 a server has no DISCONNECT: it closes.
-        (Stage::Attached(_), _) => None,
-        // [MQTT-3.14.0-1]: before it is in, a client is refused.
-        (_, ProtocolVersion::V5) => Some(refusal(code)),
-        (_, _) => has_return_code(code).then(|| refusal(code)),
+        return (!is_in && has_return_code(code)).then(|| refusal(code, None, None));
+    }
+    let (wants_reasons, bytes_max) = match &link.stage {
+        Stage::Arrived(arrival) => (arrival.wants_reasons, arrival.packet_bytes_max),
+        Stage::Attached(attachment) => {
+            let bytes_max = attachment.tailoring.as_ref();
+            let bytes_max = bytes_max.map_or(u32::MAX, |tailoring| tailoring.packet_bytes_max);
+            (attachment.wants_reasons, bytes_max)
+        }
     };
-    packet.filter(|packet| fits(packet, version, link.packet_bytes_max()))
+    // To go elsewhere is one thing, where that is another: it may be too long to say (section 4.11).
+    let code = match elsewhere {
+        Some(_) => ReasonCode::UseAnotherServer,
+        None => in_words_of(is_in, code),
+    };
+    // [MQTT-3.14.0-1]
+    let packet = |(text, elsewhere)| match is_in {
+        true => goodbye(code, text, elsewhere),
+        false => refusal(code, text, elsewhere),
+    };
+    let text = text.filter(|_| wants_reasons);
+    let text = text.and_then(|text| Utf8String::try_from(text.as_str()).ok());
+    // A reason is left out where it would make the packet too large [MQTT-3.2.2-19] [MQTT-3.14.2-3]; user
+    // properties there are none [MQTT-3.14.2-4].
+    [(text, elsewhere.clone()), (None, elsewhere), (None, None)]
+        .into_iter()
+        .map(packet)
+        .find(|packet| fits(packet, version, bytes_max)) // [MQTT-3.1.2-24]
+}
+
+/// The reason for a DISCONNECT (`is_in`) or a CONNACK, neither of which has a word for all of them
+/// [MQTT-3.2.2-8] [MQTT-3.14.2-1].
+const fn in_words_of(is_in: bool, reason: ReasonCode) -> ReasonCode {
+    match (is_in, reason) {
+        (true, ReasonCode::ServerUnavailable) => ReasonCode::ServerBusy,
+        (false, ReasonCode::ServerShuttingDown) => ReasonCode::ServerUnavailable,
+        (false, ReasonCode::AdministrativeAction) => ReasonCode::NotAuthorized,
+        (false, ReasonCode::TopicFilterInvalid | ReasonCode::TopicAliasInvalid) => ReasonCode::ProtocolError,
+        (_, reason) => reason,
+    }
+}
+
+fn goodbye(
+    reason: ReasonCode,
+    reason_string: Option<Utf8String>,
+    server_reference: Option<Utf8String>,
+) -> Packet {
+    let properties = DisconnectProperties {
+        reason_string,
+        server_reference,
+        ..DisconnectProperties::default()
+    };
+    Packet::Disconnect(Box::new(Disconnect { reason, properties }))
 }
 
 /// CONNACK that refuses; never with a session present [MQTT-3.2.2-6].
-fn refusal(reason: ReasonCode) -> Packet {
-    // CONNACK has no word of its own for these [MQTT-3.2.2-8].
-    let reason = match reason {
-        ReasonCode::ServerShuttingDown => ReasonCode::ServerUnavailable,
-        ReasonCode::TopicFilterInvalid | ReasonCode::TopicAliasInvalid => ReasonCode::ProtocolError,
-        reason => reason,
+fn refusal(
+    reason: ReasonCode,
+    reason_string: Option<Utf8String>,
+    server_reference: Option<Utf8String>,
+) -> Packet {
+    let properties = ConnAckProperties {
+        reason_string,
+        server_reference,
+        ..ConnAckProperties::default()
     };
     Packet::ConnAck(Box::new(ConnAck {
+        session_present: false,
         reason,
-        ..ConnAck::default()
+        properties,
     }))
 }
 

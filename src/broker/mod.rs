@@ -4,14 +4,18 @@
 //! [`Broker::poll_timeout`] or the next input.
 //!
 //! # Layout, in the order a message passes
-//! - `link`: one connection, and the one way out of it. `connect`: the way in. `timers`: deadlines.
+//! - `link`: one connection, and the one way out of it. `connect`: the way in. `authenticate`: the longer way in.
+//!   `timers`: deadlines.
 //! - `session`: what outlives a connection; `will`, `inflight`, `offline` are its parts.
 //! - `publish`: what clients send. `subscriptions`: whom it reaches. `retained`: what topics keep. `kept`:
 //!   messages that outlive their call.
-//! - `deliver`: into sessions and out of them. `subscribe`: new readers, and the retained messages they are
-//!   owed.
-//! - `limits`: every bound. `stats`: every count. `invariants`: the walk over all of it.
+//! - `deliver`: into sessions and out of them. `tailor`, `aliases`: the last touch for clients unlike the others.
+//!   `subscribe`: new readers, and the retained messages they are owed.
+//! - `settings`: what an operator decides. `policy`: what a door grants. `limits`: every bound.
+//! - `refusal`: every rule a peer may break. `stats`: every count. `invariants`: the walk over all of it.
 
+mod aliases;
+mod authenticate;
 mod connect;
 mod deliver;
 mod inflight;
@@ -20,12 +24,16 @@ mod kept;
 mod limits;
 mod link;
 mod offline;
+mod policy;
 mod publish;
+mod refusal;
 mod retained;
 mod session;
+mod settings;
 mod stats;
 mod subscribe;
 mod subscriptions;
+mod tailor;
 mod timers;
 mod will;
 
@@ -53,8 +61,12 @@ use session::Sessions;
 use subscriptions::Subscriptions;
 use timers::{Timer, Timers};
 
+pub use authenticate::Authentication;
 pub use limits::{Limits, Overflow, QueueClass};
 pub use link::LinkId;
+pub use policy::{ListenerPolicy, MountPoint, MountPointError, Versions};
+pub use refusal::Refusal;
+pub use settings::Settings;
 pub use stats::Stats;
 
 /// The moment an input arrived; the core never asks for it.
@@ -64,15 +76,6 @@ pub struct Now {
     pub mono: Instant,
     /// For what must outlast a restart, and nothing else.
     pub wall: SystemTime,
-}
-
-/// What a listener grants to those who come through it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenerPolicy {
-    /// Its name in the configuration, for logs.
-    pub name: String,
-    /// Whether a client may come without user name and password.
-    pub anonymous: bool,
 }
 
 /// What happened in the world.
@@ -127,6 +130,18 @@ pub enum Input {
         /// Whether the password was right.
         verdict: Verdict,
     },
+    /// The answer to [`Output::Authenticate`]; void if the link is gone meanwhile.
+    Authenticated {
+        /// The link that asked.
+        link: LinkId,
+        /// How the exchange goes on.
+        answer: Authentication,
+    },
+    /// Whoever is connected with this client identifier is sent away, with 0x98 where its version has a word.
+    Kick {
+        /// Whom; nobody is no mistake.
+        client: ClientId,
+    },
     /// A message of the gateway's own: a reading, a status.
     Publish(Message),
     /// A deadline is due.
@@ -165,6 +180,20 @@ pub enum Output {
         user: Utf8String,
         /// As CONNECT said it.
         password: Bytes,
+    },
+    /// Look at what a client sent in an exchange of AUTH packets and answer with [`Input::Authenticated`]; asked only
+    /// for [`Settings::authentication_methods`].
+    Authenticate {
+        /// For this link, which waits, or on a living connection goes on.
+        link: LinkId,
+        /// Authentication Method.
+        method: Utf8String,
+        /// Authentication Data.
+        data: Option<Bytes>,
+        /// User Name of CONNECT, which proves nothing; only with the first of an exchange.
+        user: Option<Utf8String>,
+        /// The user the verified client certificate names; only with the first of an exchange.
+        certificate_user: Option<Utf8String>,
     },
     /// Something an operator may want to read.
     Event(Event),
@@ -254,7 +283,9 @@ pub enum DetachReason {
     /// The peer broke a rule of the wire.
     Malformed(DecodeError),
     /// The peer was refused, or broke a rule of the protocol.
-    Refused(ReasonCode),
+    Refused(Refusal),
+    /// An operator sent the client away.
+    Kicked,
     /// The gateway stops.
     Shutdown,
 }
@@ -268,7 +299,8 @@ impl std::fmt::Display for DetachReason {
             Self::ConnectTimeout => f.write_str("no CONNECT in time"),
             Self::TakenOver => f.write_str("session taken over"),
             Self::Malformed(error) => write!(f, "malformed packet: {error}"),
-            Self::Refused(reason) => write!(f, "refused: {reason}"),
+            Self::Refused(refusal) => write!(f, "refused: {refusal}, {}", refusal.reason()),
+            Self::Kicked => f.write_str("sent away by an operator"),
             Self::Shutdown => f.write_str("the gateway stops"),
         }
     }
@@ -285,6 +317,7 @@ impl std::fmt::Display for DetachReason {
 pub struct Broker {
     limits: Limits,
     rights: Rights,
+    settings: Settings,
     links: SecondaryMap<LinkId, Link>,
     sessions: Sessions,
     subscriptions: Subscriptions,
@@ -309,6 +342,7 @@ impl Broker {
         Self {
             limits,
             rights,
+            settings: Settings::default(),
             links: SecondaryMap::new(),
             sessions: Sessions::new(seed),
             subscriptions: Subscriptions::new(seed),
@@ -322,6 +356,11 @@ impl Broker {
             anonymous: Rc::new(Identity::Anonymous),
             stopping: false,
         }
+    }
+
+    /// The same broker with what an operator decided.
+    pub fn with_settings(self, settings: Settings) -> Self {
+        Self { settings, ..self }
     }
 
     /// The bounds it keeps.
@@ -347,6 +386,8 @@ impl Broker {
             Input::Malformed { link, version, error } => self.handle_malformed(now, link, version, error),
             Input::Closed { link } => self.detach(now, link, DetachReason::ConnectionLost),
             Input::Verified { link, verdict } => self.handle_verified(now, link, verdict),
+            Input::Authenticated { link, answer } => self.handle_authenticated(now, link, answer),
+            Input::Kick { client } => self.handle_kick(now, &client),
             Input::Tick => self.handle_tick(now),
             Input::Shutdown => self.handle_shutdown(now),
         }
@@ -390,14 +431,11 @@ impl Broker {
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(now, link, &unsubscribe),
             Packet::PingReq => self.send_control(now, link, Packet::PingResp), // [MQTT-3.12.4-1]
             Packet::Disconnect(disconnect) => self.handle_disconnect(now, link, &disconnect),
-            // A second CONNECT [MQTT-3.1.0-2], AUTH without a method in use [MQTT-4.12.0-7] [MQTT-4.12.1-1]
-            // [MQTT-4.12.1-2], or what only servers send. We send no AUTH [MQTT-3.15.2-2] [MQTT-3.15.2-3].
-            Packet::Connect(_)
-            | Packet::Auth(_)
-            | Packet::ConnAck(_)
-            | Packet::SubAck(_)
-            | Packet::UnsubAck(_)
-            | Packet::PingResp => self.refuse(now, link, ReasonCode::ProtocolError),
+            Packet::Auth(auth) => self.handle_auth(now, link, &auth),
+            Packet::Connect(_) => self.refuse(now, link, Refusal::SecondConnect), // [MQTT-3.1.0-2]
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                self.refuse(now, link, Refusal::ServerPacket)
+            }
         }
     }
 
@@ -430,9 +468,17 @@ impl Broker {
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
                 Timer::Link(link) => self.handle_link_timer(now, link),
+                Timer::Authentication(link) => self.handle_authentication_timer(now, link),
                 Timer::Will(key) => self.handle_will_timer(now, key),
                 Timer::SessionExpiry(key) => self.handle_session_expiry(now, key),
             }
+        }
+    }
+
+    fn handle_kick(&mut self, now: Instant, client: &ClientId) {
+        let session = self.sessions.find(client).and_then(|key| self.sessions.get(key));
+        if let Some(link) = session.and_then(|session| session.link) {
+            self.detach(now, link, DetachReason::Kicked);
         }
     }
 

@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
-use super::Broker;
 use super::deliver::Passing;
 use super::inflight::Acked;
 use super::kept::expiry;
 use super::link::{Link, LinkId, Stage};
+use super::policy::MountPoint;
+use super::{Broker, Refusal};
 use crate::auth::access::Action;
-use crate::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode};
+use crate::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, TopicName};
 
 impl Broker {
     pub(super) fn handle_publish(&mut self, now: Instant, link: LinkId, publish: Publish) {
@@ -29,7 +30,7 @@ impl Broker {
             if let Some(client) = self.sessions.get(key).map(|session| session.client.clone()) {
                 self.limit_reached_for("publish_rate_max", &client);
             }
-            return self.refuse(now, link, ReasonCode::MessageRateTooHigh);
+            return self.refuse(now, link, Refusal::PublishRate);
         }
         let alias = properties
             .as_deref_mut()
@@ -37,12 +38,22 @@ impl Broker {
         let topic = match (topic, alias) {
             (Some(topic), None) => topic,
             (topic, Some(alias)) => {
-                match attachment.resolve_alias(topic, alias, self.limits.topic_alias_maximum) {
+                let alias_max = attachment.listener.topic_alias_maximum(&self.limits);
+                let aliases = attachment.aliases.get_or_insert_default();
+                match aliases.resolve(topic, alias, alias_max) {
                     Ok(topic) => topic,
-                    Err(reason) => return self.refuse(now, link, reason),
+                    Err(refusal) => return self.refuse(now, link, refusal),
                 }
             }
-            (None, None) => return self.refuse(now, link, ReasonCode::ProtocolError),
+            (None, None) => return self.refuse(now, link, Refusal::NoTopic),
+        };
+        let mounted = match attachment
+            .tailoring
+            .as_ref()
+            .and_then(|own| own.mount_point.as_ref())
+        {
+            None => Ok(topic),
+            Some(mount_point) => mount(mount_point, topic),
         };
         self.stats.messages_received += 1;
         let Some(session) = self.sessions.get(key) else {
@@ -56,31 +67,41 @@ impl Broker {
             return self.send_control(now, link, again);
         }
         if qos == QoS::ExactlyOnce
-            && session.receiving.len() >= usize::from(self.limits.receive_maximum.max(1))
+            && session.receiving.len() >= usize::from(attachment.listener.receive_maximum(&self.limits))
         {
-            return self.refuse(now, link, ReasonCode::ReceiveMaximumExceeded); // [MQTT-3.3.4-7]
+            return self.refuse(now, link, Refusal::ReceiveMaximum); // [MQTT-3.3.4-7]
         }
+        let topic = match mounted {
+            Ok(topic) => topic,
+            Err(refusal) => {
+                self.stats.publishes_denied += u64::from(refusal == Refusal::PublishDenied);
+                return self.reject_publish(now, link, qos, packet_id, refusal);
+            }
+        };
         let mut refusal = None;
         if !self
             .rights
             .authorize(&session.identity, Action::Publish, topic.as_str())
         {
-            refusal = Some(ReasonCode::NotAuthorized);
+            refusal = Some(Refusal::PublishDenied);
             self.stats.publishes_denied += 1;
         }
         if !self.is_topic_within_limits(topic.as_str()) {
-            refusal = Some(ReasonCode::TopicNameInvalid);
+            refusal = Some(Refusal::TopicTooLong);
         }
         if let Some(properties) = properties.as_deref() {
             if !properties.subscription_ids.is_empty() {
-                return self.refuse(now, link, ReasonCode::ProtocolError); // [MQTT-3.3.4-6]
+                return self.refuse(now, link, Refusal::SubscriptionIdentifier); // [MQTT-3.3.4-6]
             }
             if properties.user_properties.len() > self.limits.user_properties_max {
-                refusal = Some(ReasonCode::QuotaExceeded);
+                refusal = Some(Refusal::UserProperties);
+            }
+            if self.is_falsely_utf8(properties.payload_is_utf8, &payload) {
+                refusal = Some(Refusal::PayloadNotUtf8);
             }
         }
-        if let Some(reason) = refusal {
-            return self.reject_publish(now, link, qos, packet_id, reason);
+        if let Some(refusal) = refusal {
+            return self.reject_publish(now, link, qos, packet_id, refusal);
         }
         let properties = properties.filter(|properties| !properties.is_empty());
         let expires_at = expiry(properties.as_deref(), now);
@@ -100,7 +121,7 @@ impl Broker {
         link: LinkId,
         qos: QoS,
         packet_id: Option<PacketId>,
-        reason: ReasonCode,
+        refusal: Refusal,
     ) {
         let version = match self.links.get(link) {
             Some(Link {
@@ -111,13 +132,13 @@ impl Broker {
         };
         match (version, qos) {
             (ProtocolVersion::V5, QoS::AtLeastOnce | QoS::ExactlyOnce) => {
-                self.acknowledge_publish(now, link, qos, packet_id, reason);
+                self.acknowledge_publish(now, link, qos, packet_id, refusal.reason());
             }
             // Without a word for it the message is taken and dropped [MQTT-3.3.5-2 of 3.1.1].
-            _ if reason == ReasonCode::NotAuthorized => {
+            _ if refusal == Refusal::PublishDenied => {
                 self.acknowledge_publish(now, link, qos, packet_id, ReasonCode::Success);
             }
-            _ => self.refuse(now, link, reason),
+            _ => self.refuse(now, link, refusal),
         }
     }
 
@@ -153,7 +174,7 @@ impl Broker {
                 }
                 self.send_control(now, link, Packet::PubRec(Ack::with_reason(packet_id, reason)));
             }
-            (_, None) => self.refuse(now, link, ReasonCode::ProtocolError), // [MQTT-2.2.1-2]
+            (_, None) => self.refuse(now, link, Refusal::NoPacketIdentifier), // [MQTT-2.2.1-2]
         }
     }
 
@@ -206,7 +227,7 @@ impl Broker {
             (Acked::Done, _) => ReasonCode::Success,
             (Acked::Unknown, ProtocolVersion::V5) => ReasonCode::PacketIdentifierNotFound,
             (Acked::Unknown, _) => ReasonCode::Success,
-            (Acked::Unexpected, _) => return self.refuse(now, link, ReasonCode::ProtocolError),
+            (Acked::Unexpected, _) => return self.refuse(now, link, Refusal::UnexpectedAck),
         };
         self.send_control(now, link, Packet::PubRel(Ack::with_reason(ack.packet_id, reason)));
     }
@@ -235,8 +256,15 @@ impl Broker {
                 self.pump(now, key);
             }
             Acked::Unknown => {}
-            Acked::Unexpected => self.refuse(now, link, ReasonCode::ProtocolError),
+            Acked::Unexpected => self.refuse(now, link, Refusal::UnexpectedAck),
         }
+    }
+
+    /// Whether a payload says it is UTF-8 and is not, where that is looked at (section 3.3.2.3.2).
+    pub(super) fn is_falsely_utf8(&self, payload_is_utf8: Option<bool>, payload: &[u8]) -> bool {
+        self.settings.check_payload_format
+            && payload_is_utf8 == Some(true)
+            && std::str::from_utf8(payload).is_err()
     }
 
     /// Whether a topic name or filter is short and shallow enough.
@@ -245,4 +273,15 @@ impl Broker {
         topic.len() <= self.limits.topic_bytes_max
             && (topic.len() < levels_max || topic.bytes().filter(|&byte| byte == b'/').count() < levels_max)
     }
+}
+
+/// Where a client's `topic` stands for everybody else.
+///
+/// Topics that start with `$` are the server's and are not mounted: nobody writes them.
+#[inline(never)]
+fn mount(mount_point: &MountPoint, topic: TopicName) -> Result<TopicName, Refusal> {
+    if topic.is_reserved() {
+        return Err(Refusal::PublishDenied);
+    }
+    mount_point.mounted(&topic).ok_or(Refusal::TopicTooLong)
 }

@@ -10,13 +10,14 @@ use slotmap::SlotMap;
 use super::inflight::{Inflight, Receiving, Stage};
 use super::link::{self, Link, LinkId};
 use super::offline::Queue;
+use super::policy::MountPoint;
 use super::subscribe::Replay;
 use super::subscriptions::Place;
 use super::timers::Timer;
 use super::will::Testament;
-use super::{Broker, DetachReason, Event, Output};
+use super::{Broker, DetachReason, Event, Output, Refusal};
 use crate::auth::Identity;
-use crate::mqtt::{ClientId, Disconnect, ReasonCode};
+use crate::mqtt::{ClientId, Disconnect, ReasonCode, TopicName};
 
 slotmap::new_key_type! {
     /// One session, by a key that is never used again: a stale one finds nothing and does nothing.
@@ -25,7 +26,7 @@ slotmap::new_key_type! {
 
 /// A client's session: everything about it that is not about one connection.
 ///
-/// 1. It belongs to one identity and one client identifier for as long as it lives.
+/// 1. It belongs to one identity, one mount point and one client identifier for as long as it lives.
 /// 2. While no link is attached and its expiry is finite, `expires_at` is set and [`Timer::SessionExpiry`]
 ///    runs.
 /// 3. Its `places` are exactly its subscriptions in the tree.
@@ -34,6 +35,8 @@ slotmap::new_key_type! {
 pub(super) struct Session {
     pub(super) client: ClientId,
     pub(super) identity: Rc<Identity>,
+    /// Where its topics stand in the tree; like the identity it never changes.
+    pub(super) mount_point: Option<MountPoint>,
     /// The connection of the moment.
     pub(super) link: Option<LinkId>,
     /// Session Expiry Interval in force, in seconds; `u32::MAX`: never.
@@ -63,10 +66,11 @@ pub(super) struct Sessions {
 }
 
 impl Session {
-    pub(super) fn new(client: ClientId, identity: Rc<Identity>) -> Self {
+    pub(super) fn new(client: ClientId, identity: Rc<Identity>, mount_point: Option<MountPoint>) -> Self {
         Self {
             client,
             identity,
+            mount_point,
             link: None,
             expiry_secs: 0,
             expires_at: None,
@@ -83,6 +87,11 @@ impl Session {
     /// Whether there is nothing that could be sent now or later but for new messages.
     pub(super) fn owes_nothing(&self) -> bool {
         self.queue.is_empty() && self.replays.is_empty() && !self.inflight.owes_resend()
+    }
+
+    /// Whether messages on `topic` are in the part of the tree that its client sees.
+    pub(super) fn reaches(&self, topic: &TopicName) -> bool {
+        (self.mount_point.as_ref()).is_none_or(|mount_point| mount_point.reaches(topic))
     }
 
     /// What it holds for its client, in bytes.
@@ -164,12 +173,12 @@ impl Broker {
         else {
             return;
         };
-        let expiry_max = self.session_expiry_max_secs();
+        let expiry_max = attachment.listener.session_expiry_max_secs(&self.limits);
         if let Some(session) = self.sessions.get_mut(attachment.session)
             && let Some(secs) = disconnect.properties.session_expiry_secs
         {
             if session.expiry_secs == 0 && secs != 0 {
-                return self.refuse(now, link, ReasonCode::ProtocolError); // section 3.14.2.2.2
+                return self.refuse(now, link, Refusal::ExpiryAfterNone); // section 3.14.2.2.2
             }
             session.expiry_secs = secs.min(expiry_max);
         }

@@ -1,14 +1,16 @@
 //! SUBSCRIBE and UNSUBSCRIBE (sections 3.8 to 3.11), and the retained messages a subscription brings.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
-use super::Broker;
 use super::deliver::{attached, outgoing_properties};
 use super::kept::{Queued, SubscriptionIds};
-use super::link::{Link, LinkId, TooLarge, send_publish};
+use super::link::{Link, LinkId, send_publish};
 use super::retained::Cursor;
 use super::session::SessionKey;
 use super::subscriptions::{Options, Place};
+use super::tailor::TooLarge;
+use super::{Broker, Refusal};
 use crate::auth::access::Action;
 use crate::mqtt::{
     Packet, ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, Subscription,
@@ -32,7 +34,7 @@ impl Broker {
         let (key, bridge, version) = (attachment.session, attachment.bridge, attachment.version);
         let mut subscriptions = subscribe.subscriptions.iter();
         if subscriptions.any(|subscription| subscription.no_local && subscription.filter.share().is_some()) {
-            return self.refuse(now, link, ReasonCode::ProtocolError); // [MQTT-3.8.3-4]
+            return self.refuse(now, link, Refusal::NoLocalOnShared); // [MQTT-3.8.3-4]
         }
         let crowded = subscribe.properties.user_properties.len() > self.limits.user_properties_max;
         let subscription_id = subscribe.properties.subscription_id.unwrap_or(0);
@@ -77,10 +79,17 @@ impl Broker {
         subscription: &Subscription,
         options: Options,
     ) -> Result<(), ReasonCode> {
-        let filter = &subscription.filter;
-        let Some(session) = self.sessions.get_mut(key) else {
+        let Some(session) = self.sessions.get(key) else {
             return Err(ReasonCode::UnspecifiedError);
         };
+        let filter = match &session.mount_point {
+            None => Cow::Borrowed(&subscription.filter),
+            Some(mount_point) => match mount_point.mounted_filter(&subscription.filter) {
+                Some(filter) => Cow::Owned(filter),
+                None => return Err(ReasonCode::TopicFilterInvalid),
+            },
+        };
+        let filter = &*filter;
         if !self
             .rights
             .authorize(&session.identity, Action::Subscribe, filter.matched())
@@ -132,7 +141,7 @@ impl Broker {
         let key = attachment.session;
         // One after the other, as if each had come alone [MQTT-3.10.4-6] [MQTT-3.11.3-1].
         let reasons = (unsubscribe.filters.iter())
-            .map(|filter| match self.subscriptions.find(key, filter) {
+            .map(|filter| match self.find_own(key, filter) {
                 // [MQTT-3.10.4-1]
                 Some(place) => {
                     self.unsubscribe(key, place);
@@ -148,6 +157,14 @@ impl Broker {
             properties: None,
         };
         self.send_control(now, link, Packet::UnsubAck(Box::new(ack))); // [MQTT-3.10.4-4] [MQTT-3.10.4-5]
+    }
+
+    /// Where a client has subscribed to what is `filter` to it.
+    fn find_own(&self, key: SessionKey, filter: &TopicFilter) -> Option<Place> {
+        match &self.sessions.get(key)?.mount_point {
+            None => self.subscriptions.find(key, filter),
+            Some(mount_point) => self.subscriptions.find(key, &mount_point.mounted_filter(filter)?),
+        }
     }
 
     /// What already waits is still delivered [MQTT-3.10.4-3]; retained messages that were not yet taken are
@@ -197,7 +214,9 @@ impl Broker {
             vec![options.subscription_id]
         };
         let subscription_ids = SubscriptionIds::new(ids);
-        if message.is_expired(now) {
+        if !session.reaches(&message.topic) {
+            // A wildcard matched what is out of its part of the tree.
+        } else if message.is_expired(now) {
             self.stats.dropped_expired += 1;
         } else if !self
             .rights

@@ -338,7 +338,8 @@ impl Subscriptions {
         self.scratch = found;
     }
 
-    /// Collects what matches `levels` below `node`, byte by byte [MQTT-3.3.2-3] [MQTT-4.7.3-4]; no deeper than the longest filter, which a limit bounds.
+    /// Collects what matches `levels` below `node`, byte by byte [MQTT-3.3.2-3] [MQTT-4.7.3-4]; no deeper than the
+    /// longest filter, which a limit bounds.
     fn visit(
         &self,
         node: NodeKey,

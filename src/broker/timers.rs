@@ -11,6 +11,8 @@ use super::session::SessionKey;
 pub(super) enum Timer {
     /// When to look whether a link still owes its CONNECT, or has been silent for too long.
     Link(LinkId),
+    /// When an exchange of AUTH packets on a living connection must be over.
+    Authentication(LinkId),
     /// When to send a delayed will.
     Will(SessionKey),
     /// When to end a session nobody came back to.

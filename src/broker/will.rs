@@ -9,7 +9,7 @@ use super::kept::{Kept, expiry};
 use super::session::SessionKey;
 use super::timers::Timer;
 use crate::auth::access::Action;
-use crate::mqtt::{PublishProperties, Will};
+use crate::mqtt::{PublishProperties, TopicName, Will};
 
 /// The will of one session.
 ///
@@ -26,12 +26,12 @@ pub(super) struct Testament {
 }
 
 impl Testament {
-    /// Takes a will out of CONNECT, with a copy of its bytes.
-    pub(super) fn new(will: &Will) -> Self {
+    /// Takes a will out of CONNECT, with a copy of its bytes; `topic` is where it is mounted.
+    pub(super) fn new(will: &Will, topic: &TopicName) -> Self {
         let properties = &will.properties.publish;
         let properties = (*properties != PublishProperties::default()).then_some(properties);
         Self {
-            message: Rc::new(Kept::copy(&will.topic, &will.payload, properties, will.qos, None)),
+            message: Rc::new(Kept::copy(topic, &will.payload, properties, will.qos, None)),
             retain: will.retain,
             delay: Duration::from_secs(u64::from(will.properties.delay_secs.unwrap_or(0))),
             due: None,

@@ -76,10 +76,7 @@ pub(super) fn read(root: &Table<'_>, limits: &Limits, users: &WrittenUsers, dept
                     pending_per_address_max,
                     handshake_timeout: handshake_timeout.unwrap_or(HANDSHAKE_TIMEOUT),
                 },
-                policy: ListenerPolicy {
-                    name: (*name).to_owned(),
-                    anonymous,
-                },
+                policy: ListenerPolicy::new(*name, anonymous),
                 may_be_absent: false,
             });
         }

@@ -111,10 +111,7 @@ pub(super) fn local_listeners(listen: &[SocketAddr], anonymous: bool, limits: &L
                 pending_per_address_max: PENDING_PER_ADDRESS_MAX,
                 handshake_timeout: HANDSHAKE_TIMEOUT,
             },
-            policy: ListenerPolicy {
-                name: "local".to_owned(),
-                anonymous,
-            },
+            policy: ListenerPolicy::new("local", anonymous),
             may_be_absent: listen.is_empty() && address.is_ipv6(),
         })
         .collect()

@@ -19,7 +19,8 @@ use slotmap::SlotMap;
 use smallvec::smallvec;
 use tidegate::auth::access::Rights;
 use tidegate::broker::{
-    Broker, Event, Input, Limits, LinkId, ListenerPolicy, Message, Now, Output, Stats, Verdict,
+    Broker, Event, Input, Limits, LinkId, ListenerPolicy, Message, MountPoint, Now, Output, Settings, Stats,
+    Verdict,
 };
 use tidegate::mqtt::{
     Ack, ClientId, ConnAck, Connect, ConnectProperties, Disconnect, Packet, PacketId, ProtocolVersion,
@@ -33,6 +34,9 @@ pub use ProtocolVersion::{V5, V31, V311};
 pub struct House {
     pub broker: Broker,
     pub now: Now,
+    /// Whether reason strings stay in what the broker says. They are for people; a test that is not about them compares
+    /// packets without.
+    pub tells_reasons: bool,
     keys: SlotMap<LinkId, ()>,
     witness: witness::Witness,
 }
@@ -54,9 +58,30 @@ pub fn one_by_one(output: Output) -> Vec<Output> {
     }
 }
 
+/// An output without the reason string it may carry.
+fn without_reason(mut output: Output) -> Output {
+    if let Output::Send { packet, .. } = &mut output {
+        match packet {
+            Packet::ConnAck(connack) => connack.properties.reason_string = None,
+            Packet::Disconnect(disconnect) => disconnect.properties.reason_string = None,
+            _ => {}
+        }
+    }
+    output
+}
+
 impl House {
     pub fn new() -> Self {
         Self::within(Limits::default())
+    }
+
+    /// A house whose operator has decided something.
+    pub fn with(settings: Settings) -> Self {
+        let House { broker, .. } = Self::new();
+        Self {
+            broker: broker.with_settings(settings),
+            ..Self::new()
+        }
     }
 
     pub fn within(limits: Limits) -> Self {
@@ -67,6 +92,7 @@ impl House {
         Self {
             broker: Broker::new(limits, Rights::default(), 7),
             now,
+            tells_reasons: false,
             keys: SlotMap::with_key(),
             witness: witness::Witness::default(),
         }
@@ -85,7 +111,10 @@ impl House {
         self.broker
             .check_invariants()
             .expect("invariants hold after every step");
-        outputs
+        if self.tells_reasons {
+            return outputs;
+        }
+        outputs.into_iter().map(without_reason).collect()
     }
 
     /// Has the witness read `outputs`, wherever they come from.
@@ -120,11 +149,13 @@ impl House {
     }
 
     pub fn arrive_through(&mut self, anonymous: bool, certificate_user: Option<&str>) -> LinkId {
+        self.arrive_at(ListenerPolicy::new("door", anonymous), certificate_user)
+    }
+
+    /// A byte stream through a door that grants what `policy` says.
+    pub fn arrive_at(&mut self, policy: ListenerPolicy, certificate_user: Option<&str>) -> LinkId {
         let link = self.keys.insert(());
-        let listener = Rc::new(ListenerPolicy {
-            name: "door".into(),
-            anonymous,
-        });
+        let listener = Rc::new(policy);
         let certificate_user = certificate_user.map(text);
         self.broker.handle(
             self.now,
@@ -135,6 +166,17 @@ impl House {
                 certificate_user,
             },
         );
+        link
+    }
+
+    /// A client that is let in through a door that is mounted.
+    pub fn join_at(&mut self, mount_point: &str, connect: Connect) -> LinkId {
+        let policy = ListenerPolicy {
+            mount_point: Some(MountPoint::parse(mount_point).expect("a mount point of the test")),
+            ..ListenerPolicy::new("mounted", true)
+        };
+        let (link, outputs) = self.connect_at(policy, connect);
+        assert_eq!(connack(&outputs, link).reason, ReasonCode::Success);
         link
     }
 
@@ -166,6 +208,13 @@ impl House {
     /// CONNECT on a new link, whatever comes of it.
     pub fn connect(&mut self, connect: Connect) -> (LinkId, Vec<Output>) {
         let link = self.arrive();
+        let outputs = self.receive(link, Packet::Connect(Box::new(connect)));
+        (link, outputs)
+    }
+
+    /// CONNECT on a new link through a door that grants what `policy` says, whatever comes of it.
+    pub fn connect_at(&mut self, policy: ListenerPolicy, connect: Connect) -> (LinkId, Vec<Output>) {
+        let link = self.arrive_at(policy, None);
         let outputs = self.receive(link, Packet::Connect(Box::new(connect)));
         (link, outputs)
     }

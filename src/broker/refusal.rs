@@ -1,0 +1,196 @@
+//! Which rule a peer broke, or why it may not stay; what a person reads of it, and what the peer is told.
+
+use std::fmt;
+
+use crate::mqtt::{ProtocolVersion, ReasonCode};
+
+/// Why the broker ends a connection that the peer would have kept.
+///
+/// What the bytes alone show is a [`DecodeError`](crate::mqtt::DecodeError) instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Something else came before CONNECT [MQTT-3.1.0-1].
+    NotConnect,
+    /// A second CONNECT on one connection [MQTT-3.1.0-2].
+    SecondConnect,
+    /// A packet that only servers send (table 2-1).
+    ServerPacket,
+    /// CONNECT of a version the listener does not speak [MQTT-3.1.2-2].
+    Version(ProtocolVersion),
+    /// As many connections as there may be.
+    ConnectionsFull,
+    /// As many sessions as are kept.
+    SessionsFull,
+    /// CONNECT with a client identifier beyond the limits.
+    ClientIdTooLong,
+    /// CONNECT of an old version with an empty client identifier that is to keep its session ([MQTT-3.1.3-8] of
+    /// 3.1.1).
+    ClientIdEmpty,
+    /// CONNECT with the client identifier of somebody else's session.
+    ClientIdTaken,
+    /// No client identifier could be made.
+    ClientIdNotMade,
+    /// CONNECT without a user name, or not the right password.
+    BadCredentials,
+    /// CONNECT without a user name where one is needed [MQTT-3.1.4-2].
+    NoCredentials,
+    /// The password could not be checked.
+    CheckUnavailable,
+    /// CONNECT with an authentication method nobody answers for [MQTT-4.12.0-1].
+    AuthenticationMethod,
+    /// The client has not proved who it is, or on a living connection that it still is.
+    AuthenticationFailed,
+    /// The exchange of AUTH packets on a living connection took too long.
+    AuthenticationTimeout,
+    /// Something else than AUTH or DISCONNECT between CONNECT and CONNACK of an exchange [MQTT-3.1.2-30].
+    NotAuth,
+    /// AUTH where CONNECT named no method [MQTT-4.12.0-7].
+    AuthWithoutMethod,
+    /// AUTH out of turn, or with another reason than its turn asks for [MQTT-4.12.0-3].
+    UnexpectedAuth,
+    /// AUTH with another method than CONNECT named [MQTT-4.12.1-1].
+    OtherMethod,
+    /// More user properties than the limits allow.
+    UserProperties,
+    /// A will whose topic, payload or properties are beyond the limits.
+    WillTooLarge,
+    /// A will for a topic name beyond the limits.
+    WillTopic,
+    /// A will the client may not publish.
+    WillDenied,
+    /// A will that says it is UTF-8 and is not.
+    WillNotUtf8,
+    /// More packets behind CONNECT than are kept until the client is in.
+    TooEager,
+    /// PUBLISH with neither a topic nor an alias (section 3.3.2.1).
+    NoTopic,
+    /// PUBLISH with a topic alias beyond Topic Alias Maximum [MQTT-3.3.2-9].
+    AliasTooHigh,
+    /// PUBLISH with a topic alias that was given no topic (section 3.3.2.3.4).
+    AliasUnknown,
+    /// PUBLISH on a topic the client may not write.
+    PublishDenied,
+    /// PUBLISH on a topic name beyond the limits.
+    TopicTooLong,
+    /// PUBLISH that says it is UTF-8 and is not (section 3.3.2.3.2).
+    PayloadNotUtf8,
+    /// PUBLISH with a Subscription Identifier [MQTT-3.3.4-6].
+    SubscriptionIdentifier,
+    /// PUBLISH at QoS 1 or 2 without a Packet Identifier [MQTT-2.2.1-2].
+    NoPacketIdentifier,
+    /// More QoS 2 messages unfinished than Receive Maximum allows [MQTT-3.3.4-7].
+    ReceiveMaximum,
+    /// More messages in a second than the limits allow.
+    PublishRate,
+    /// An acknowledgement of another kind than the delivery waits for.
+    UnexpectedAck,
+    /// No Local on a shared subscription [MQTT-3.8.3-4].
+    NoLocalOnShared,
+    /// DISCONNECT with a Session Expiry Interval where CONNECT had none (section 3.14.2.2.2).
+    ExpiryAfterNone,
+    /// More acknowledgements are owed to the client than it reads.
+    NotReading,
+    /// Something that has to be sent to the client is larger than its Maximum Packet Size [MQTT-3.1.2-24].
+    PacketTooLarge,
+}
+
+impl Refusal {
+    /// What the peer is told, in CONNACK before it is connected and in DISCONNECT after.
+    pub const fn reason(self) -> ReasonCode {
+        match self {
+            Self::NotConnect // [MQTT-3.1.0-1]
+            | Self::SecondConnect // [MQTT-3.1.0-2]
+            | Self::ServerPacket
+            | Self::NotAuth // [MQTT-3.1.2-30]
+            | Self::AuthWithoutMethod // [MQTT-4.12.0-7]
+            | Self::UnexpectedAuth // [MQTT-4.12.0-3]
+            | Self::NoTopic
+            | Self::AliasUnknown
+            | Self::SubscriptionIdentifier // [MQTT-3.3.4-6]
+            | Self::NoPacketIdentifier // [MQTT-2.2.1-2]
+            | Self::UnexpectedAck
+            | Self::NoLocalOnShared // [MQTT-3.8.3-4]
+            | Self::ExpiryAfterNone => ReasonCode::ProtocolError, // section 3.14.2.2.2
+            Self::Version(_) => ReasonCode::UnsupportedProtocolVersion, // [MQTT-3.1.2-2]
+            Self::ClientIdTooLong | Self::ClientIdEmpty | Self::ClientIdTaken | Self::ClientIdNotMade => {
+                ReasonCode::ClientIdentifierNotValid // [MQTT-3.1.3-8]
+            }
+            Self::BadCredentials => ReasonCode::BadUserNameOrPassword,
+            Self::NoCredentials
+            | Self::AuthenticationFailed // [MQTT-4.12.0-4]
+            | Self::AuthenticationTimeout
+            | Self::WillDenied
+            | Self::PublishDenied => ReasonCode::NotAuthorized,
+            Self::CheckUnavailable => ReasonCode::ServerUnavailable,
+            Self::AuthenticationMethod | Self::OtherMethod => ReasonCode::BadAuthenticationMethod, // [MQTT-4.12.0-1]
+            Self::WillTopic | Self::TopicTooLong => ReasonCode::TopicNameInvalid,
+            Self::WillNotUtf8 | Self::PayloadNotUtf8 => ReasonCode::PayloadFormatInvalid,
+            Self::AliasTooHigh => ReasonCode::TopicAliasInvalid, // [MQTT-3.3.2-9]
+            Self::ReceiveMaximum => ReasonCode::ReceiveMaximumExceeded, // [MQTT-3.3.4-7]
+            Self::PublishRate => ReasonCode::MessageRateTooHigh,
+            Self::PacketTooLarge => ReasonCode::PacketTooLarge, // [MQTT-3.1.2-24]
+            Self::ConnectionsFull
+            | Self::SessionsFull
+            | Self::UserProperties
+            | Self::WillTooLarge
+            | Self::TooEager
+            | Self::NotReading => ReasonCode::QuotaExceeded,
+        }
+    }
+
+    /// Whether somebody may be trying passwords, which is worth a line wherever anybody reads the log.
+    pub const fn is_of_credentials(self) -> bool {
+        matches!(
+            self,
+            Self::BadCredentials | Self::NoCredentials | Self::AuthenticationFailed | Self::WillDenied
+        )
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotConnect => "the first packet is not CONNECT",
+            Self::SecondConnect => "a second CONNECT",
+            Self::ServerPacket => "a packet that only servers send",
+            Self::Version(version) => return write!(f, "MQTT {version} is not spoken here"),
+            Self::ConnectionsFull => "too many connections",
+            Self::SessionsFull => "too many sessions",
+            Self::ClientIdTooLong => "the client identifier is too long",
+            Self::ClientIdEmpty => "an empty client identifier needs a clean session",
+            Self::ClientIdTaken => "the client identifier is in use",
+            Self::ClientIdNotMade => "no client identifier could be assigned",
+            Self::BadCredentials => "bad user name or password",
+            Self::NoCredentials => "a user name and password are needed",
+            Self::CheckUnavailable => "the password cannot be checked now",
+            Self::AuthenticationMethod => "the authentication method is not known here",
+            Self::AuthenticationFailed => "authentication failed",
+            Self::AuthenticationTimeout => "authentication took too long",
+            Self::NotAuth => "a packet other than AUTH before CONNACK",
+            Self::AuthWithoutMethod => "an AUTH after a CONNECT without authentication method",
+            Self::UnexpectedAuth => "an AUTH out of turn",
+            Self::OtherMethod => "an authentication method other than that of CONNECT",
+            Self::UserProperties => "too many user properties",
+            Self::WillTooLarge => "the will is too large",
+            Self::WillTopic => "the topic of the will is too long or too deep",
+            Self::WillDenied => "the will may not be published",
+            Self::WillNotUtf8 => "the will is not the UTF-8 it says it is",
+            Self::TooEager => "too many packets before CONNACK",
+            Self::NoTopic => "a PUBLISH without topic and alias",
+            Self::AliasTooHigh => "a topic alias above the maximum",
+            Self::AliasUnknown => "a topic alias that was given no topic",
+            Self::PublishDenied => "the topic may not be published on",
+            Self::TopicTooLong => "the topic is too long or too deep",
+            Self::PayloadNotUtf8 => "the payload is not the UTF-8 it says it is",
+            Self::SubscriptionIdentifier => "a PUBLISH with a subscription identifier",
+            Self::NoPacketIdentifier => "a PUBLISH without packet identifier",
+            Self::ReceiveMaximum => "more unfinished messages than the receive maximum",
+            Self::PublishRate => "messages come too fast",
+            Self::UnexpectedAck => "an acknowledgement of the wrong kind",
+            Self::NoLocalOnShared => "no local on a shared subscription",
+            Self::ExpiryAfterNone => "a session expiry in DISCONNECT after none in CONNECT",
+            Self::NotReading => "acknowledgements are not read",
+            Self::PacketTooLarge => "an answer is larger than the maximum packet size",
+        })
+    }
+}

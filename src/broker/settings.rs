@@ -1,0 +1,31 @@
+//! What an operator decides about the protocol, beside limits and rights.
+
+use crate::mqtt::{ClientId, TopicName, Utf8String};
+
+/// Choices that MQTT leaves to the server.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// The authentication methods somebody answers for, by [`Output::Authenticate`](super::Output::Authenticate);
+    /// a client that asks for another is refused with 0x8C (section 4.12).
+    pub authentication_methods: Vec<Utf8String>,
+    /// Where 5.0 clients are sent that find the gateway full or stopping (section 4.11).
+    pub server_reference: Option<Utf8String>,
+    /// The topic below which a client that asks for Response Information is given a part of its own (section
+    /// 4.10.1).
+    pub response_information: Option<TopicName>,
+    /// Whether a payload that says it is UTF-8 is looked at, and refused with 0x99 where it is not (section
+    /// 3.3.2.3.2).
+    pub check_payload_format: bool,
+}
+
+impl Settings {
+    /// The topic below which `client` is to have its requests answered; `None` where its identifier cannot be a
+    /// level of a topic filter.
+    pub(super) fn response_information(&self, client: &ClientId) -> Option<Utf8String> {
+        let prefix = self.response_information.as_ref()?.as_str().trim_end_matches('/');
+        if client.as_str().contains(['/', '+', '#']) {
+            return None;
+        }
+        Utf8String::try_from(format!("{prefix}/{client}").as_str()).ok()
+    }
+}
