@@ -290,7 +290,8 @@ fn who_fails_to_prove_itself_again_is_sent_away() {
     for (answer, reason) in [
         (Authentication::Deny, ReasonCode::NotAuthorized),
         (allow("carl", None), ReasonCode::NotAuthorized),
-        (Authentication::Unavailable, ReasonCode::ServerUnavailable),
+        // DISCONNECT has no "server unavailable".
+        (Authentication::Unavailable, ReasonCode::ServerBusy),
     ] {
         let mut house = house();
         let link = let_in(&mut house);

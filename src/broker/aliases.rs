@@ -93,8 +93,8 @@ impl IncomingAliases {
 }
 
 impl OutgoingAliases {
-    /// Aliases within the client's Topic Alias Maximum and our own; `None` where there are none
-    /// [MQTT-3.1.2-27] [MQTT-3.3.2-11].
+    /// Aliases within the client's Topic Alias Maximum and our own [MQTT-3.1.2-26] [MQTT-3.3.2-11]; `None` where
+    /// there are none [MQTT-3.1.2-27].
     pub(super) fn new(topic_alias_maximum: u16) -> Option<Self> {
         let count_max = usize::from(topic_alias_maximum).min(ALIASES_MAX);
         (count_max > 0).then(|| Self {

@@ -34,7 +34,7 @@ pub enum Authentication {
     },
     /// It has not: 0x87.
     Deny,
-    /// It could not be found out: 0x88.
+    /// It could not be found out: 0x88, and on a living connection 0x89.
     Unavailable,
 }
 
@@ -205,7 +205,7 @@ impl Broker {
                 let session = self.sessions.get(attachment.session);
                 if session.is_none_or(|session| *session.identity != identity) {
                     // A session belongs to one identity for as long as it lives.
-                    return self.refuse(now, link, Refusal::AuthenticationFailed);
+                    return self.refuse(now, link, Refusal::AuthenticationFailed); // [MQTT-4.12.1-2]
                 }
                 if let Some(exchange) = &mut attachment.exchange {
                     exchange.turn = Turn::Nobody;

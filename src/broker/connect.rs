@@ -104,7 +104,7 @@ impl Broker {
             certificate_user,
             surplus,
             version: None,
-            wants_reasons: true,
+            wants_reasons: false,
             packet_bytes_max: u32::MAX,
             verifying: None,
         };
@@ -464,7 +464,6 @@ impl Broker {
         self.stats.clients_accepted += 1;
         self.stats.clients_connected += 1;
         self.stats.clients_connected_max = self.stats.clients_connected_max.max(self.stats.clients_connected);
-        connack.session_present = session_present;
         // [MQTT-3.1.4-5] [MQTT-3.2.0-1]: before anything else.
         self.outputs.push_back(Output::Send {
             link,
@@ -511,7 +510,9 @@ struct Granted {
 }
 
 /// What CONNACK tells of what was granted; that wildcards, shared subscriptions, identifiers, retained messages and
-/// QoS 2 are available goes without saying.
+/// every QoS are available goes without saying [MQTT-3.2.2-9] [MQTT-3.2.2-10] [MQTT-3.2.2-12] [MQTT-3.2.2-13].
+///
+/// A CONNACK that lets in has no Reason String, and none has a User Property [MQTT-3.2.2-20].
 fn connack_properties(admission: &Admission, granted: &Granted) -> ConnAckProperties {
     let differs_from =
         |asked: u32| (granted.session_expiry_secs != asked).then_some(granted.session_expiry_secs);

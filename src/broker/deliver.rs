@@ -492,8 +492,7 @@ pub(super) fn attached<'a>(
     }
 }
 
-/// The PUBLISH of a QoS 1 or 2 delivery; like every other it names its topic and needs no alias
-/// [MQTT-3.1.2-26] [MQTT-3.1.2-27] [MQTT-3.3.2-11].
+/// The PUBLISH of a QoS 1 or 2 delivery.
 fn publish_of(
     queued: &Queued,
     version: ProtocolVersion,

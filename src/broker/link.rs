@@ -54,7 +54,7 @@ pub(super) struct Arrival {
     pub(super) surplus: bool,
     /// What CONNECT says the client speaks.
     pub(super) version: Option<ProtocolVersion>,
-    /// Request Problem Information of CONNECT.
+    /// Request Problem Information of CONNECT; false before it, for who cannot be read may not read us either.
     pub(super) wants_reasons: bool,
     /// Maximum Packet Size of CONNECT.
     pub(super) packet_bytes_max: u32,
@@ -250,6 +250,7 @@ impl Broker {
         if let Some(tailoring) = &attachment.tailoring
             && !tailoring.takes_packet(&packet, attachment.version)
         {
+            // The client waits for an answer that it does not let us give.
             return self.refuse(now, link, Refusal::PacketTooLarge); // [MQTT-3.1.2-24]
         }
         self.outputs.push_back(Output::Send { link, packet });
@@ -404,19 +405,33 @@ fn farewell(link: &Link, reason: DetachReason, elsewhere: Option<&Utf8String>) -
     // To go elsewhere is one thing, where that is another: it may be too long to say (section 4.11).
     let code = match elsewhere {
         Some(_) => ReasonCode::UseAnotherServer,
-        None => code,
+        None => in_words_of(is_in, code),
     };
+    // [MQTT-3.14.0-1]
     let packet = |(text, elsewhere)| match is_in {
         true => goodbye(code, text, elsewhere),
         false => refusal(code, text, elsewhere),
     };
     let text = text.filter(|_| wants_reasons);
     let text = text.and_then(|text| Utf8String::try_from(text.as_str()).ok());
-    // A reason is left out where it would make the packet too large [MQTT-3.2.2-19] [MQTT-3.14.2-3].
+    // A reason is left out where it would make the packet too large [MQTT-3.2.2-19] [MQTT-3.14.2-3]; user
+    // properties there are none [MQTT-3.14.2-4].
     [(text, elsewhere.clone()), (None, elsewhere), (None, None)]
         .into_iter()
         .map(packet)
         .find(|packet| fits(packet, version, bytes_max)) // [MQTT-3.1.2-24]
+}
+
+/// The reason for a DISCONNECT (`is_in`) or a CONNACK, neither of which has a word for all of them
+/// [MQTT-3.2.2-8] [MQTT-3.14.2-1].
+const fn in_words_of(is_in: bool, reason: ReasonCode) -> ReasonCode {
+    match (is_in, reason) {
+        (true, ReasonCode::ServerUnavailable) => ReasonCode::ServerBusy,
+        (false, ReasonCode::ServerShuttingDown) => ReasonCode::ServerUnavailable,
+        (false, ReasonCode::AdministrativeAction) => ReasonCode::NotAuthorized,
+        (false, ReasonCode::TopicFilterInvalid | ReasonCode::TopicAliasInvalid) => ReasonCode::ProtocolError,
+        (_, reason) => reason,
+    }
 }
 
 fn goodbye(
@@ -438,12 +453,6 @@ fn refusal(
     reason_string: Option<Utf8String>,
     server_reference: Option<Utf8String>,
 ) -> Packet {
-    // CONNACK has no word of its own for these [MQTT-3.2.2-8].
-    let reason = match reason {
-        ReasonCode::ServerShuttingDown => ReasonCode::ServerUnavailable,
-        ReasonCode::TopicFilterInvalid | ReasonCode::TopicAliasInvalid => ReasonCode::ProtocolError,
-        reason => reason,
-    };
     let properties = ConnAckProperties {
         reason_string,
         server_reference,

@@ -4,15 +4,15 @@
 //! [`Broker::poll_timeout`] or the next input.
 //!
 //! # Layout, in the order a message passes
-//! - `link`: one connection, and the one way out of it. `connect`: the way in. `authenticate`: the longer way
-//!   in. `timers`: deadlines.
+//! - `link`: one connection, and the one way out of it. `connect`: the way in. `authenticate`: the longer way in.
+//!   `timers`: deadlines.
 //! - `session`: what outlives a connection; `will`, `inflight`, `offline` are its parts.
 //! - `publish`: what clients send. `subscriptions`: whom it reaches. `retained`: what topics keep. `kept`:
 //!   messages that outlive their call.
 //! - `deliver`: into sessions and out of them. `fan_out`: to many at once. `tailor`, `aliases`: the last touch
 //!   for clients unlike the others. `subscribe`: new readers, and the retained messages they are owed.
-//! - `refusal`: every rule a peer may break. `policy`: what a door grants. `limits`: every bound. `stats`: every
-//!   count. `invariants`: the walk over all of it.
+//! - `settings`: what an operator decides. `policy`: what a door grants. `limits`: every bound.
+//! - `refusal`: every rule a peer may break. `stats`: every count. `invariants`: the walk over all of it.
 
 mod aliases;
 mod authenticate;

@@ -91,6 +91,11 @@ impl Tailoring {
     }
 
     /// Whether the client takes a packet of this size that is no PUBLISH.
+    ///
+    /// Acknowledgements are as small as they can be, for none of ours has a Reason String or a User Property
+    /// [MQTT-3.4.2-2] [MQTT-3.4.2-3] [MQTT-3.5.2-2] [MQTT-3.5.2-3] [MQTT-3.6.2-2] [MQTT-3.6.2-3] [MQTT-3.7.2-2]
+    /// [MQTT-3.7.2-3] [MQTT-3.9.2-1] [MQTT-3.9.2-2] [MQTT-3.11.2-1] [MQTT-3.11.2-2] [MQTT-3.15.2-2]
+    /// [MQTT-3.15.2-3], whoever asked for them [MQTT-3.1.2-29].
     pub(super) fn takes_packet(&self, packet: &Packet, version: ProtocolVersion) -> bool {
         self.packet_bytes_max == u32::MAX || fits(packet, version, self.packet_bytes_max)
     }
@@ -104,11 +109,6 @@ impl Tailoring {
 }
 
 /// Whether `packet` has at most `bytes_max` on the wire [MQTT-3.1.2-24].
-///
-/// A Reason String goes only into packets that end a connection or refuse it, and only where it fits
-/// [MQTT-3.14.2-3]; acknowledgements carry none and no User Property, which keeps [MQTT-3.1.2-29], [MQTT-3.4.2-2] and
-/// [MQTT-3.4.2-3], [MQTT-3.5.2-2] and [MQTT-3.5.2-3], [MQTT-3.6.2-2] and [MQTT-3.6.2-3], [MQTT-3.7.2-2] and
-/// [MQTT-3.7.2-3], [MQTT-3.9.2-1] and [MQTT-3.9.2-2], [MQTT-3.11.2-1] and [MQTT-3.11.2-2], [MQTT-3.14.2-4].
 pub(super) fn fits(packet: &Packet, version: ProtocolVersion, bytes_max: u32) -> bool {
     encoded_len(packet, version) <= usize::try_from(bytes_max).unwrap_or(usize::MAX)
 }

@@ -115,19 +115,15 @@ impl House {
         self.broker.handle(self.now, input);
         let outputs: Vec<_> = std::iter::from_fn(|| self.broker.poll_output())
             .flat_map(one_by_one)
-            .map(|output| {
-                if self.tells_reasons {
-                    output
-                } else {
-                    without_reason(output)
-                }
-            })
             .collect();
         self.witness.read(&outputs);
         self.broker
             .check_invariants()
             .expect("invariants hold after every step");
-        outputs
+        if self.tells_reasons {
+            return outputs;
+        }
+        outputs.into_iter().map(without_reason).collect()
     }
 
     /// Has the witness read `outputs`, wherever they come from.
