@@ -90,8 +90,8 @@ impl Default for Setup {
     }
 }
 
-/// Starts the program, tells it `story` while the witnesses talk, and asserts what must hold after each: they saw no gap
-/// and no duplicate; descriptors, connections, sessions and tasks are as many as before; memory stayed within bounds;
+/// Starts the program, tells it `story` while the witnesses talk, and asserts what must hold after each: they saw no
+/// gap and no duplicate; descriptors, connections, sessions and tasks are as many as before; memory stayed within bounds;
 /// and the program lives, and ends as it is told to.
 pub fn watched(setup: Setup, story: impl AsyncFnOnce(&Program)) {
     let idle = Program::start(setup.clone());
