@@ -1,5 +1,5 @@
-//! What stands at an edge: of a packet, of a read, of the standard. Everything else is tested with the codec and the core;
-//! here it comes through sockets.
+//! What stands at an edge: of a packet, of a read, of the standard. Everything else is tested with the codec and the
+//! core; here it comes through sockets.
 
 mod catalogue;
 mod running;
@@ -34,10 +34,8 @@ fn every_packet_cut_at_every_byte_by_the_end_of_its_connection_leaves_nothing() 
                     stream.set_zero_linger().expect("the option is known");
                 } else {
                     stream.shutdown().await.expect("the stream stands");
-                    let mut answer = Vec::new();
-                    stream.read_to_end(&mut answer).await.expect(entry.name);
-                    let is_greeted = usize::from(entry.place == Place::Later);
-                    assert_eq!(answer.first().map_or(0, |_| 1), is_greeted, "{}", entry.name);
+                    // With CONNACK or without: it need not be written any more once the end was read.
+                    stream.read_to_end(&mut Vec::new()).await.expect(entry.name);
                 }
             }
         }
