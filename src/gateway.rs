@@ -428,7 +428,7 @@ impl Core {
         while let Some(output) = self.broker.poll_output() {
             match output {
                 Output::Send { link, packet } => self.send(link, &packet),
-                Output::SendToEach { links, publish } => self.send_to_each(&links, *publish),
+                Output::SendToEach { links, publish } => self.send_to_each(&links, publish),
                 Output::Close { link } => self.close(now, link),
                 Output::Verify { link, user, password } => {
                     self.verify(PasswordCheck { link, user, password })

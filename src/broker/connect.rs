@@ -427,6 +427,7 @@ impl Broker {
             entry.timer_at = Some(at);
             self.timers.set(at, Timer::Link(link));
         }
+        self.attachments += 1;
         entry.stage = Stage::Attached(Attachment {
             session: key,
             version: admission.version,

@@ -15,7 +15,7 @@ use super::kept::{Kept, Queued, SubscriptionIds};
 use super::limits::{Overflow, begins_episode};
 use super::link::{Attachment, Link, LinkId, Stage, publish_bytes, send_publish};
 use super::session::{Session, SessionKey};
-use super::subscriptions::{Grant, GroupKey, Subscriber};
+use super::subscriptions::{Grant, GroupKey, Resolved, Subscriber};
 use super::tailor::TooLarge;
 use super::{Broker, Output};
 use crate::auth::access::Action;
@@ -24,26 +24,15 @@ use crate::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, PublishProper
 /// A message on its way through the broker; copied only when somebody has to keep it, and then once.
 #[derive(Debug)]
 pub(super) struct Passing {
-    topic: TopicName,
-    payload: Bytes,
-    properties: Option<Box<PublishProperties>>,
-    qos: QoS,
-    retain: bool,
+    pub(super) topic: TopicName,
+    pub(super) payload: Bytes,
+    pub(super) properties: Option<Box<PublishProperties>>,
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
     expires_at: Option<Instant>,
     /// The shared subscription it is delivered by at the moment.
     group: Option<GroupKey>,
     kept: Option<Rc<Kept>>,
-}
-
-/// Where one message goes at QoS 0 in the same bytes, gathered while its targets are gone through.
-///
-/// Empty between two messages, and kept for their memory.
-#[derive(Debug, Default)]
-pub(super) struct FanOuts {
-    /// By whether the client speaks 5.0, and by the RETAIN flag.
-    links: [[Vec<LinkId>; 2]; 2],
-    /// Whether there is any link in them.
-    any: bool,
 }
 
 /// How soon a member of a shared subscription can be sent a message, soonest first.
@@ -120,7 +109,14 @@ impl Broker {
         if passing.retain {
             self.retain(now, &mut passing);
         }
-        let resolved = self.subscriptions.resolve(&passing.topic);
+        let mut resolved = self.subscriptions.resolve(&passing.topic);
+        let mut passing = match self.send_to_everyone(now, &resolved, passing) {
+            Ok(()) => {
+                self.subscriptions.put_back(resolved);
+                return true;
+            }
+            Err(passing) => passing,
+        };
         let mut reached = false;
         for target in &resolved.targets {
             if let Some(grant) = target.grant(publisher) {
@@ -130,50 +126,9 @@ impl Broker {
         for &group in &resolved.groups {
             reached |= self.deliver_to_one(now, group, &mut passing);
         }
+        self.send_gathered(&mut resolved, passing);
         self.subscriptions.put_back(resolved);
-        self.send_gathered(passing);
         reached
-    }
-
-    /// Sends what was gathered of one message: each kind of bytes once, on all its links.
-    fn send_gathered(&mut self, passing: Passing) {
-        if !std::mem::take(&mut self.fan_outs.any) {
-            return;
-        }
-        let mut message = Some(Publish {
-            dup: false,
-            qos: QoS::AtMostOnce,
-            retain: false,
-            topic: Some(passing.topic),
-            packet_id: None,
-            payload: passing.payload,
-            properties: None,
-        });
-        let kinds = self.fan_outs.links.iter_mut();
-        let kinds = kinds.flat_map(|of_version| [false, true].into_iter().zip(of_version));
-        let mut kinds = kinds.filter(|(_, links)| !links.is_empty()).peekable();
-        while let Some((retain, links)) = kinds.next() {
-            // The last kind takes the message itself: counting owners is a good part of what a delivery costs.
-            let publish = if kinds.peek().is_some() {
-                message.clone()
-            } else {
-                message.take()
-            };
-            let Some(publish) = publish.map(|publish| Publish { retain, ..publish }) else {
-                break;
-            };
-            self.outputs.push_back(match links.as_slice() {
-                &[link] => Output::Send {
-                    link,
-                    packet: Packet::Publish(publish),
-                },
-                links => Output::SendToEach {
-                    links: links.into(),
-                    publish: Box::new(publish),
-                },
-            });
-            links.clear();
-        }
     }
 
     /// Makes a message the one its topic keeps; an empty one clears it (section 3.3.1.3).
@@ -228,8 +183,7 @@ impl Broker {
             !speaks_5 || (passing.properties.is_none() && grant.subscription_ids.as_slice().is_empty());
         if is_bare && attachment.tailoring.is_none() {
             attachment.unsent_bytes += publish_bytes(&passing.topic, &passing.payload);
-            self.fan_outs.any = true;
-            self.fan_outs.links[usize::from(speaks_5)][usize::from(retain)].push(link);
+            self.gathered.push(link, speaks_5, retain);
             self.stats.messages_sent += 1;
             return true;
         }
@@ -358,7 +312,7 @@ impl Broker {
         if !is_taken {
             self.stats.dropped_session_ended += 1;
         }
-        self.send_gathered(passing);
+        self.send_gathered(&mut Resolved::default(), passing);
     }
 
     /// Takes a QoS 1 or 2 delivery into a session: sent at once if the window is open, kept otherwise,

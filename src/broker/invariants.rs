@@ -22,6 +22,7 @@ impl Broker {
         self.check_links()?;
         self.check_sessions()?;
         self.check_subscriptions()?;
+        self.check_everyone()?;
         self.check_timers()?;
         self.check_stats()
     }

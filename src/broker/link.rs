@@ -218,7 +218,10 @@ impl Broker {
                 self.outputs
                     .push_back(Output::Event(Event::ConnectionRefused { link, reason }));
             }
-            Stage::Attached(attachment) => self.leave(now, link, attachment.session, reason),
+            Stage::Attached(attachment) => {
+                self.attachments += 1;
+                self.leave(now, link, attachment.session, reason);
+            }
         }
     }
 

@@ -9,8 +9,8 @@
 //! - `session`: what outlives a connection; `will`, `inflight`, `offline` are its parts.
 //! - `publish`: what clients send. `subscriptions`: whom it reaches. `retained`: what topics keep. `kept`:
 //!   messages that outlive their call.
-//! - `deliver`: into sessions and out of them. `tailor`, `aliases`: the last touch for clients unlike the others.
-//!   `subscribe`: new readers, and the retained messages they are owed.
+//! - `deliver`: into sessions and out of them. `fan_out`: to many at once. `tailor`, `aliases`: the last touch for
+//!   clients unlike the others. `subscribe`: new readers, and the retained messages they are owed.
 //! - `settings`: what an operator decides. `policy`: what a door grants. `limits`: every bound.
 //! - `refusal`: every rule a peer may break. `stats`: every count. `invariants`: the walk over all of it.
 
@@ -18,6 +18,7 @@ mod aliases;
 mod authenticate;
 mod connect;
 mod deliver;
+mod fan_out;
 mod inflight;
 mod invariants;
 mod kept;
@@ -53,7 +54,8 @@ use crate::mqtt::{
 };
 
 use connect::AssignedIds;
-use deliver::{FanOuts, Passing};
+use deliver::Passing;
+use fan_out::Gathered;
 use limits::Episodes;
 use link::{Link, Stage};
 use retained::Retained;
@@ -163,9 +165,9 @@ pub enum Output {
     /// Send one PUBLISH on many links: what a fan-out comes to, said once so that it is encoded once.
     SendToEach {
         /// On these, which all speak 5.0 or all do not, so that the bytes are the same for each.
-        links: Box<[LinkId]>,
+        links: Rc<[LinkId]>,
         /// As it is.
-        publish: Box<Publish>,
+        publish: Publish,
     },
     /// Send what is still owed, then close; the link is gone, no input need confirm it.
     Close {
@@ -324,7 +326,9 @@ pub struct Broker {
     retained: Retained,
     timers: Timers,
     outputs: VecDeque<Output>,
-    fan_outs: FanOuts,
+    gathered: Gathered,
+    /// Changes whenever a client comes or goes, or what it may receive does: what was found out before is void.
+    attachments: u64,
     stats: Stats,
     episodes: Episodes,
     assigned_ids: AssignedIds,
@@ -349,7 +353,8 @@ impl Broker {
             retained: Retained::default(),
             timers: Timers::default(),
             outputs: VecDeque::new(),
-            fan_outs: FanOuts::default(),
+            gathered: Gathered::default(),
+            attachments: 0,
             stats: Stats::default(),
             episodes: Episodes::default(),
             assigned_ids: AssignedIds::new(seed),

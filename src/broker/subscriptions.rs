@@ -8,6 +8,7 @@ use foldhash::fast::FixedState;
 use slotmap::SlotMap;
 use smallvec::SmallVec;
 
+use super::fan_out::Everyone;
 use super::kept::SubscriptionIds;
 use super::session::SessionKey;
 use crate::mqtt::{QoS, TopicFilter, TopicName};
@@ -130,6 +131,8 @@ enum OwnMessages {
 pub(super) struct Resolved {
     pub(super) targets: Vec<Target>,
     pub(super) groups: Vec<GroupKey>,
+    /// Where that is all there is to know for a plain message.
+    pub(super) everyone: Option<Everyone>,
     answer: Option<usize>,
 }
 
@@ -278,6 +281,7 @@ impl Subscriptions {
         answer.topic.push_str(topic.as_str());
         resolved.targets.clear();
         resolved.groups.clear();
+        resolved.everyone = None;
         self.fill(topic, &mut resolved);
         resolved
     }
@@ -298,6 +302,16 @@ impl Subscriptions {
         }
         self.answers.targets += targets;
         self.answers.entries[slot].resolved = resolved;
+    }
+
+    /// The answers that still hold, where they name everyone.
+    pub(super) fn remembered(&self) -> impl Iterator<Item = (&Resolved, &Everyone)> {
+        let answers = self
+            .answers
+            .entries
+            .iter()
+            .filter(|answer| answer.version == self.version);
+        answers.filter_map(|answer| Some((&answer.resolved, answer.resolved.everyone.as_ref()?)))
     }
 
     /// The members of a shared subscription from the one whose turn it is, and their number.
@@ -615,6 +629,11 @@ impl Target {
             }
         };
         Self { session, grant, own }
+    }
+
+    /// Whether the session gets the same whoever publishes.
+    pub(super) fn is_for_any_publisher(&self) -> bool {
+        matches!(self.own, OwnMessages::Same)
     }
 
     /// What the session gets of a message of `publisher` [MQTT-3.8.3-3].

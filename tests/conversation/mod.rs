@@ -42,10 +42,10 @@ pub struct House {
 pub fn one_by_one(output: Output) -> Vec<Output> {
     match output {
         Output::SendToEach { links, publish } => {
-            let packet = Packet::Publish(*publish);
+            let packet = Packet::Publish(publish);
             links
-                .into_iter()
-                .map(|link| Output::Send {
+                .iter()
+                .map(|&link| Output::Send {
                     link,
                     packet: packet.clone(),
                 })
