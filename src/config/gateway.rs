@@ -10,9 +10,9 @@ use tracing::Level;
 use super::{Depth, file, settings};
 use crate::auth::passwords::Users;
 use crate::board::{Board, Boards, limits};
-use crate::broker::Limits;
+use crate::broker::{self, Limits};
 use crate::document::{Mistake, Table, nearest};
-use crate::mqtt::TopicName;
+use crate::mqtt::{TopicName, Utf8String};
 use crate::storage;
 
 /// What those tables say.
@@ -22,6 +22,7 @@ pub(super) struct Gateway {
     pub(super) storage: Option<storage::Settings>,
     pub(super) board: Board,
     pub(super) limits: Limits,
+    pub(super) choices: broker::Settings,
 }
 
 /// The users, and whether there should be any.
@@ -74,6 +75,17 @@ pub(super) fn read(root: &Table<'_>, boards: &Boards, depth: Depth) -> Gateway {
         storage: directory.map(|directory| storage::Settings { directory }),
         board: board.clone(),
         limits,
+        choices: table.map(read_choices).unwrap_or_default(),
+    }
+}
+
+/// What MQTT leaves to the server.
+fn read_choices(table: &Table<'_>) -> broker::Settings {
+    broker::Settings {
+        authentication_methods: Vec::new(),
+        server_reference: table.parsed("server_reference", |text| Utf8String::try_from(text)),
+        response_information: table.parsed("response_topics", |text| TopicName::try_from(text)),
+        check_payload_format: table.flag("check_payload_format").unwrap_or(false),
     }
 }
 
