@@ -128,6 +128,7 @@ impl Gateway {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let seed = u64::from_ne_bytes(random_bytes());
         let broker = Broker::new(self.settings.limits.clone(), Rights::default(), seed);
+        let broker = broker.with_settings(self.settings.choices.clone());
         self.serve(Hold::new(broker), stop).await;
     }
 

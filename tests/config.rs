@@ -171,6 +171,23 @@ fn every_table_reaches_the_settings_of_its_module() {
 }
 
 #[test]
+fn what_mqtt_leaves_to_the_server_is_said_in_the_gateways_table() {
+    let choices = settings(
+        "[gateway]\ncheck_payload_format = true\nresponse_topics = \"replies\"\n\
+         server_reference = \"other.example:8883\"\n",
+    )
+    .choices;
+    assert!(choices.check_payload_format && choices.authentication_methods.is_empty());
+    let replies = choices.response_information.expect("a topic");
+    assert_eq!(replies.as_str(), "replies");
+    let reference = choices.server_reference.expect("a server");
+    assert_eq!(reference.as_str(), "other.example:8883");
+    assert_eq!(settings("").choices, tidegate::broker::Settings::default());
+    let mistakes = told("[gateway]\nresponse_topics = \"a/+\"\n");
+    assert!(mistakes[0].contains("response_topics"), "{mistakes:?}");
+}
+
+#[test]
 fn every_mistake_of_a_file_is_told() {
     let text = r#"
 [gatway]

@@ -10,10 +10,14 @@ use conversation::chance::{Chance, for_seeds};
 use conversation::*;
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial, Rights};
-use tidegate::broker::{Event, Input, Limits, LinkId, Output, Overflow, QueueClass, Verdict};
+use tidegate::broker::{
+    Authentication, Event, Input, Limits, LinkId, ListenerPolicy, MountPoint, Output, Overflow, QueueClass,
+    Settings, Verdict, Versions,
+};
 use tidegate::mqtt::{
-    ClientId, Connect, ConnectProperties, DecodeError, Packet, PacketId, ProtocolVersion, Publish,
-    PublishProperties, QoS, ReasonCode, RetainHandling, Subscription, Will, WillProperties,
+    Auth, AuthProperties, ClientId, Connect, ConnectProperties, DecodeError, Packet, PacketId,
+    ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, RetainHandling, Subscription, TopicName,
+    Will, WillProperties,
 };
 
 /// What a client at the other end of a link knows.
@@ -22,6 +26,15 @@ struct Peer {
     version: Option<ProtocolVersion>,
     receive_maximum: usize,
     packet_bytes_max: u32,
+    topic_alias_maximum: u16,
+    /// What the house's topic aliases stand for.
+    aliases: BTreeMap<u16, TopicName>,
+    /// Whether its door is mounted, so that it sees nothing of what starts with `$`.
+    mounted: bool,
+    /// Whether it named an authentication method.
+    proves_itself: bool,
+    /// Whether the house asked what to make of its AUTH.
+    proving: bool,
     connected: bool,
     identity: Option<Identity>,
     verifying: bool,
@@ -74,11 +87,24 @@ struct Walk {
     /// Everything the house did, as one number.
     trace: u64,
     delivered: u64,
+    /// What has come up at least once.
+    seen: BTreeSet<&'static str>,
 }
 
 const NAMES: [&str; 6] = ["ann", "bill", "carl", "+/#", "$SYS", "eve"];
 const USERS: [&str; 5] = ["ann", "bill", "+/#", "Ann", "anonymous"];
-const TOPICS: [&str; 8] = ["a", "a/b", "a/b/c", "b", "b/c", "$SYS/a", "a//c", "c"];
+const TOPICS: [&str; 10] = [
+    "a",
+    "a/b",
+    "a/b/c",
+    "b",
+    "b/c",
+    "$SYS/a",
+    "a//c",
+    "c",
+    "site/temperature",
+    "site/m/pressure",
+];
 const FILTERS: [&str; 12] = [
     "#",
     "a/#",
@@ -118,20 +144,31 @@ impl Walk {
             ..Limits::default()
         };
         Self {
-            house: House::within(limits),
+            house: House::within(limits).decided(Settings {
+                authentication_methods: vec![text("METHOD")],
+                server_reference: Some(text("other.example")),
+                response_information: Some(topic("replies")),
+                check_payload_format: true,
+            }),
             chance,
             peers: BTreeMap::new(),
             denials: Vec::new(),
             owners: BTreeMap::new(),
             trace: 0,
             delivered: 0,
+            seen: BTreeSet::new(),
         }
     }
 
     fn step(&mut self) {
         let outputs = match self.chance.below(40) {
             0..=3 => self.arrive(),
+            4 if self.chance.one_in(2) => self.answer_an_authentication(),
             4 => self.answer_a_verification(),
+            7 if self.chance.one_in(10) => {
+                let client = client_id(self.chance.of(&NAMES));
+                self.house.step(Input::Kick { client })
+            }
             5 => {
                 let pause = self.chance.of(&[1, 100, 2_000, 20_000, 100_000, 600_000]);
                 self.house.wait(Duration::from_millis(pause))
@@ -150,18 +187,25 @@ impl Walk {
     }
 
     fn arrive(&mut self) -> Vec<Output> {
-        let door = self.chance.below(4);
-        let locked = door == 0;
-        let link = match door {
-            0 => self.house.arrive_at_locked_door(),
-            1 => {
-                let user = self.chance.of(&USERS);
-                let anonymous = self.chance.one_in(2);
-                self.house.arrive_through(anonymous, Some(user))
-            }
-            _ => self.house.arrive(),
+        let locked = self.chance.one_in(3);
+        let mounted = self.chance.one_in(4);
+        let certified = self.chance.one_in(5);
+        let certificate_user = certified.then(|| self.chance.of(&USERS));
+        let policy = ListenerPolicy {
+            mount_point: mounted.then(|| MountPoint::parse("site").expect("a mount point")),
+            versions: self
+                .chance
+                .of(&[Versions::ALL, Versions::ALL, Versions::NONE.with(V5)]),
+            topic_alias_maximum: self.chance.of(&[None, Some(1)]),
+            receive_maximum: self.chance.of(&[None, Some(2)]),
+            ..ListenerPolicy::new("door", !locked)
         };
-        self.peers.insert(link, Peer::default());
+        let link = self.house.arrive_at(policy, certificate_user);
+        let peer = Peer {
+            mounted,
+            ..Peer::default()
+        };
+        self.peers.insert(link, peer);
         if self.chance.one_in(10) {
             return self.house.wait(Duration::ZERO);
         }
@@ -197,7 +241,11 @@ impl Walk {
             connect.properties = ConnectProperties {
                 session_expiry_secs: self.chance.of(&[None, Some(0), Some(5), Some(u32::MAX)]),
                 receive_maximum: self.chance.of(&[None, Some(1), Some(5)]),
-                packet_bytes_max: self.chance.of(&[None, None, Some(30)]),
+                packet_bytes_max: self.chance.of(&[None, None, Some(12), Some(30), Some(45)]),
+                topic_alias_maximum: self.chance.of(&[None, Some(1), Some(9)]),
+                request_problem_information: self.chance.of(&[None, Some(false)]),
+                request_response_information: self.chance.of(&[None, Some(true)]),
+                authentication_method: self.chance.one_in(5).then(|| text("METHOD")),
                 ..ConnectProperties::default()
             };
         }
@@ -212,6 +260,8 @@ impl Walk {
         peer.version = Some(connect.version);
         peer.receive_maximum = connect.properties.receive_maximum.map_or(65_535, usize::from);
         peer.packet_bytes_max = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);
+        peer.proves_itself = connect.properties.authentication_method.is_some();
+        peer.topic_alias_maximum = connect.properties.topic_alias_maximum.unwrap_or(0);
         self.house.receive(link, Packet::Connect(Box::new(connect)))
     }
 
@@ -251,6 +301,28 @@ impl Walk {
         self.house.step(Input::RightsChanged(rights))
     }
 
+    fn answer_an_authentication(&mut self) -> Vec<Output> {
+        let waiting: Vec<_> = (self.peers.iter())
+            .filter(|(_, peer)| peer.proving)
+            .map(|(&link, _)| link)
+            .collect();
+        let Some(&link) = waiting.first() else {
+            return Vec::new();
+        };
+        let identity = Identity::User(text(self.chance.of(&["ann", "ann", "ann", "bill"])));
+        let answer = match self.chance.below(8) {
+            0 => Authentication::Deny,
+            1 => Authentication::Unavailable,
+            2..=3 => Authentication::Continue { data: None },
+            _ => Authentication::Allow {
+                identity,
+                data: Some("proof".into()),
+            },
+        };
+        self.peers.entry(link).or_default().proving = false;
+        self.house.step(Input::Authenticated { link, answer })
+    }
+
     /// One of the peers, also one that was closed, says something.
     fn speak(&mut self) -> Vec<Output> {
         let links: Vec<_> = self.peers.keys().copied().collect();
@@ -259,7 +331,19 @@ impl Walk {
         }
         let link = self.chance.of(&links);
         let version = self.peers[&link].version;
-        match self.chance.below(64) {
+        let proves_itself = self.peers[&link].proves_itself;
+        match self.chance.below(70) {
+            64..=69 if !proves_itself && !self.chance.one_in(40) => self.house.receive(link, Packet::PingReq),
+            64..=69 => {
+                let reason =
+                    (self.chance).of(&[ReasonCode::Reauthenticate, ReasonCode::ContinueAuthentication]);
+                let properties = AuthProperties {
+                    authentication_method: Some(text("METHOD")),
+                    ..AuthProperties::default()
+                };
+                let auth = Packet::Auth(Box::new(Auth { reason, properties }));
+                self.house.receive(link, auth)
+            }
             0..=15 => {
                 let publish = self.publish(link);
                 self.house.publish(link, publish)
@@ -320,7 +404,10 @@ impl Walk {
     }
 
     fn publish(&mut self, link: LinkId) -> Publish {
-        let (topic, payload) = (self.chance.of(&TOPICS), self.payload());
+        let (topic, mut payload) = (self.chance.of(&TOPICS), self.payload());
+        if self.peers.get(&link).is_some_and(|peer| peer.mounted) {
+            payload = payload.replace('x', "m");
+        }
         let number = 1 + self.chance.below(6) as u16;
         let mut publish = match self.chance.below(3) {
             0 => message(topic, &payload),
@@ -398,7 +485,9 @@ impl Walk {
             Output::Verify { link, .. } => {
                 self.peers.get_mut(&link).expect("a link that lives").verifying = true
             }
-            Output::Authenticate { .. } => unreachable!("no method is known"),
+            Output::Authenticate { link, .. } => {
+                self.peers.get_mut(&link).expect("a link that lives").proving = true;
+            }
             Output::Event(event) => self.see_event(event),
         }
     }
@@ -426,6 +515,11 @@ impl Walk {
             .get_mut(&link)
             .expect("nothing is sent on a link that ended");
         let version = peer.version.expect("nothing is sent before CONNECT");
+        let length = tidegate::mqtt::encoded_len(&packet, version);
+        assert!(
+            u32::try_from(length).unwrap_or(u32::MAX) <= peer.packet_bytes_max,
+            "larger than the client takes: {packet:?}"
+        );
         match &packet {
             Packet::ConnAck(connack) => {
                 assert!(!peer.connected, "CONNACK comes once");
@@ -435,24 +529,41 @@ impl Walk {
             Packet::Publish(publish) => {
                 assert!(peer.connected);
                 self.delivered += 1;
-                if let Some(topic) = &publish.topic {
-                    let denied = |denial: &Denial| {
-                        denial.action == Action::Receive
-                            && (denial.identity.is_none() || denial.identity == peer.identity)
-                            && denial.topics.matches(topic)
-                    };
-                    // Behind CONNACK the event tells who it is; what is resent at once comes after both.
+                assert!(version == V5 || publish.properties.is_none());
+                let alias = (publish.properties.as_ref()).and_then(|properties| properties.topic_alias);
+                assert!(alias.unwrap_or(0) <= peer.topic_alias_maximum);
+                let topic = match (alias, &publish.topic) {
+                    (Some(alias), Some(topic)) => {
+                        peer.aliases.insert(alias, topic.clone());
+                        topic
+                    }
+                    (Some(alias), None) => {
+                        self.seen.insert("a message by its alias");
+                        peer.aliases.get(&alias).expect("an alias that was given")
+                    }
+                    (None, topic) => topic.as_ref().expect("a topic where there is no alias"),
+                };
+                let whole = format!("{}{}", if peer.mounted { "site/" } else { "" }, topic.as_str());
+                let whole = tidegate::mqtt::TopicName::try_from(whole.as_str()).expect("a topic");
+                let denied = |denial: &Denial| {
+                    denial.action == Action::Receive
+                        && (denial.identity.is_none() || denial.identity == peer.identity)
+                        && denial.topics.matches(&whole)
+                };
+                // Behind CONNACK the event tells who it is; what is resent at once comes after both.
+                assert!(
+                    peer.identity.is_some() && !self.denials.iter().any(denied),
+                    "{publish:?}"
+                );
+                if peer.mounted {
+                    self.seen.insert("a message behind a mount point");
+                    assert!(!topic.is_reserved());
                     assert!(
-                        peer.identity.is_some() && !self.denials.iter().any(denied),
-                        "{publish:?}"
+                        !publish.payload.starts_with(b"x")
+                            || ["temperature", "m/pressure"].contains(&topic.as_str()),
+                        "{topic} is beyond the mount point"
                     );
                 }
-                let length = tidegate::mqtt::encoded_len(&packet, version);
-                assert!(
-                    u32::try_from(length).unwrap_or(u32::MAX) <= peer.packet_bytes_max,
-                    "larger than the client takes"
-                );
-                assert!(version == V5 || publish.properties.is_none());
                 if let Some(packet_id) = publish.packet_id {
                     let delivery = Delivery {
                         qos: publish.qos,
@@ -480,32 +591,43 @@ impl Walk {
                 }
             }
             Packet::Disconnect(_) => assert_eq!(version, V5),
+            Packet::Auth(auth) => {
+                assert_eq!(version, V5);
+                if auth.reason == ReasonCode::Success {
+                    self.seen.insert("a client that proved itself again");
+                }
+            }
             _ => assert!(peer.connected),
         }
     }
 }
 
-fn walk(seed: u64, steps: u32) -> (u64, u64) {
+fn walk(seed: u64, steps: u32) -> Walk {
     let mut walk = Walk::new(seed);
     for _ in 0..steps {
         walk.step();
     }
-    (walk.trace, walk.delivered)
+    walk
 }
 
 #[test]
 fn twenty_thousand_random_inputs_leave_the_state_whole_and_break_no_promise() {
+    let seen = std::sync::Mutex::new(BTreeSet::new());
     for_seeds(1..=4, |seed| {
-        let (_, delivered) = walk(seed, 20_000);
+        let walk = walk(seed, 20_000);
+        let delivered = walk.delivered;
+        seen.lock().expect("no walk panicked before").extend(walk.seen);
         assert!(
             delivered > 500,
             "delivered {delivered}: the walk has come to a standstill"
         );
     });
+    let seen = seen.into_inner().expect("no walk panicked");
+    assert_eq!(seen.len(), 3, "the walk went past the rest: {seen:?}");
 }
 
 #[test]
 fn the_same_inputs_give_the_same_outputs() {
-    assert_eq!(walk(42, 5_000), walk(42, 5_000));
-    assert_ne!(walk(42, 5_000), walk(43, 5_000));
+    assert_eq!(walk(42, 5_000).trace, walk(42, 5_000).trace);
+    assert_ne!(walk(42, 5_000).trace, walk(43, 5_000).trace);
 }

@@ -3,8 +3,8 @@
 mod conversation;
 
 use conversation::*;
-use tidegate::broker::LinkId;
-use tidegate::mqtt::{QoS, ReasonCode, Subscription};
+use tidegate::broker::{Limits, LinkId, Output};
+use tidegate::mqtt::{Connect, QoS, ReasonCode, Subscription};
 
 fn members(house: &mut House, version: tidegate::mqtt::ProtocolVersion, names: &[&str]) -> Vec<LinkId> {
     (names.iter())
@@ -211,4 +211,163 @@ fn each_copy_carries_the_identifier_of_its_own_subscription() {
         .collect();
     ids.sort();
     assert_eq!(ids, [vec![1], vec![2], vec![3]]);
+}
+
+/// A member with a window of one.
+fn member_with_window_of_one(house: &mut House, name: &str) -> LinkId {
+    let mut connect = resuming(V5, name);
+    connect.properties.receive_maximum = Some(1);
+    let link = house.join(connect);
+    house.subscribe(link, "$share/team/jobs/#", QoS::ExactlyOnce);
+    link
+}
+
+/// A client that may be silent for as long as it likes.
+fn patient(name: &str) -> Connect {
+    Connect {
+        keep_alive_secs: 0,
+        ..client(V311, name)
+    }
+}
+
+fn job(house: &mut House, payload: &str, qos: QoS) -> Vec<Output> {
+    house.step(own("jobs/a", payload, qos, false))
+}
+
+#[test]
+fn members_whose_window_is_open_come_before_those_who_are_busy() {
+    let mut house = House::new();
+    let busy = member_with_window_of_one(&mut house, "busy");
+    let free = house.join(client(V5, "free"));
+    house.subscribe(free, "$share/team/jobs/#", QoS::AtLeastOnce);
+    let mut outputs = Vec::new();
+    for number in 0..6 {
+        outputs.extend(job(&mut house, &number.to_string(), QoS::AtLeastOnce));
+    }
+    assert_eq!(payloads(&outputs, busy), ["0"]);
+    assert_eq!(payloads(&outputs, free), ["1", "2", "3", "4", "5"]);
+    assert_eq!(house.stats().queued_messages, 0);
+}
+
+#[test]
+fn when_all_members_are_busy_they_take_turns_in_waiting() {
+    let mut house = House::new();
+    let links = ["one", "two"].map(|name| member_with_window_of_one(&mut house, name));
+    for number in 0..6 {
+        job(&mut house, &number.to_string(), QoS::AtLeastOnce);
+    }
+    assert_eq!(house.stats().queued_messages, 4);
+    for (link, next) in links.into_iter().zip(["2", "3"]) {
+        let outputs = house.receive(link, puback(1));
+        assert_eq!(payloads(&outputs, link), [next]);
+    }
+}
+
+#[test]
+fn a_member_that_reads_too_slowly_is_passed_over_at_qos_0() {
+    let mut house = House::within(Limits {
+        unsent_bytes_max: 100,
+        ..Limits::default()
+    });
+    let slow = house.join(client(V5, "slow"));
+    let quick = house.join(client(V5, "quick"));
+    for link in [slow, quick] {
+        house.subscribe(link, "$share/team/jobs/#", QoS::AtMostOnce);
+    }
+    let mut counts = [0, 0];
+    for _ in 0..40 {
+        let outputs = job(&mut house, "0123456789", QoS::AtMostOnce);
+        counts[0] += payloads(&outputs, slow).len();
+        counts[1] += payloads(&outputs, quick).len();
+        house.flush(quick);
+    }
+    assert_eq!(counts[0] + counts[1], 40);
+    assert!(counts[0] < 10, "{counts:?}");
+    assert_eq!(house.stats().dropped_slow, 0);
+}
+
+#[test]
+fn each_member_is_served_at_its_own_quality() {
+    let mut house = House::new();
+    let one = house.join(client(V5, "one"));
+    let two = house.join(client(V5, "two"));
+    house.subscribe(one, "$share/team/jobs/#", QoS::AtMostOnce);
+    house.subscribe(two, "$share/team/jobs/#", QoS::ExactlyOnce);
+    let mut qualities = Vec::new();
+    for _ in 0..2 {
+        let outputs = job(&mut house, "x", QoS::ExactlyOnce);
+        for link in [one, two] {
+            qualities.extend(messages(&outputs, link).iter().map(|publish| publish.qos));
+        }
+    }
+    assert_eq!(qualities, [QoS::AtMostOnce, QoS::ExactlyOnce]);
+}
+
+#[test]
+fn what_a_member_had_not_acknowledged_goes_to_another_when_its_session_ends() {
+    let mut house = House::new();
+    let leaving = member_with_window_of_one(&mut house, "leaving");
+    for payload in ["sent", "waiting", "waiting too"] {
+        job(&mut house, payload, QoS::AtLeastOnce);
+    }
+    let staying = house.join(patient("staying"));
+    house.subscribe(staying, "$share/team/jobs/#", QoS::AtLeastOnce);
+    assert_eq!(acts(house.close(leaving)), [], "it may come back");
+    let outputs = house.wait(secs(3601));
+    assert_eq!(payloads(&outputs, staying), ["sent", "waiting", "waiting too"]);
+    assert!(messages(&outputs, staying).iter().all(|publish| !publish.dup));
+    assert_eq!(house.stats().dropped_session_ended, 0);
+}
+
+#[test]
+fn a_qos_2_message_that_was_sent_to_a_member_is_nobody_elses() {
+    let mut house = House::new();
+    let leaving = member_with_window_of_one(&mut house, "leaving");
+    job(&mut house, "sent", QoS::ExactlyOnce);
+    job(&mut house, "waiting", QoS::ExactlyOnce);
+    let staying = house.join(patient("staying"));
+    house.subscribe(staying, "$share/team/jobs/#", QoS::ExactlyOnce);
+    house.close(leaving);
+    let outputs = house.wait(secs(3601));
+    assert_eq!(payloads(&outputs, staying), ["waiting"]);
+    assert_eq!(house.stats().dropped_session_ended, 1);
+}
+
+#[test]
+fn what_the_last_member_leaves_is_dropped_and_counted() {
+    let mut house = House::new();
+    let leaving = member_with_window_of_one(&mut house, "leaving");
+    for payload in ["sent", "waiting"] {
+        job(&mut house, payload, QoS::AtLeastOnce);
+    }
+    house.close(leaving);
+    house.wait(secs(3601));
+    assert_eq!(house.stats().dropped_session_ended, 2);
+}
+
+#[test]
+fn a_member_that_unsubscribes_leaves_what_it_was_not_sent_to_the_others() {
+    let mut house = House::new();
+    let leaving = member_with_window_of_one(&mut house, "leaving");
+    house.subscribe(leaving, "news", QoS::AtLeastOnce);
+    job(&mut house, "sent", QoS::AtLeastOnce);
+    job(&mut house, "first", QoS::AtLeastOnce);
+    house.step(own("news", "mine", QoS::AtLeastOnce, false));
+    job(&mut house, "second", QoS::AtLeastOnce);
+    let staying = house.join(client(V5, "staying"));
+    house.subscribe(staying, "$share/team/jobs/#", QoS::AtLeastOnce);
+    let outputs = house.receive(leaving, unsubscribe_packet(&["$share/team/jobs/#"]));
+    assert_eq!(payloads(&outputs, staying), ["first", "second"]);
+    let outputs = house.receive(leaving, puback(1));
+    assert_eq!(payloads(&outputs, leaving), ["mine"]);
+}
+
+#[test]
+fn a_message_a_member_refuses_is_given_to_nobody_else() {
+    let mut house = House::new();
+    let links = ["one", "two"].map(|name| member_with_window_of_one(&mut house, name));
+    job(&mut house, "x", QoS::AtLeastOnce);
+    let outputs = house.receive(links[0], puback_with(1, ReasonCode::NotAuthorized));
+    assert_eq!(outputs, []);
+    assert_eq!(house.stats().inflight_messages, 0);
 }

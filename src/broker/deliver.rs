@@ -15,7 +15,7 @@ use super::kept::{Kept, Queued, SubscriptionIds};
 use super::limits::{Overflow, begins_episode};
 use super::link::{Attachment, Link, LinkId, Stage, publish_bytes, send_publish};
 use super::session::{Session, SessionKey};
-use super::subscriptions::{Grant, GroupKey};
+use super::subscriptions::{Grant, GroupKey, Resolved, Subscriber};
 use super::tailor::TooLarge;
 use super::{Broker, Output};
 use crate::auth::access::Action;
@@ -30,7 +30,20 @@ pub(super) struct Passing {
     pub(super) qos: QoS,
     pub(super) retain: bool,
     expires_at: Option<Instant>,
+    /// The shared subscription it is delivered by at the moment.
+    group: Option<GroupKey>,
     kept: Option<Rc<Kept>>,
+}
+
+/// How soon a member of a shared subscription can be sent a message, soonest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Readiness {
+    /// Now.
+    Open,
+    /// When it has read or acknowledged what it was sent before.
+    Busy,
+    /// When it is back.
+    Absent,
 }
 
 impl Passing {
@@ -49,19 +62,22 @@ impl Passing {
             qos,
             retain,
             expires_at,
+            group: None,
             kept: None,
         }
     }
 
-    pub(super) fn of_will(will: &Rc<Kept>, retain: bool, expires_at: Option<Instant>) -> Self {
+    /// A message that was kept, and sets out now.
+    pub(super) fn of_kept(message: &Rc<Kept>, retain: bool, expires_at: Option<Instant>) -> Self {
         Self {
-            topic: will.topic.clone(),
-            payload: will.payload.clone(),
-            properties: will.properties.clone(),
-            qos: will.qos,
+            topic: message.topic.clone(),
+            payload: message.payload.clone(),
+            properties: message.properties.clone(),
+            qos: message.qos,
             retain,
             expires_at,
-            kept: (will.expires_at == expires_at).then(|| will.clone()),
+            group: None,
+            kept: (message.expires_at == expires_at).then(|| message.clone()),
         }
     }
 
@@ -204,6 +220,7 @@ impl Broker {
             subscription_ids,
             qos,
             retain,
+            group: passing.group,
         };
         self.enqueue(now, key, queued);
     }
@@ -235,34 +252,75 @@ impl Broker {
         }
     }
 
-    /// One delivery to one member of a shared subscription (section 4.8.2): to those in turn who are
-    /// connected, or else to those who are not; at the quality and with the identifier of that member
-    /// [MQTT-4.8.2-3] [MQTT-3.3.4-5].
+    /// One delivery to one member of a shared subscription (section 4.8.2): in turn to those who can be sent it at
+    /// once, or else to those who are connected, or else to those who are not; at the quality and with the identifier
+    /// of that member [MQTT-4.8.2-3] [MQTT-3.3.4-5].
     fn deliver_to_one(&mut self, now: Instant, group: GroupKey, passing: &mut Passing) -> bool {
-        let mut absent = None;
+        let mut best: Option<(Readiness, usize, Subscriber)> = None;
         let mut turn = 0;
-        let chosen = loop {
-            let Some(member) = self.subscriptions.member(group, turn) else {
-                break absent;
-            };
-            if let Some(session) = self.sessions.get(member.session)
-                && self
-                    .rights
-                    .authorize(&session.identity, Action::Receive, passing.topic.as_str())
-                && session.reaches(&passing.topic)
+        while let Some(member) = self.subscriptions.member(group, turn) {
+            let readiness = self.readiness(member, passing);
+            if let Some(readiness) = readiness
+                && best.is_none_or(|(known, ..)| readiness < known)
             {
-                match session.link {
-                    Some(_) => break Some((turn, member)),
-                    None => absent = absent.or(Some((turn, member))),
-                }
+                best = Some((readiness, turn, member));
+            }
+            if readiness == Some(Readiness::Open) {
+                break;
             }
             turn += 1;
-        };
-        let Some((turn, member)) = chosen else {
+        }
+        let Some((_, turn, member)) = best else {
             return false;
         };
         self.subscriptions.advance(group, turn);
-        self.deliver(now, member.session, &Grant::of([member].iter()), passing)
+        passing.group = Some(group);
+        let reached = self.deliver(now, member.session, &Grant::of([member].iter()), passing);
+        passing.group = None;
+        reached
+    }
+
+    /// How soon a member of a shared subscription can be sent a message; `None` if it may not have it.
+    fn readiness(&mut self, member: Subscriber, passing: &Passing) -> Option<Readiness> {
+        let session = self.sessions.get(member.session)?;
+        let may_receive = self
+            .rights
+            .authorize(&session.identity, Action::Receive, passing.topic.as_str());
+        if !may_receive || !session.reaches(&passing.topic) {
+            return None;
+        }
+        let Some((_, attachment)) = attached(session, &mut self.links) else {
+            return Some(Readiness::Absent);
+        };
+        let unsent_bytes_max = self.limits.unsent_bytes_max;
+        let is_open = match passing.qos.min(member.options.qos) {
+            QoS::AtMostOnce => !attachment.is_stalled(unsent_bytes_max),
+            _ => {
+                session.queue.is_empty()
+                    && !session.inflight.owes_resend()
+                    && attachment.takes_more(&session.inflight, unsent_bytes_max)
+            }
+        };
+        Some(if is_open { Readiness::Open } else { Readiness::Busy })
+    }
+
+    /// Gives a message that one member of a shared subscription did not take to another; it is counted as dropped
+    /// where there is none.
+    pub(super) fn give_back(&mut self, now: Instant, queued: &Queued) {
+        let message = &queued.message;
+        if message.is_expired(now) {
+            self.stats.dropped_expired += 1;
+            return;
+        }
+        let mut passing = Passing::of_kept(message, queued.retain, message.expires_at);
+        let is_taken = match queued.group {
+            Some(group) => self.deliver_to_one(now, group, &mut passing),
+            None => false,
+        };
+        if !is_taken {
+            self.stats.dropped_session_ended += 1;
+        }
+        self.send_gathered(&mut Resolved::default(), passing);
     }
 
     /// Takes a QoS 1 or 2 delivery into a session, whether its client is there or not [MQTT-3.1.2-5 of 3.1.1]: sent

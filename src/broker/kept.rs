@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::subscriptions::GroupKey;
 use crate::mqtt::{PublishProperties, QoS, TopicName, Utf8String};
 
 /// A message kept for later: in a queue, in flight, retained, as a will.
@@ -38,6 +39,8 @@ pub(super) struct Queued {
     /// Of the delivery: the lower of what was published and what was granted.
     pub(super) qos: QoS,
     pub(super) retain: bool,
+    /// The shared subscription that chose this session; another member may take its place.
+    pub(super) group: Option<GroupKey>,
 }
 
 impl Kept {

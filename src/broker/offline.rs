@@ -4,6 +4,7 @@ use heapless::deque::{Deque, DequeView};
 
 use super::kept::Queued;
 use super::limits::QueueClass;
+use super::subscriptions::GroupKey;
 
 /// The messages waiting for one session, in the order they came.
 ///
@@ -67,6 +68,23 @@ impl Queue {
         queued
     }
 
+    /// Takes out what came by the shared subscription `group`, in its order; the rest keeps its own.
+    pub(super) fn take_of(&mut self, group: GroupKey) -> Vec<Queued> {
+        let mut taken = Vec::new();
+        for _ in 0..self.len() {
+            let Some(ring) = &mut self.ring else { break };
+            let Some(queued) = ring.pop_front() else { break };
+            if queued.group == Some(group) {
+                self.size_bytes -= queued.message.size_bytes;
+                taken.push(queued);
+            } else if ring.push_back(queued).is_err() {
+                debug_assert!(false, "a place was made free before");
+            }
+        }
+        self.ring.take_if(|ring| ring.is_empty());
+        taken
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Queued> {
         self.ring.iter().flat_map(|ring| ring.iter())
     }
@@ -118,6 +136,7 @@ mod tests {
             subscription_ids: SubscriptionIds::default(),
             qos: QoS::AtLeastOnce,
             retain: false,
+            group: None,
         }
     }
 

@@ -50,15 +50,18 @@ impl Broker {
             }
             (None, None) => return self.refuse(now, link, Refusal::NoTopic),
         };
-        let mounted = match attachment
-            .tailoring
-            .as_ref()
-            .and_then(|own| own.mount_point.as_ref())
-        {
-            None => Ok(topic),
-            Some(mount_point) => mount(mount_point, topic),
-        };
         self.stats.messages_received += 1;
+        let mount_point = (attachment.tailoring.as_ref()).and_then(|own| own.mount_point.as_ref());
+        let topic = match mount_point {
+            None => topic,
+            Some(mount_point) => match mount(mount_point, topic) {
+                Ok(topic) => topic,
+                Err(refusal) => {
+                    self.stats.publishes_denied += u64::from(refusal == Refusal::PublishDenied);
+                    return self.reject_publish(now, link, qos, packet_id, refusal);
+                }
+            },
+        };
         let Some(session) = self.sessions.get(key) else {
             return;
         };
@@ -76,13 +79,6 @@ impl Broker {
         {
             return self.refuse(now, link, Refusal::ReceiveMaximum); // [MQTT-3.3.4-7]
         }
-        let topic = match mounted {
-            Ok(topic) => topic,
-            Err(refusal) => {
-                self.stats.publishes_denied += u64::from(refusal == Refusal::PublishDenied);
-                return self.reject_publish(now, link, qos, packet_id, refusal);
-            }
-        };
         let mut refusal = None;
         if !self
             .rights

@@ -17,7 +17,7 @@ use super::timers::Timer;
 use super::will::Testament;
 use super::{Broker, DetachReason, Event, Output, Refusal};
 use crate::auth::Identity;
-use crate::mqtt::{ClientId, Disconnect, ReasonCode, TopicName};
+use crate::mqtt::{ClientId, Disconnect, QoS, ReasonCode, TopicName};
 
 slotmap::new_key_type! {
     /// One session, by a key that is never used again: a stale one finds nothing and does nothing.
@@ -252,14 +252,22 @@ impl Broker {
         let Some(session) = self.sessions.remove(key) else {
             return;
         };
-        let unsent = (session.inflight.iter())
-            .filter(|entry| matches!(entry.stage, Stage::Published(_)))
-            .count();
-        self.stats.dropped_session_ended += (session.queue.len() + unsent) as u64;
         self.stats.queued_messages -= session.queue.len() as u64;
         self.stats.inflight_messages -= session.inflight.len() as u64;
         self.stats.queued_bytes -= session.held_bytes() as u64;
         self.stats.subscriptions = self.subscriptions.len() as u64;
         self.stats.sessions -= 1;
+        let Session { inflight, queue, .. } = session;
+        // A QoS 2 message that was sent is nobody else's [MQTT-4.8.2-5]; the others another member may have.
+        for entry in inflight.iter() {
+            match &entry.stage {
+                Stage::Published(queued) if queued.qos == QoS::AtLeastOnce => self.give_back(now, queued),
+                Stage::Published(_) => self.stats.dropped_session_ended += 1,
+                Stage::Released => {}
+            }
+        }
+        for queued in queue.iter() {
+            self.give_back(now, queued);
+        }
     }
 }

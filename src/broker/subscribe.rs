@@ -149,7 +149,7 @@ impl Broker {
             .map(|filter| match self.find_own(key, filter) {
                 // [MQTT-3.10.4-1]
                 Some(place) => {
-                    self.unsubscribe(key, place);
+                    self.unsubscribe(now, key, place);
                     ReasonCode::Success
                 }
                 None => ReasonCode::NoSubscriptionExisted,
@@ -173,12 +173,24 @@ impl Broker {
     }
 
     /// What already waits is still delivered [MQTT-3.10.4-3]; retained messages that were not yet taken are
-    /// not.
-    fn unsubscribe(&mut self, key: SessionKey, place: Place) {
+    /// not. What waits by a shared subscription that others are left in goes to them.
+    fn unsubscribe(&mut self, now: Instant, key: SessionKey, place: Place) {
         self.subscriptions.remove(key, place); // [MQTT-3.10.4-2]
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.places.retain(|&other| other != place);
-            session.replays.retain(|replay| replay.place != place);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        session.places.retain(|&other| other != place);
+        session.replays.retain(|replay| replay.place != place);
+        if let Some(group) = place.group
+            && self.subscriptions.member(group, 0).is_some()
+        {
+            let held_before = session.held_bytes();
+            let given = session.queue.take_of(group);
+            self.stats.queued_messages -= given.len() as u64;
+            self.stats.queued_bytes -= (held_before - session.held_bytes()) as u64;
+            for queued in &given {
+                self.give_back(now, queued);
+            }
         }
     }
 
@@ -271,6 +283,7 @@ impl Broker {
                     subscription_ids,
                     qos,
                     retain: true,
+                    group: None,
                 };
                 if self.start(now, key, queued).is_err() {
                     self.stats.queued_bytes -= size_bytes as u64;

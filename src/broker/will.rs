@@ -103,7 +103,7 @@ impl Broker {
         self.route(
             now,
             Some(key),
-            Passing::of_will(&will.message, will.retain, expires_at),
+            Passing::of_kept(&will.message, will.retain, expires_at),
         );
     }
 }

@@ -91,6 +91,24 @@ pub static GATEWAY: Section = Section {
             default: "\"auto\"",
             about: "The board profile, which sets the limits and knows the serial ports.",
         },
+        Key {
+            name: "check_payload_format",
+            expects: "true or false",
+            default: "false",
+            about: "Whether a payload that says it is UTF-8 is refused where it is not (MQTT 5.0).",
+        },
+        Key {
+            name: "response_topics",
+            expects: "a topic name such as \"replies\"",
+            default: "none",
+            about: "Below it each client that asks is given a topic for its answers, REPLIES/CLIENT (MQTT 5.0).",
+        },
+        Key {
+            name: "server_reference",
+            expects: "a text such as \"other.example:8883\"",
+            default: "none",
+            about: "Where clients are sent that find the gateway full or stopping (MQTT 5.0).",
+        },
     ],
 };
 

@@ -11,9 +11,9 @@ use tracing::Level;
 use super::{Depth, file, settings};
 use crate::auth::passwords::Users;
 use crate::board::{Board, Boards, limits};
-use crate::broker::Limits;
+use crate::broker::{self, Limits};
 use crate::document::{Mistake, Table, nearest};
-use crate::mqtt::TopicName;
+use crate::mqtt::{TopicName, Utf8String};
 use crate::storage;
 
 /// What those tables say.
@@ -24,6 +24,7 @@ pub(super) struct Gateway {
     pub(super) board: Board,
     pub(super) limits: Limits,
     pub(super) statistics_interval: Option<Duration>,
+    pub(super) choices: broker::Settings,
 }
 
 /// The users, and whether there should be any.
@@ -83,6 +84,17 @@ pub(super) fn read(root: &Table<'_>, boards: &Boards, depth: Depth) -> Gateway {
         board: board.clone(),
         limits,
         statistics_interval: (!statistics_interval.is_zero()).then_some(statistics_interval),
+        choices: table.map(read_choices).unwrap_or_default(),
+    }
+}
+
+/// What MQTT leaves to the server.
+fn read_choices(table: &Table<'_>) -> broker::Settings {
+    broker::Settings {
+        authentication_methods: Vec::new(),
+        server_reference: table.parsed("server_reference", |text| Utf8String::try_from(text)),
+        response_information: table.parsed("response_topics", |text| TopicName::try_from(text)),
+        check_payload_format: table.flag("check_payload_format").unwrap_or(false),
     }
 }
 

@@ -92,6 +92,7 @@ fn settings_of(document: &Document<'_>, boards: &Boards, depth: Depth) -> Option
         log: gateway.log,
         storage: gateway.storage,
         limits: gateway.limits,
+        choices: gateway.choices,
         board,
         listeners,
         users: users.into_users(),

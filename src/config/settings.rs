@@ -9,7 +9,7 @@ use tracing::Level;
 
 use crate::auth::passwords::Users;
 use crate::board::Board;
-use crate::broker::{Limits, ListenerPolicy};
+use crate::broker::{self, Limits, ListenerPolicy};
 use crate::document::Mistake;
 use crate::mqtt::TopicName;
 use crate::net::endpoint::Endpoint;
@@ -30,6 +30,8 @@ pub struct Settings {
     pub board: Board,
     /// What peers may grow: the board's limits with what the configuration says instead.
     pub limits: Limits,
+    /// What MQTT leaves to the server.
+    pub choices: broker::Settings,
     /// The doors, at least one.
     pub listeners: Vec<Listener>,
     /// Who may come in by password; `None` where there is no password file.
@@ -88,6 +90,7 @@ impl Settings {
             storage: None,
             board,
             limits,
+            choices: broker::Settings::default(),
             listeners,
             users: None,
             statistics_interval: Some(STATISTICS_INTERVAL),

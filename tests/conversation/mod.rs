@@ -79,10 +79,14 @@ impl House {
 
     /// A house whose operator has decided something.
     pub fn with(settings: Settings) -> Self {
-        let House { broker, .. } = Self::new();
+        Self::new().decided(settings)
+    }
+
+    /// The same house with what its operator has decided.
+    pub fn decided(self, settings: Settings) -> Self {
         Self {
-            broker: broker.with_settings(settings),
-            ..Self::new()
+            broker: self.broker.with_settings(settings),
+            ..self
         }
     }
 
