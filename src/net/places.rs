@@ -131,8 +131,8 @@ const GRACE_PER_PLACE: Duration = Duration::from_millis(5);
 const GRACE_MIN: Duration = Duration::from_millis(150);
 /// The same where there are many: what they take over a slow mobile one.
 const GRACE_MAX: Duration = Duration::from_millis(500);
-/// How much longer it is while clients come in: a whole site that reconnects is a crowd and no flood, and its handshakes
-/// take their time on a small board, 10 ms each.
+/// How much longer it is while clients come in: a whole site that reconnects is a crowd and no flood, and its
+/// handshakes take their time on a small board, 10 ms each.
 const CROWD: u32 = 3;
 /// How long a listener waits for a place before it refuses.
 const PATIENCE: Duration = Duration::from_secs(2);
