@@ -12,6 +12,7 @@ use smallvec::smallvec;
 use tidegate::mqtt::{
     Ack, ConnAck, Connect, Packet, Publish, PublishProperties, QoS, ReasonCode, SubAck, TopicName, Utf8String,
 };
+use tidegate::net::link::Stream;
 use tokio::net::TcpListener;
 
 mod peer;
@@ -675,4 +676,109 @@ fn bench_counts_every_loss_and_every_duplicate() {
             "{out}"
         );
     });
+}
+
+#[test]
+fn a_login_that_is_refused_says_what_was_missing() {
+    let without_user = "name the user with -u NAME (the password is asked for, or comes from --password-file or \
+                        TIDEGATE_PASSWORD)";
+    let without_password = "give the user's password by --password-file FILE or TIDEGATE_PASSWORD";
+    let commands: [&[&str]; 3] = [
+        &["sub", "-t", "a"],
+        &["pub", "-t", "a", "-m", "b"],
+        &["bench", "--count", "1"],
+    ];
+    for command in commands {
+        for (user, password, expected) in [
+            (None, None, Some(without_user)),
+            (Some("probe"), None, Some(without_password)),
+            (Some("probe"), Some("wrong"), None),
+        ] {
+            run(async {
+                let (listener, server) = listen().await;
+                let mut program = start(command, &server);
+                program.args(user.iter().flat_map(|user| ["-u", user]));
+                if let Some(password) = password {
+                    program.env("TIDEGATE_PASSWORD", password);
+                }
+                let child = finish(program.spawn().unwrap(), b"");
+                let mut peer = Peer::accept(&listener).await;
+                let Some(Packet::Connect(connect)) = peer.hear().await else {
+                    panic!("expected CONNECT")
+                };
+                assert_eq!(connect.user_name.as_ref().map(Utf8String::as_str), user);
+                assert_eq!(connect.password.as_deref(), password.map(str::as_bytes));
+                peer.say(Packet::ConnAck(Box::new(ConnAck {
+                    reason: ReasonCode::NotAuthorized,
+                    ..ConnAck::default()
+                })))
+                .await;
+                drop(peer);
+                let (code, _, err) = read(&child.join().unwrap());
+                assert_eq!(code, Some(1), "{err}");
+                assert!(err.contains("not authorized"), "{err}");
+                for hint in [without_user, without_password] {
+                    assert_eq!(
+                        err.contains(hint),
+                        expected == Some(hint),
+                        "{command:?} {user:?}: {err}"
+                    );
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn bench_and_pub_refuse_a_password_among_the_arguments() {
+    for command in [
+        &["bench", "-P", "secret"][..],
+        &["pub", "-t", "a", "-m", "b", "-P", "secret"],
+    ] {
+        let (code, _, err) = output(command);
+        assert_eq!(code, Some(2));
+        assert!(
+            err.contains("can be read by every user") && !err.contains("secret"),
+            "{err}"
+        );
+    }
+}
+
+#[test]
+fn pub_reaches_a_unix_socket_by_option_and_by_url() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mqtt.sock");
+    let shown = path.to_str().unwrap();
+    for way in [
+        vec!["--unix".to_owned(), shown.to_owned()],
+        vec!["--url".to_owned(), format!("unix:{shown}")],
+        vec!["--url".to_owned(), format!("mqtt+unix://{shown}")],
+    ] {
+        run(async {
+            let _ = std::fs::remove_file(&path);
+            let listener = tokio::net::UnixListener::bind(&path).unwrap();
+            let child = finish(start(&["pub", "-t", "a", "-m", "b"], &way).spawn().unwrap(), b"");
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut peer = Peer::new(Stream::Unix(stream));
+            assert!(matches!(peer.hear().await, Some(Packet::Connect(_))));
+            peer.say(Packet::ConnAck(Box::default())).await;
+            assert_eq!(publish_of(&mut peer).await.payload, "b");
+            assert!(is_goodbye(&mut peer).await);
+            drop(peer);
+            assert_eq!(child.join().unwrap().status.code(), Some(0));
+        });
+    }
+    let (code, _, err) = output(&[
+        "pub",
+        "-t",
+        "a",
+        "-m",
+        "b",
+        "--unix",
+        "/nowhere/mqtt.sock",
+        "--cafile",
+        "x",
+    ]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("of no use to unix:/nowhere/mqtt.sock"), "{err}");
 }

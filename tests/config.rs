@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use tidegate::auth::passwords::{Cost, hash};
 use tidegate::board::Boards;
-use tidegate::broker::QueueClass;
+use tidegate::broker::{ListenerPolicy, MountPoint, QueueClass};
 use tidegate::config::{self, Settings};
+use tidegate::mqtt::ProtocolVersion;
+use tidegate::net::endpoint::{Endpoint, UnixEndpoint};
 use tidegate::net::tls::{CertificateField, ClientCertificates};
 use tidegate::net::websocket::upgrade::Origins;
 
@@ -880,4 +882,197 @@ fn the_passwd_command_adds_checks_changes_and_removes_users() {
         fs::metadata(file).expect("there").permissions().mode() & 0o777,
         0o600
     );
+}
+
+// Doors of every kind.
+
+#[test]
+fn a_listener_is_read_with_all_it_grants() {
+    let settings = settings(
+        "[authentication]\npassword_file = 'users'\n[listener.a]\naddress = ['unix:/run/mqtt.sock', '127.0.0.1:1']\n\
+         mode = '0600'\nowner = 'root'\ngroup = '7'\npeer_user_name = true\nconnections_max = 10\n\
+         connections_per_address_max = 3\nconnect_rate_max = 50\nversions = ['3.1.1', '5.0']\n\
+         strict_client_ids = true\nmount_point = 'plant1'\npacket_bytes_max = '2 KiB'\nkeep_alive_max = '1m'\n\
+         receive_maximum = 5\ntopic_alias_maximum = 0\nsession_expiry_max = '1h'\n\
+         [listener.b]\naddress = '127.0.0.1:2'\nproxy_protocol = true\nproxy_from = ['10.0.0.0/8', '::1']\n\
+         proxy_user_name = 'common-name'\n",
+    );
+    let [socket, plain, balanced] = &settings.listeners[..] else {
+        panic!("expected three doors: {:#?}", settings.listeners);
+    };
+    let unix = UnixEndpoint {
+        path: "/run/mqtt.sock".into(),
+        mode: 0o600,
+        owner: Some(0),
+        group: Some(7),
+    };
+    assert_eq!(socket.net.endpoint, Endpoint::Unix(unix));
+    assert!(socket.net.peer_user_name && !plain.net.peer_user_name);
+    assert_eq!(plain.net.connections_max, 10);
+    assert_eq!(plain.net.connections_per_address_max, Some(3));
+    assert_eq!(plain.net.connect_rate_max, Some(50));
+    assert_eq!(socket.policy, plain.policy);
+    let expected = ListenerPolicy {
+        versions: [ProtocolVersion::V311, ProtocolVersion::V5].into_iter().collect(),
+        mount_point: MountPoint::parse("plant1/").ok(),
+        packet_bytes_max: Some(2048),
+        keep_alive_max_secs: Some(60),
+        receive_maximum: Some(5),
+        topic_alias_maximum: Some(0),
+        session_expiry_max: Some(Duration::from_secs(3600)),
+        strict_client_ids: true,
+        ..ListenerPolicy::new("a", false)
+    };
+    assert_eq!(plain.policy, expected);
+    let proxy = balanced.net.proxy.as_ref().expect("it stands behind a balancer");
+    assert!(proxy.common_name_is_user);
+    let from: Vec<String> = proxy.from.iter().map(ToString::to_string).collect();
+    assert_eq!(from, ["10.0.0.0/8", "::1/128"]);
+}
+
+#[test]
+fn every_mistake_of_a_unix_socket_is_told() {
+    assert_eq!(
+        told(
+            "[listener.a]\naddress = ['unix:run/x', 'unix:/run/a', 'unix:/run/a']\nmode = '0888'\n\
+             owner = 'no-such-user'\ngroup = 'no-such-group'\n"
+        ),
+        [
+            "t.toml:2: listener.a.address: found \"unix:run/x\", expected a path from the root to a file such as \
+             \"unix:/run/tidegate/mqtt.sock\"",
+            "t.toml:2: listener.a.address: unix:/run/a is taken, listener.a listens on unix:/run/a; expected \
+             another path",
+            "t.toml:3: listener.a.mode: found \"0888\", expected permissions in octal such as \"0660\"",
+            "t.toml:4: listener.a.owner: found \"no-such-user\", there is no user \"no-such-user\" in /etc/passwd",
+            "t.toml:5: listener.a.group: found \"no-such-group\", there is no group \"no-such-group\" in /etc/group",
+        ]
+    );
+    let no_effect = "has no effect without a Unix socket; expected one such as \"unix:/run/tidegate/mqtt.sock\" \
+    in address";
+    assert_eq!(
+        told(
+            "[listener.a]\naddress = '127.0.0.1:1'\nmode = '0600'\npeer_user_name = true\nanonymous = true\n"
+        ),
+        [
+            format!("t.toml:3: listener.a.mode: {no_effect}"),
+            format!("t.toml:4: listener.a.peer_user_name: {no_effect}"),
+        ]
+    );
+    let of_tcp = "cannot be had on a Unix socket, which never leaves this machine; expected a listener of its \
+    own for the \
+                  Unix socket";
+    assert_eq!(
+        told(
+            "[listener.a]\naddress = 'unix:/run/a'\nanonymous = true\nallow_anonymous_off_loopback = true\n\
+             proxy_protocol = true\nproxy_from = '10.0.0.1'\n\
+             [listener.a.tls]\ncertificate = 'a'\nkey = 'b'\n"
+        ),
+        [
+            format!("t.toml:5: listener.a.proxy_protocol: {of_tcp}"),
+            format!("t.toml:7: listener.a.tls: {of_tcp}"),
+        ]
+    );
+}
+
+#[test]
+fn a_unix_socket_is_of_this_machine_and_needs_neither_tls_nor_passwords() {
+    let settings = settings("[listener.a]\naddress = 'unix:/run/mqtt.sock'\n");
+    assert!(settings.listeners[0].policy.anonymous);
+    let named = crate::settings("[listener.a]\naddress = 'unix:/run/mqtt.sock'\npeer_user_name = true\n");
+    assert!(!named.listeners[0].policy.anonymous, "who comes has a name");
+}
+
+#[test]
+fn behind_a_balancer_loopback_is_not_this_machine() {
+    let text = "[listener.a]\naddress = '127.0.0.1:1'\nproxy_protocol = true\nproxy_from = '127.0.0.1'\n";
+    let told_at_once = told(text);
+    assert!(
+        told_at_once.len() == 1 && told_at_once[0].contains("nobody could come in"),
+        "{told_at_once:?}"
+    );
+    let told_anonymous = told(&format!("{text}anonymous = true\n"));
+    assert!(
+        told_anonymous.len() == 1
+            && told_anonymous[0].contains("127.0.0.1:1 is behind a balancer, so everybody"),
+        "{told_anonymous:?}"
+    );
+    let settings = settings(&format!(
+        "{text}anonymous = true\nallow_anonymous_off_loopback = true\n"
+    ));
+    assert!(settings.listeners[0].policy.anonymous);
+}
+
+#[test]
+fn every_mistake_of_a_balancer_is_told() {
+    assert_eq!(
+        told(
+            "[listener.a]\naddress = '127.0.0.1:1'\nanonymous = true\nallow_anonymous_off_loopback = true\n\
+             proxy_protocol = true\n[listener.b]\naddress = '127.0.0.1:2'\nanonymous = true\n\
+             allow_anonymous_off_loopback = true\nproxy_protocol = true\n\
+             proxy_from = ['10.0.0.1/8', 'x', '10.0.0.0/33']\n[listener.c]\naddress = '127.0.0.1:3'\n\
+             anonymous = true\nproxy_from = '10.0.0.1'\nproxy_user_name \
+             = 'name'\n"
+        ),
+        [
+            "t.toml:1: listener.a.proxy_from: missing, expected an address or network such as \"10.0.0.0/8\", \
+             or a list \
+             of them",
+            "t.toml:11: listener.b.proxy_from: found \"10.0.0.1/8\", the address has bits behind the prefix, \
+             expected 0 \
+             there as in \"10.0.0.0/8\"",
+            "t.toml:11: listener.b.proxy_from: found \"x\", expected an address or a network such as \"10.0.0.0/8\"",
+            "t.toml:11: listener.b.proxy_from: found \"10.0.0.0/33\", the prefix 33 is longer than the address",
+            "t.toml:15: listener.c.proxy_from: has no effect without proxy_protocol = true, expected that beside it",
+            "t.toml:16: listener.c.proxy_user_name: has no effect without proxy_protocol = true, expected that \
+             beside it",
+            "t.toml:16: listener.c.proxy_user_name: found \"name\", expected \"none\" or \"common-name\"",
+        ]
+    );
+}
+
+#[test]
+fn a_listener_grants_no_more_than_the_limits_do() {
+    assert_eq!(
+        told(
+            "[gateway]\nboard = 'base'\n[listener.a]\naddress = '127.0.0.1:1'\nconnections_max = 1000\n\
+             versions = ['3', '5.0']\nmount_point = '$SYS/x'\npacket_bytes_max = '1 MiB'\nkeep_alive_max = '1h'\n\
+             receive_maximum = 65\ntopic_alias_maximum = 17\nsession_expiry_max = '8d'\nconnect_rate_max = 0\n"
+        ),
+        [
+            "t.toml:5: listener.a.connections_max: found 1000, expected at most the 256 of [limits]",
+            "t.toml:6: listener.a.versions: found \"3\", expected \"3.1\", \"3.1.1\" or \"5.0\"",
+            "t.toml:7: listener.a.mount_point: found \"$SYS/x\", starts with '$', which only topics of the \
+             server itself do",
+            "t.toml:8: listener.a.packet_bytes_max: found 1 MiB, expected at most the 256 KiB of [limits]",
+            "t.toml:9: listener.a.keep_alive_max: found 1h, expected at most the 20m of [limits]",
+            "t.toml:10: listener.a.receive_maximum: found 65, expected at most the 64 of [limits]",
+            "t.toml:11: listener.a.topic_alias_maximum: found 17, expected at most the 16 of [limits]",
+            "t.toml:12: listener.a.session_expiry_max: found 8d, expected at most the 7d of [limits]",
+            "t.toml:13: listener.a.connect_rate_max: found the integer 0, expected an integer from 1 to 65536",
+        ]
+    );
+    assert_eq!(
+        told("[listener.a]\naddress = '127.0.0.1:1'\nversions = []\n"),
+        ["t.toml:3: listener.a.versions: found an empty list, expected at least one version"]
+    );
+}
+
+#[test]
+fn check_looks_at_the_place_of_a_unix_socket_and_a_folder_that_comes_later_is_only_a_warning() {
+    let folder = Folder::new();
+    let shown = folder.folder.path().display().to_string();
+    fs::write(folder.path("file"), "in the way").expect("written");
+    let text = format!("[listener.a]\naddress = 'unix:{shown}/file'\n");
+    assert_eq!(
+        folder.check(&text).expect_err("no socket"),
+        ["t.toml:2: listener.a.address: file is there and is no socket; remove it, or choose another path"]
+    );
+    let text = format!("[listener.a]\naddress = 'unix:{shown}/later/mqtt.sock'\n");
+    let settings = folder.check(&text).expect("it may come later");
+    let warnings: Vec<String> = settings.warnings.iter().map(ToString::to_string).collect();
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("it must be there when the gateway starts"),
+        "{warnings:?}"
+    );
+    assert!(folder.load(&text).expect("right").warnings.is_empty());
 }

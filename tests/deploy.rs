@@ -159,6 +159,7 @@ fn the_commented_defaults_of_the_example_change_nothing() {
     // and some have no value that changes nothing.
     let alone = [
         "mount_point",
+        "origins",
         "connect_rate_max",
         "connections_per_address_max",
         "proxy_from",

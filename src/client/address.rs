@@ -1,7 +1,9 @@
-//! Where a server is, as a person writes it: `mqtts://user@host:port`, `host:port`, `host`, `wss://host:port/path`.
+//! Where a server is, as a person writes it: `mqtts://user@host:port`, `host:port`, `host`, `wss://host:port/path`,
+//! `unix:/path`.
 
 use std::fmt;
 use std::net::Ipv6Addr;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// The place of an MQTT server.
@@ -15,6 +17,8 @@ pub struct Address {
     pub tls: bool,
     /// Path and query of the WebSocket MQTT goes through, with the leading slash; `None` goes without one.
     pub websocket: Option<String>,
+    /// A Unix socket of this machine instead of host and port.
+    pub unix: Option<PathBuf>,
     /// The user name before `@`.
     pub user: Option<String>,
 }
@@ -34,6 +38,8 @@ pub enum AddressError {
     Password,
     /// Something after the port where there is no WebSocket, or what cannot stand in a URL's path.
     Path(String),
+    /// The path of a Unix socket that does not begin at the root.
+    Unix(String),
 }
 
 impl Address {
@@ -56,6 +62,7 @@ impl Address {
             port,
             tls,
             websocket: None,
+            unix: None,
             user: None,
         }
     }
@@ -72,12 +79,50 @@ impl Address {
             ..Self::new(host, port.or(Some(usual)), tls)
         }
     }
+
+    /// A server of this machine, at a Unix socket.
+    pub fn unix(path: impl Into<PathBuf>) -> Self {
+        Self {
+            unix: Some(path.into()),
+            ..Self::new("localhost", None, false)
+        }
+    }
+}
+
+/// What stands before the path of a Unix socket, as listeners have it.
+const UNIX: &str = "unix:";
+
+/// The same as a URL, in which a user name may stand.
+const UNIX_URL: &str = "mqtt+unix://";
+
+fn parse_unix(text: &str) -> Result<Address, AddressError> {
+    let (user, path) = match text.find('/').map(|root| text.split_at(root)) {
+        Some((user, path)) => (user.strip_suffix('@').unwrap_or(user), path),
+        None => return Err(AddressError::Unix(text.to_owned())),
+    };
+    if user.contains(':') {
+        return Err(AddressError::Password);
+    }
+    let has_user = text.len() > user.len() + path.len();
+    if !has_user && !user.is_empty() {
+        return Err(AddressError::Unix(text.to_owned()));
+    }
+    Ok(Address {
+        user: (!user.is_empty()).then(|| user.to_owned()),
+        ..Address::unix(path)
+    })
 }
 
 impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
+        if let Some(path) = text.strip_prefix(UNIX_URL) {
+            return parse_unix(path);
+        }
+        if let Some(path) = text.strip_prefix(UNIX) {
+            return parse_unix(path.strip_prefix("//").unwrap_or(path));
+        }
         let (tls, is_websocket, rest) = match text.split_once("://") {
             None => (false, false, text),
             Some(("mqtt" | "tcp", rest)) => (false, false, rest),
@@ -134,6 +179,9 @@ impl FromStr for Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(path) = &self.unix {
+            return write!(f, "{UNIX}{}", path.display());
+        }
         let scheme = match (&self.websocket, self.tls) {
             (None, false) => "mqtt",
             (None, true) => "mqtts",
@@ -154,7 +202,7 @@ impl fmt::Display for AddressError {
         match self {
             Self::Scheme(scheme) => write!(
                 f,
-                "unknown scheme {scheme:?}, expected mqtt://, mqtts://, ws:// or wss://"
+                "unknown scheme {scheme:?}, expected mqtt://, mqtts://, ws://, wss:// or unix:"
             ),
             Self::Host => f.write_str("no host, expected for example mqtt://gateway.local:1883"),
             Self::Port(port) => write!(f, "found the port {port:?}, expected a number from 1 to 65535"),
@@ -164,6 +212,10 @@ impl fmt::Display for AddressError {
             Self::Password => f.write_str(
                 "a password in the address can be read by every user of this machine; leave it out and \
                  use a password file",
+            ),
+            Self::Unix(path) => write!(
+                f,
+                "found the Unix socket {path:?}, expected a path from the root such as unix:/run/tidegate/mqtt.sock"
             ),
             Self::Path(path) => write!(
                 f,
@@ -195,6 +247,9 @@ mod tests {
             ("wss://gateway", "wss://gateway:443/mqtt"),
             ("wss://gateway:9443/a/b?c=d", "wss://gateway:9443/a/b?c=d"),
             ("ws://[::1]:9001/ws", "ws://[::1]:9001/ws"),
+            ("unix:/run/mqtt.sock", "unix:/run/mqtt.sock"),
+            ("unix:///run/a:b@c.sock", "unix:/run/a:b@c.sock"),
+            ("mqtt+unix:///run/mqtt.sock", "unix:/run/mqtt.sock"),
         ] {
             assert_eq!(
                 text.parse::<Address>().map(|address| address.to_string()),
@@ -204,6 +259,9 @@ mod tests {
         }
         let with_user: Address = "mqtts://probe@gateway".parse().unwrap();
         assert_eq!(with_user.user.as_deref(), Some("probe"));
+        let with_user: Address = "mqtt+unix://probe@/run/mqtt.sock".parse().unwrap();
+        assert_eq!(with_user.user.as_deref(), Some("probe"));
+        assert_eq!(with_user.unix, Some("/run/mqtt.sock".into()));
     }
 
     #[test]
@@ -223,6 +281,9 @@ mod tests {
             ("ws://gateway/a b", AddressError::Path("/a b".into())),
             ("ws://gateway/a\r\nb", AddressError::Path("/a\r\nb".into())),
             ("ws://gateway:0/a", AddressError::Port("0".into())),
+            ("unix:run/mqtt.sock", AddressError::Unix("run/mqtt.sock".into())),
+            ("unix:", AddressError::Unix("".into())),
+            ("mqtt+unix://probe:secret@/run/mqtt.sock", AddressError::Password),
         ] {
             assert_eq!(text.parse::<Address>(), Err(error), "{text}");
         }
@@ -234,6 +295,7 @@ mod tests {
             "mqtt://gateway:1883",
             "mqtts://[::1]:8883",
             "wss://[::1]:443/mqtt?a=b",
+            "unix:/run/mqtt.sock",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }

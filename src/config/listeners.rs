@@ -33,9 +33,9 @@ pub(super) fn read(root: &Table<'_>, limits: &Limits, users: &WrittenUsers, dept
         let endpoints = endpoints::read(table, &mut taken, depth);
         let tls = table.table("tls", &file::TLS);
         let tls = tls.map(|tls| read_tls(&tls, depth));
+        let proxy = read_proxy(table, tls.as_ref());
         let websocket = table.table("websocket", &file::WEBSOCKET);
         let websocket = websocket.map(|websocket| read_websocket(&websocket));
-        let proxy = read_proxy(table, tls.as_ref());
         let door = Door {
             name,
             table,

@@ -1,4 +1,4 @@
-//! MQTT over byte streams: TCP, TLS and WebSocket, IPv4 and IPv6, and Unix sockets, as server
+//! MQTT over byte streams: TCP, TLS and WebSocket, IPv4, IPv6 and Unix sockets, as server
 //! [MQTT-7.1.1-1 of 3.1.1] and as client [MQTT-7.1.2-1 of 3.1.1] [MQTT-4.2-1].
 //!
 //! - [`link`]: one connection: bytes in, packets out, and back.

@@ -124,18 +124,28 @@ enum Room {
     None,
 }
 
-/// How long every connection is left alone before it has to give way: a TLS handshake and a CONNECT over a slow
-/// mobile network. A full queue of the kernel, 1,024 half-open connections, is through the usual 64 places in eight
-/// seconds.
-const GRACE: Duration = Duration::from_millis(500);
-/// The same while clients come in: a whole site that reconnects is a crowd and no flood, and its handshakes take
-/// their time on a small board.
-const GRACE_OF_CROWD: Duration = Duration::from_secs(1);
+/// How long a connection is left alone, for each place there is, before it has to give way: the kernel's whole queue,
+/// 1,024 connections that say nothing, is through in five seconds however many places there are.
+const GRACE_PER_PLACE: Duration = Duration::from_millis(5);
+/// The same where there are few places: what a TLS handshake and a CONNECT take over a fair network.
+const GRACE_MIN: Duration = Duration::from_millis(150);
+/// The same where there are many: what they take over a slow mobile one.
+const GRACE_MAX: Duration = Duration::from_millis(500);
+/// How much longer it is while clients come in: a whole site that reconnects is a crowd and no flood, and its
+/// handshakes take their time on a small board, 10 ms each.
+const CROWD: u32 = 3;
 /// How long a listener waits for a place before it refuses.
-const PATIENCE: Duration = Duration::from_millis(1500);
+const PATIENCE: Duration = Duration::from_secs(2);
 
-const _: () = assert!(GRACE.as_millis() <= GRACE_OF_CROWD.as_millis());
-const _: () = assert!(GRACE_OF_CROWD.as_millis() < PATIENCE.as_millis());
+const _: () = assert!(GRACE_MIN.as_millis() <= GRACE_MAX.as_millis());
+const _: () = assert!(GRACE_MAX.as_millis() * (CROWD as u128) < PATIENCE.as_millis());
+
+/// How long a connection is left alone where there are `places`.
+fn grace(places: usize, is_crowd: bool) -> Duration {
+    let places = u32::try_from(places).unwrap_or(u32::MAX);
+    let grace = GRACE_PER_PLACE.saturating_mul(places).clamp(GRACE_MIN, GRACE_MAX);
+    if is_crowd { grace * CROWD } else { grace }
+}
 
 impl Entrance {
     /// Room for `connections_max` connections, as far as `descriptors_max` descriptors carry.
@@ -171,12 +181,10 @@ impl Entrance {
 
     /// Tells the oldest connection that may give way to do so, or says when there is one.
     fn make_room(&self, now: Instant, may: impl Fn(&Waiting) -> bool) -> Room {
-        let is_crowd = |at: Instant| now.saturating_duration_since(at) < GRACE;
-        let grace = match self.last_admitted.get().is_some_and(is_crowd) {
-            true => GRACE_OF_CROWD,
-            false => GRACE,
-        };
         let mut waiting = self.waiting.borrow_mut();
+        let last_admitted = self.last_admitted.get();
+        let is_crowd = last_admitted.is_some_and(|at| now.saturating_duration_since(at) < GRACE_MAX);
+        let grace = grace(waiting.values().filter(|waiting| may(waiting)).count(), is_crowd);
         let mut is_any_held = false;
         for (_, waiting) in waiting.iter_mut().filter(|(_, waiting)| may(waiting)) {
             if waiting.gives_way {
@@ -613,11 +621,11 @@ mod tests {
         let now = Instant::now();
         let permits: Vec<_> = (0..3).map(|_| places.take(address(1), now).unwrap()).collect();
         let room = |at| places.make_room(Bound::Pending, address(2), at);
-        assert_eq!(room(now), Room::At(now + GRACE));
+        assert_eq!(room(now), Room::At(now + GRACE_MIN));
         assert!(permits.iter().all(|permit| !gives_way(permit)));
         for _ in 0..2 {
             // Who was told so and has not gone yet is not followed by others.
-            assert_eq!(room(now + GRACE), Room::Made);
+            assert_eq!(room(now + GRACE_MIN), Room::Made);
             let told: Vec<_> = permits.iter().map(gives_way).collect();
             assert_eq!(told, [true, false, false]);
         }
@@ -631,9 +639,23 @@ mod tests {
         crowd[2].admitted();
         let moment = Duration::from_millis(1);
         let room = |at| places.make_room(Bound::Pending, address(2), at);
-        assert_eq!(room(now + GRACE - moment), Room::At(now + GRACE_OF_CROWD));
-        assert_eq!(room(now + GRACE_OF_CROWD), Room::Made);
+        assert_eq!(room(now + GRACE_MIN - moment), Room::At(now + GRACE_MIN * CROWD));
+        // The last of them came in long ago.
+        assert_eq!(room(now + GRACE_MAX), Room::Made);
         assert!(gives_way(&crowd[0]) && !gives_way(&crowd[1]));
+    }
+
+    #[test]
+    fn the_more_places_there_are_the_more_time_each_connection_has() {
+        for (places, millis, of_crowd) in [
+            (1, 150, 450),
+            (64, 320, 960),
+            (100, 500, 1500),
+            (usize::MAX, 500, 1500),
+        ] {
+            assert_eq!(grace(places, false), Duration::from_millis(millis));
+            assert_eq!(grace(places, true), Duration::from_millis(of_crowd));
+        }
     }
 
     #[test]
@@ -643,11 +665,11 @@ mod tests {
         let permits = [places.take(address(1), now), places.take(address(1), now)].map(Result::unwrap);
         let room = |at| places.make_room(Bound::Pending, address(2), at);
         permits[0].hold();
-        assert_eq!(room(now + GRACE), Room::Made);
+        assert_eq!(room(now + GRACE_MIN), Room::Made);
         assert!(!gives_way(&permits[0]) && gives_way(&permits[1]));
         let [first, second] = permits;
         drop(second);
-        assert_eq!(room(now + GRACE), Room::Held);
+        assert_eq!(room(now + GRACE_MIN), Room::Held);
 
         // Once it was refused, and is only being told so, it gives way before its time.
         first.leave();
@@ -663,7 +685,7 @@ mod tests {
         let permits = [places.take(address(1), now), places.take(address(1), now)].map(Result::unwrap);
         assert_eq!(places.take(address(1), now).unwrap_err(), Bound::PendingOfAddress);
         let room = |at| places.make_room(Bound::PendingOfAddress, address(1), at);
-        assert_eq!(room(now + GRACE), Room::Made);
+        assert_eq!(room(now + GRACE_MIN), Room::Made);
         assert!(gives_way(&permits[0]) && !gives_way(&permits[1]) && !gives_way(&other));
     }
 
@@ -675,13 +697,13 @@ mod tests {
         let flood = [flooded.take(address(1), now), flooded.take(address(1), now)].map(Result::unwrap);
         assert_eq!(quiet.take(address(2), now).unwrap_err(), Bound::AllConnections);
         assert_eq!(
-            quiet.make_room(Bound::AllConnections, address(2), now + GRACE),
+            quiet.make_room(Bound::AllConnections, address(2), now + GRACE_MIN),
             Room::Made
         );
         assert!(gives_way(&flood[0]) && !gives_way(&flood[1]));
         // Its own bounds are no reason to look at other doors.
         assert_eq!(
-            quiet.make_room(Bound::Pending, address(2), now + GRACE),
+            quiet.make_room(Bound::Pending, address(2), now + GRACE_MIN),
             Room::None
         );
     }

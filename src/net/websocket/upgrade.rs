@@ -121,19 +121,23 @@ const SHOWN_MAX: usize = 100;
 const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const KEY_BYTES: usize = 16;
 
-/// Reads the request on an accepted connection and answers it; the time it may take is the caller's to bound.
-/// `peer_is_local`: the peer is of this very machine.
+/// Reads the request on an accepted connection and answers it; the time it may take is the caller's to bound. `peer` is
+/// `None` on a Unix socket, which no browser reaches by itself.
 ///
 /// # Errors
 /// [`UpgradeError`]; the connection is closed.
 pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     settings: &ServerSettings,
-    peer_is_local: bool,
+    peer: Option<IpAddr>,
 ) -> Result<WebSocket<S>, UpgradeError> {
     let mut head = BytesMut::new();
     let judged = match read_head(&mut stream, &mut head, is_like_a_request).await {
-        Ok(()) => judge(&head, settings, peer_is_local),
+        Ok(()) => judge(
+            &head,
+            settings,
+            peer.is_some_and(|peer| peer.to_canonical().is_loopback()),
+        ),
         Err(HeadError::Broken(error)) => return Err(UpgradeError::Broken(error)),
         Err(HeadError::Malformed) => Err(Refusal::Malformed),
         Err(HeadError::TooLarge) => Err(Refusal::TooLarge),
