@@ -1,6 +1,6 @@
 //! MQTT in WebSocket frames (RFC 6455; MQTT 5.0, section 6), over TCP, TLS or any other byte stream.
 //!
-//! - [`upgrade`]: the HTTP request it begins with, on either side, and who may make it.
+//! - [`upgrade`]: the HTTP request it begins with, on either side; `origin`: the web pages that may make it.
 //! - `frames`: the frames, without I/O.
 //!
 //! The frames are our own rather than a library's: those hold a message until it is whole and buffers for every
@@ -8,6 +8,7 @@
 //! idle connection holds neither; the bound on a packet is the decoder's, whatever the length of a frame says.
 
 mod frames;
+mod origin;
 pub mod upgrade;
 
 use std::io::{self, IoSlice};
