@@ -5,7 +5,7 @@ mod conversation;
 use std::collections::BTreeSet;
 
 use conversation::*;
-use tidegate::broker::{Event, Limits, LinkId, Output};
+use tidegate::broker::{Event, Limits, LinkId};
 use tidegate::mqtt::{
     Connect, ConnectProperties, Packet, Publish, PublishProperties, QoS, ReasonCode, Subscribe,
     SubscribeProperties, Utf8String, Will, WillProperties,
