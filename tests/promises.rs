@@ -22,7 +22,9 @@ const TOPICS: [&str; 6] = ["a/x", "a/y", "a/x/deep", "b/x", "c", "shared/z"];
 const SHARED: &str = "shared/z";
 
 /// Who takes part: name, version, and what it reads in all its life.
-const CLIENTS: [(&str, ProtocolVersion, &[(&str, QoS)]); 5] = [
+type Participant = (&'static str, ProtocolVersion, &'static [(&'static str, QoS)]);
+
+const CLIENTS: [Participant; 5] = [
     (
         "ann",
         V311,
@@ -158,13 +160,14 @@ impl Walk {
 
     /// Everybody comes in for the first time and subscribes.
     fn settle_in(&mut self) {
-        for who in 0..CLIENTS.len() {
+        for (who, (.., filters)) in CLIENTS.iter().enumerate() {
             self.come(who);
             let (link, _) = self.verifying.pop().expect("it came just now");
             let outputs = self.house.verified(link, Verdict::Allow);
             self.post(outputs);
             self.read(who, 1);
-            let subscriptions: Vec<Subscription> = (CLIENTS[who].2.iter())
+            let subscriptions: Vec<Subscription> = filters
+                .iter()
                 .map(|&(text, qos)| subscription(text, qos))
                 .collect();
             let outputs = self.house.receive(link, subscribe_packet(&subscriptions));
@@ -598,13 +601,13 @@ impl Walk {
                 assert!(total > 0 || !must, "{sent:?} {number} reached no member");
                 continue;
             }
-            for reader in 0..CLIENTS.len() {
+            for (reader, (name, ..)) in CLIENTS.iter().enumerate() {
                 let found = count(reader);
                 arrived += found;
                 match granted(reader, sent.topic_name) {
                     None => assert_eq!(found, 0, "nobody asked for {sent:?} {number}"),
                     Some(QoS::AtMostOnce) => assert!(found <= 1),
-                    Some(_) if must => assert_eq!(found, 1, "{sent:?} {number} for {}", CLIENTS[reader].0),
+                    Some(_) if must => assert_eq!(found, 1, "{sent:?} {number} for {name}"),
                     Some(_) => assert!(found <= 1),
                 }
             }
