@@ -49,9 +49,9 @@ struct Reader {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Owed {
-    PubAck,
-    PubRec,
-    PubComp,
+    Ack,
+    Rec,
+    Comp,
 }
 
 impl Reader {
@@ -82,8 +82,8 @@ impl Reader {
         self.heard += 1;
         if let Some(packet_id) = publish.packet_id {
             let owed = match publish.qos {
-                QoS::ExactlyOnce => Owed::PubRec,
-                _ => Owed::PubAck,
+                QoS::ExactlyOnce => Owed::Rec,
+                _ => Owed::Ack,
             };
             self.owed.push((packet_id, owed));
         }
@@ -102,7 +102,7 @@ fn hear(readers: &mut [Reader], outputs: Vec<Output>) {
                     Packet::Publish(publish) => reader.hear(&publish),
                     Packet::PubRel(ack) => {
                         reader.owed.retain(|(packet_id, _)| *packet_id != ack.packet_id);
-                        reader.owed.push((ack.packet_id, Owed::PubComp));
+                        reader.owed.push((ack.packet_id, Owed::Comp));
                     }
                     _ => {}
                 }
@@ -115,9 +115,9 @@ fn hear(readers: &mut [Reader], outputs: Vec<Output>) {
 
 fn answer(packet_id: PacketId, owed: Owed) -> Packet {
     match owed {
-        Owed::PubAck => puback(packet_id.get()),
-        Owed::PubRec => pubrec(packet_id.get()),
-        Owed::PubComp => pubcomp(packet_id.get()),
+        Owed::Ack => puback(packet_id.get()),
+        Owed::Rec => pubrec(packet_id.get()),
+        Owed::Comp => pubcomp(packet_id.get()),
     }
 }
 
