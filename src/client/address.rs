@@ -74,6 +74,19 @@ impl Address {
             ..Self::new("localhost", None, false)
         }
     }
+
+    /// The same through the WebSocket at `path`, which begins with a slash.
+    pub fn of_websocket(host: &str, port: Option<u16>, tls: bool, path: &str) -> Self {
+        let usual = if tls {
+            Self::PORT_WEBSOCKET_TLS
+        } else {
+            Self::PORT_WEBSOCKET
+        };
+        Self {
+            websocket: Some(path.to_owned()),
+            ..Self::new(host, port.or(Some(usual)), tls)
+        }
+    }
 }
 
 /// What stands before the path of a Unix socket, as listeners have it.
@@ -156,16 +169,11 @@ impl FromStr for Address {
                 Ok(port) => Some(port),
             },
         };
-        let usual = match (is_websocket, tls) {
-            (false, _) => None,
-            (true, false) => Some(Self::PORT_WEBSOCKET),
-            (true, true) => Some(Self::PORT_WEBSOCKET_TLS),
+        let address = match websocket {
+            None => Self::new(host, port, tls),
+            Some(path) => Self::of_websocket(host, port, tls, &path),
         };
-        Ok(Self {
-            user,
-            websocket,
-            ..Self::new(host, port.or(usual), tls)
-        })
+        Ok(Self { user, ..address })
     }
 }
 

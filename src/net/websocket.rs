@@ -83,13 +83,13 @@ const READS_PER_POLL: usize = 4;
 const _: () = assert!(size_of::<WebSocket<()>>() <= 224);
 
 impl<S> WebSocket<S> {
-    /// The server's end of `stream`, on which `early` was read behind the request.
-    fn server(stream: S, early: Bytes) -> Self {
+    /// The server's end of `stream`, on which `early` was read behind the request; [`upgrade::accept`] comes before it.
+    pub fn server(stream: S, early: Bytes) -> Self {
         Self::new(stream, early, Sender::Client, None)
     }
 
-    /// The client's end of `stream`, on which `early` was read behind the answer.
-    fn client(stream: S, early: Bytes) -> Self {
+    /// The client's end of `stream`, on which `early` was read behind the answer; see [`upgrade::connect`].
+    pub fn client(stream: S, early: Bytes) -> Self {
         Self::new(stream, early, Sender::Server, Some(Box::new(Masks::none_left())))
     }
 

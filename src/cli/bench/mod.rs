@@ -135,6 +135,16 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "CORE,CORE", value_parser = cores, help_heading = "Brokers")]
     pin: Option<(usize, usize)>,
 
+    /// Through the WebSocket at this path, "/mqtt" where none is given
+    #[arg(
+        long,
+        value_name = "PATH",
+        num_args = 0..=1,
+        default_missing_value = Address::WEBSOCKET_PATH,
+        help_heading = "Brokers"
+    )]
+    websocket: Option<String>,
+
     #[command(flatten)]
     login: LoginArguments,
 
@@ -220,7 +230,7 @@ impl Arguments {
         match &self.spawn {
             Some(command) => candidates.push(started("broker", command)?),
             None if self.broker.is_empty() => candidates.push(Candidate::Running {
-                port: Address::new(&self.host, self.port, self.tls).port,
+                port: self.address(&self.host, self.port).port,
                 observed: self.pid.map(Observed::new).transpose()?,
             }),
             None => {}
@@ -229,6 +239,27 @@ impl Arguments {
             candidates.push(started("against", command)?);
         }
         Ok(candidates)
+    }
+
+    fn address(&self, host: &str, port: Option<u16>) -> Address {
+        match (&self.unix, &self.websocket) {
+            (Some(socket), websocket) => Address {
+                websocket: websocket.clone(),
+                ..Address::unix(socket)
+            },
+            (None, None) => Address::new(host, port, self.tls),
+            (None, Some(path)) => Address::of_websocket(host, port, self.tls, path),
+        }
+    }
+
+    /// What the messages pass through, for a line of the report.
+    fn transport(&self) -> &'static str {
+        match (&self.websocket, self.tls) {
+            (None, false) => "",
+            (None, true) => ", TLS",
+            (Some(_), false) => ", WebSocket",
+            (Some(_), true) => ", WebSocket over TLS",
+        }
     }
 
     fn plan(&self, login: Login) -> anyhow::Result<Plan> {
@@ -314,14 +345,14 @@ impl Arguments {
             Extent::Lasting { measured, .. } => format!("{} s", measured.as_secs_f64()),
             Extent::Messages { each } => format!("{each} messages each"),
         };
-        let tls = if self.tls { ", TLS" } else { "" };
+        let transport = self.transport();
         let medians = if rounds > 1 {
             format!(", medians of {rounds} rounds")
         } else {
             String::new()
         };
         format!(
-            "{scenario}: {} to {}, {} bytes, QoS {}, {pace}, {extent}{tls}, MQTT {}{medians}",
+            "{scenario}: {} to {}, {} bytes, QoS {}, {pace}, {extent}{transport}, MQTT {}{medians}",
             plan.publishers, plan.subscribers, plan.payload_bytes, plan.qos, plan.version
         )
     }
@@ -332,10 +363,7 @@ impl Arguments {
         count: usize,
         login: &Login,
     ) -> anyhow::Result<ExitCode> {
-        let mut text = format!(
-            "{count} idle connections{}\n",
-            if self.tls { ", TLS" } else { "" }
-        );
+        let mut text = format!("{count} idle connections{}\n", self.transport());
         let _ = writeln!(
             text,
             "{:<16}{:>14}{:>14}{:>20}",
@@ -401,10 +429,7 @@ impl Arguments {
             insecure: self.insecure,
             ..ClientSettings::default()
         };
-        let address = match &self.unix {
-            Some(path) => Address::unix(path),
-            None => Address::new(host, Some(port), self.tls),
-        };
+        let address = self.address(host, Some(port));
         let target = Rc::new(Target::new(address, &settings, Duration::from_secs(30))?);
         server::run(async {
             tokio::select! {

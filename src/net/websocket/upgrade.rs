@@ -2,8 +2,8 @@
 //!
 //! A browser lets every page open a WebSocket to any address its machine can reach, and only says by `Origin` which
 //! page it was. So without a list of origins a door takes requests that carry no `Origin`, which no browser sends, and
-//! those of pages of the very host they ask for; on this machine's own addresses that host must also be this machine
-//! by name, for a page's name may have been made to lead here.
+//! those of pages of the very host they ask for. On a loopback address both must be this machine by name instead, for
+//! any other name may have been made to lead here.
 
 use std::fmt;
 use std::io;
@@ -12,9 +12,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use base64ct::{Base64, Encoding};
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use httparse::{EMPTY_HEADER, Header, Request, Response, Status};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use rustix::system::uname;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -125,7 +126,7 @@ const KEY_BYTES: usize = 16;
 ///
 /// # Errors
 /// [`UpgradeError`]; the connection is closed.
-pub(in crate::net) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     settings: &ServerSettings,
     peer: Option<IpAddr>,
@@ -148,8 +149,7 @@ pub(in crate::net) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
                 .await
                 .map_err(UpgradeError::Broken)?;
             stream.flush().await.map_err(UpgradeError::Broken)?;
-            let early = head.split_off(length.min(head.len()));
-            Ok(WebSocket::server(stream, early.freeze()))
+            Ok(WebSocket::server(stream, behind(&head, length)))
         }
         Err(refusal) => {
             let answer = refusal.answer();
@@ -187,7 +187,7 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
             HeadError::Malformed | HeadError::TooLarge => UpgradeError::Answer(BadAnswer::Malformed),
         })?;
         let length = check_answer(&head, &key).map_err(UpgradeError::Answer)?;
-        Ok(head.split_off(length.min(head.len())).freeze())
+        Ok(behind(&head, length))
     };
     let early = timeout(limit, upgrade)
         .await
@@ -281,6 +281,11 @@ async fn read_head<S: AsyncRead + Unpin>(
             return Ok(());
         }
     }
+}
+
+/// What was read behind a head; a copy, or an idle connection would hold the buffer of its head.
+fn behind(head: &[u8], length: usize) -> Bytes {
+    Bytes::copy_from_slice(head.get(length..).unwrap_or_default())
 }
 
 /// A method, as far as it has come: so that a client that speaks MQTT or TLS to this door is told at once.
@@ -455,8 +460,11 @@ impl Origins {
             (_, Err(OriginError)) => false,
             (Self::Listed(listed), Ok(origin)) => listed.contains(&origin),
             (Self::Any | Self::SameHost, Ok(origin)) => origin.host().is_some_and(|page| {
-                let is_same = page.eq_ignore_ascii_case(without_port(host));
-                is_same && (!peer_is_local || is_this_machine(page))
+                let host = without_port(host);
+                match peer_is_local {
+                    true => is_this_machine(page) && is_this_machine(host),
+                    false => page.eq_ignore_ascii_case(host),
+                }
             }),
         }
     }
@@ -508,14 +516,23 @@ fn without_port(place: &str) -> &str {
     }
 }
 
-/// Whether `host` leads to this machine wherever it is looked up.
+/// Whether `host` leads to this machine wherever it is looked up, or is its own name.
 fn is_this_machine(host: &str) -> bool {
     let bare = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
-    let is_name = bare.eq_ignore_ascii_case("localhost") || bare.to_ascii_lowercase().ends_with(".localhost");
-    is_name || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        .unwrap_or(host)
+        .to_ascii_lowercase();
+    let is_own = || {
+        uname()
+            .nodename()
+            .to_str()
+            .is_ok_and(|own| own.eq_ignore_ascii_case(&bare))
+    };
+    bare == "localhost"
+        || bare.ends_with(".localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        || is_own()
 }
 
 impl Refusal {
@@ -780,20 +797,25 @@ mod tests {
     }
 
     #[test]
-    fn on_this_machine_the_page_must_be_this_machines_by_name() {
-        for (host, is_allowed) in [
-            ("localhost", true),
-            ("app.localhost", true),
-            ("127.0.0.1", true),
-            ("127.1.2.3", true),
-            ("[::1]", true),
-            ("rebound.example", false),
-            ("localhost.example", false),
-            ("10.0.0.5", false),
+    fn on_this_machine_page_and_host_must_be_this_machine_by_name() {
+        let system = uname();
+        let own = system.nodename().to_str().unwrap();
+        for (page, host, is_allowed) in [
+            ("localhost", "localhost", true),
+            ("localhost", "127.0.0.1", true),
+            ("app.localhost", "[::1]", true),
+            ("127.1.2.3", "LOCALHOST", true),
+            ("[::1]", "[::1]", true),
+            (own, own, true),
+            ("rebound.example", "rebound.example", false),
+            ("localhost", "rebound.example", false),
+            ("evil.example", "localhost", false),
+            ("localhost.example", "localhost.example", false),
+            ("10.0.0.5", "10.0.0.5", false),
         ] {
-            let origin = format!("http://{host}:8080");
+            let origin = format!("http://{page}:8080");
             let found = Origins::SameHost.allow(&origin, &format!("{host}:9001"), true);
-            assert_eq!(found, is_allowed, "{host}");
+            assert_eq!(found, is_allowed, "{page} to {host}");
         }
     }
 
