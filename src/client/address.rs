@@ -67,6 +67,14 @@ impl Address {
         }
     }
 
+    /// A server of this machine, at a Unix socket.
+    pub fn unix(path: impl Into<PathBuf>) -> Self {
+        Self {
+            unix: Some(path.into()),
+            ..Self::new("localhost", None, false)
+        }
+    }
+
     /// The same through the WebSocket at `path`, which begins with a slash.
     pub fn of_websocket(host: &str, port: Option<u16>, tls: bool, path: &str) -> Self {
         let usual = if tls {
@@ -77,14 +85,6 @@ impl Address {
         Self {
             websocket: Some(path.to_owned()),
             ..Self::new(host, port.or(Some(usual)), tls)
-        }
-    }
-
-    /// A server of this machine, at a Unix socket.
-    pub fn unix(path: impl Into<PathBuf>) -> Self {
-        Self {
-            unix: Some(path.into()),
-            ..Self::new("localhost", None, false)
         }
     }
 }

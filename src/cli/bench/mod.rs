@@ -144,6 +144,7 @@ pub(super) struct Arguments {
         help_heading = "Brokers"
     )]
     websocket: Option<String>,
+
     #[command(flatten)]
     login: LoginArguments,
 
@@ -242,7 +243,10 @@ impl Arguments {
 
     fn address(&self, host: &str, port: Option<u16>) -> Address {
         match (&self.unix, &self.websocket) {
-            (Some(path), _) => Address::unix(path),
+            (Some(socket), websocket) => Address {
+                websocket: websocket.clone(),
+                ..Address::unix(socket)
+            },
             (None, None) => Address::new(host, port, self.tls),
             (None, Some(path)) => Address::of_websocket(host, port, self.tls, path),
         }
