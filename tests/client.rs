@@ -351,6 +351,7 @@ fn listen_over_tls(directory: &Path) -> (Listener, PathBuf) {
         connections_max: 8,
         pending_max: 8,
         pending_per_address_max: 8,
+        websocket: None,
         handshake_timeout: Duration::from_secs(20),
     };
     (Listener::bind(settings, None).unwrap(), write("ca.pem", made.ca))

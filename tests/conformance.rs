@@ -79,11 +79,85 @@ const MQTT_5_0: Standard = Standard {
     ],
 };
 
+const MQTT_3_1_1: Standard = Standard {
+    heading: "## MQTT 3.1.1",
+    mark: " of 3.1.1",
+    // Appendix B writes 3.1.2-7 with a third point, and 3.8.3-4 with one dash too many.
+    sections: &[
+        ("1.5.3", 1, 3),
+        ("2.2.2", 1, 2),
+        ("2.3.1", 1, 7),
+        ("3.1.0", 1, 2),
+        ("3.1.2", 1, 24),
+        ("3.1.3", 1, 11),
+        ("3.1.4", 1, 5),
+        ("3.2.0", 1, 1),
+        ("3.2.2", 1, 6),
+        ("3.3.1", 1, 12),
+        ("3.3.2", 1, 3),
+        ("3.3.4", 1, 1),
+        ("3.3.5", 1, 2),
+        ("3.6.1", 1, 1),
+        ("3.8.1", 1, 1),
+        ("3.8.3", 1, 4),
+        ("3.8.4", 1, 6),
+        ("3.9.3", 1, 2),
+        ("3.10.1", 1, 1),
+        ("3.10.3", 1, 2),
+        ("3.10.4", 1, 6),
+        ("3.12.4", 1, 1),
+        ("3.14.1", 1, 1),
+        ("3.14.4", 1, 3),
+        ("4.1.0", 1, 2),
+        ("4.3.1", 1, 1),
+        ("4.3.2", 1, 2),
+        ("4.3.3", 1, 2),
+        ("4.4.0", 1, 1),
+        ("4.5.0", 1, 2),
+        ("4.6.0", 1, 6),
+        ("4.7.1", 1, 3),
+        ("4.7.2", 1, 1),
+        ("4.7.3", 1, 4),
+        ("4.8.0", 1, 2),
+        ("6.0.0", 1, 4),
+        ("7.0.0", 1, 2),
+        ("7.1.1", 1, 1),
+        ("7.1.2", 1, 1),
+    ],
+};
+
+#[test]
+fn every_statement_of_3_1_1_is_kept_and_shown() {
+    hold(&MQTT_3_1_1);
+}
+
+#[test]
+fn every_point_of_3_1_is_shown() {
+    let (papers, _, tests) = package();
+    let lines = papers.lines().skip_while(|line| *line != "## MQTT 3.1").skip(1);
+    let rows: Vec<Vec<&str>> = lines
+        .take_while(|line| !line.starts_with("## "))
+        .filter(|line| line.starts_with("| "))
+        .skip(1)
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    assert!(!rows.is_empty(), "there is no table under the heading of 3.1");
+    for row in rows {
+        let &["", point, what_we_do, shown_by, ""] = row.as_slice() else {
+            panic!("not a row of three cells: {row:?}");
+        };
+        assert!(!what_we_do.is_empty(), "{point}: the row does not say what we do");
+        assert_eq!(check_tests(point, shown_by, &tests), [""; 0]);
+    }
+}
+
 /// One statement's row.
 #[derive(Debug)]
 struct Row {
     /// Without "MQTT-".
     number: String,
+    /// The number of 5.0 under which the same rule stands in the sources.
+    number_of_5_0: Option<String>,
     what_we_do: String,
     shown_by: String,
 }
@@ -129,8 +203,13 @@ fn check(standard: &Standard, papers: &str, src: &Sources, tests: &Sources) -> V
         mistakes.push("the rows do not stand in the order of the standard".into());
     }
     let in_src = numbers_named(standard, src, true);
+    let in_src_of_5_0 = numbers_named(&MQTT_5_0, src, true);
     for row in &rows {
-        mistakes.extend(check_row(row, &in_src, tests));
+        let stands_in_src = match &row.number_of_5_0 {
+            None => in_src.contains(&row.number),
+            Some(number) => in_src_of_5_0.contains(number),
+        };
+        mistakes.extend(check_row(row, stands_in_src, tests));
     }
     let everywhere = numbers_named(standard, src, false)
         .into_iter()
@@ -146,24 +225,37 @@ fn check(standard: &Standard, papers: &str, src: &Sources, tests: &Sources) -> V
     mistakes
 }
 
-fn check_row(row: &Row, in_src: &BTreeSet<String>, tests: &Sources) -> Vec<String> {
+fn check_row(row: &Row, stands_in_src: bool, tests: &Sources) -> Vec<String> {
     let number = &row.number;
     let mut mistakes = Vec::new();
     if row.what_we_do.is_empty() {
         mistakes.push(format!("MQTT-{number}: the row does not say what we do"));
     }
-    let names: Vec<&str> = row.shown_by.split('`').skip(1).step_by(2).collect();
+    mistakes.extend(check_tests(&format!("MQTT-{number}"), &row.shown_by, tests));
+    let is_shown = row.shown_by.contains('`');
+    if is_shown && !stands_in_src {
+        let under = row.number_of_5_0.as_ref();
+        let under = under.map_or(String::new(), |number| format!(", nor does {number} of 5.0"));
+        mistakes.push(format!("MQTT-{number} stands in no comment of src{under}"));
+    }
+    mistakes
+}
+
+/// What is wrong with the tests that the row `of` names.
+fn check_tests(of: &str, shown_by: &str, tests: &Sources) -> Vec<String> {
+    let mut mistakes = Vec::new();
+    let names: Vec<&str> = shown_by.split('`').skip(1).step_by(2).collect();
     if names.is_empty() {
-        if !row.shown_by.starts_with("not applicable: ") {
+        if !shown_by.starts_with("not applicable: ") {
             mistakes.push(format!(
-                "MQTT-{number}: names no test and does not say \"not applicable: \" and why"
+                "{of}: names no test and does not say \"not applicable: \" and why"
             ));
         }
         return mistakes;
     }
     for name in names {
         let Some((file, test)) = name.rsplit_once("::") else {
-            mistakes.push(format!("MQTT-{number}: `{name}` is not file::test"));
+            mistakes.push(format!("{of}: `{name}` is not file::test"));
             continue;
         };
         let path = if file.ends_with(".rs") {
@@ -173,20 +265,17 @@ fn check_row(row: &Row, in_src: &BTreeSet<String>, tests: &Sources) -> Vec<Strin
         };
         if file == "catalogue" {
             if !catalogued(tests, test) {
-                mistakes.push(format!("MQTT-{number}: the catalogue has no entry \"{test}\""));
+                mistakes.push(format!("{of}: the catalogue has no entry \"{test}\""));
             }
             continue;
         }
         match tests.get(&path) {
-            None => mistakes.push(format!("MQTT-{number}: there is no {}", path.display())),
+            None => mistakes.push(format!("{of}: there is no {}", path.display())),
             Some(text) if !holds_test(text, test) => {
-                mistakes.push(format!("MQTT-{number}: {} has no test {test}", path.display()));
+                mistakes.push(format!("{of}: {} has no test {test}", path.display()));
             }
             Some(_) => {}
         }
-    }
-    if !in_src.contains(number) {
-        mistakes.push(format!("MQTT-{number} stands in no comment of src"));
     }
     mistakes
 }
@@ -203,11 +292,19 @@ fn rows(standard: &Standard, papers: &str) -> Result<Vec<Row>, String> {
         .map(|line| {
             let cells: Vec<&str> = line.split('|').map(str::trim).collect();
             match cells.as_slice() {
-                ["", number, what_we_do, shown_by, ""] => Ok(Row {
-                    number: number.trim_start_matches("MQTT-").into(),
-                    what_we_do: (*what_we_do).into(),
-                    shown_by: (*shown_by).into(),
-                }),
+                ["", number, what_we_do, shown_by, ""] => {
+                    let number = number.trim_start_matches("MQTT-").trim_end_matches(')');
+                    let (number, number_of_5_0) = match number.split_once(" (5.0: ") {
+                        Some((number, number_of_5_0)) => (number, Some(number_of_5_0.into())),
+                        None => (number, None),
+                    };
+                    Ok(Row {
+                        number: number.into(),
+                        number_of_5_0,
+                        what_we_do: (*what_we_do).into(),
+                        shown_by: (*shown_by).into(),
+                    })
+                }
                 _ => Err(format!("not a row of three cells: {line}")),
             }
         })
@@ -291,13 +388,19 @@ fn read_tree(root: &Path, folder: &Path) -> Sources {
     found
 }
 
-/// The whole package against the table of `standard`.
-fn hold(standard: &Standard) {
+/// The table, `src/`, and all that may hold a test.
+fn package() -> (String, Sources, Sources) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let papers = fs::read_to_string(root.join("tests/CONFORMANCE.md")).expect("the table can be read");
     let src = read_tree(root, Path::new("src"));
     let mut tests = read_tree(root, Path::new("tests"));
     tests.extend(src.clone());
+    (papers, src, tests)
+}
+
+/// The whole package against the table of `standard`.
+fn hold(standard: &Standard) {
+    let (papers, src, tests) = package();
     let mistakes = check(standard, &papers, &src, &tests);
     assert!(
         mistakes.is_empty(),
@@ -392,6 +495,19 @@ fn every_mistake_in_a_table_is_told() {
     assert_eq!(
         seeded(&swapped.join("\n"), GOOD_SOURCE),
         ["the rows do not stand in the order of the standard"]
+    );
+}
+
+#[test]
+fn a_rule_that_stands_under_its_number_of_5_0_is_found_there_and_only_there() {
+    let rows = GOOD_ROWS.replace("| MQTT-1.1.1-1 |", "| MQTT-1.1.1-1 (5.0: 3.1.0-1) |");
+    assert_eq!(
+        seeded(&rows, &format!("{GOOD_SOURCE}// [MQTT-3.1.0-1]\n")),
+        [""; 0]
+    );
+    assert_eq!(
+        seeded(&rows, GOOD_SOURCE),
+        ["MQTT-1.1.1-1 stands in no comment of src, nor does 3.1.0-1 of 5.0"]
     );
 }
 

@@ -141,6 +141,7 @@ fn settings() -> ListenerSettings {
         connections_max: 1000,
         pending_max: 64,
         pending_per_address_max: 8,
+        websocket: None,
         handshake_timeout: Duration::from_secs(60),
     }
 }

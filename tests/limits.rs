@@ -4,7 +4,7 @@
 mod conversation;
 
 use conversation::*;
-use tidegate::broker::{DetachReason, Event, Limits, LinkId, Overflow, QueueClass, Refusal};
+use tidegate::broker::{DetachReason, Event, Input, Limits, LinkId, Overflow, QueueClass, Refusal};
 use tidegate::mqtt::{Connect, ConnectProperties, Packet, Publish, PublishProperties, QoS, ReasonCode};
 
 /// An absent client that waits for `t`, in a house within `limits`.
@@ -266,25 +266,56 @@ fn a_client_within_its_rate_may_publish_for_ever() {
 
 #[test]
 fn more_unfinished_qos_2_than_receive_maximum_ends_the_connection() {
-    for (version, word) in [
-        (V311, None),
-        (V5, Some(disconnect(ReasonCode::ReceiveMaximumExceeded))),
-    ] {
-        let mut house = House::within(Limits {
-            receive_maximum: 3,
-            ..Limits::default()
-        });
-        let writer = house.join(client(version, "writer"));
-        for number in 1..=3 {
-            house.publish(writer, message2(number, "t", "x"));
+    let mut house = House::within(Limits {
+        receive_maximum: 3,
+        ..Limits::default()
+    });
+    let writer = house.join(client(V5, "writer"));
+    for number in 1..=3 {
+        house.publish(writer, message2(number, "t", "x"));
+    }
+    assert_eq!(
+        house.publish(writer, repeated(message2(1, "t", "x"))),
+        [send(writer, pubrec(1))]
+    );
+    let word = disconnect(ReasonCode::ReceiveMaximumExceeded);
+    assert_eq!(
+        acts(house.publish(writer, message2(4, "t", "x"))),
+        [send(writer, word), close(writer)]
+    );
+}
+
+#[test]
+fn an_old_client_that_cannot_be_told_a_receive_maximum_may_use_every_identifier() {
+    for version in [V31, V311] {
+        let mut house = House::new();
+        let writer = house.join(resuming(version, "writer"));
+        let reader = house.join(client(V5, "reader"));
+        house.subscribe(reader, "t", QoS::AtMostOnce);
+        for number in 1..=u16::MAX {
+            let publish = Packet::Publish(message2(number, "t", "x"));
+            let received = Input::Received {
+                link: writer,
+                packet: publish,
+            };
+            house.broker.handle(house.now, received);
+            let outputs: Vec<_> = std::iter::from_fn(|| house.broker.poll_output()).collect();
+            assert_eq!(outputs[1..], [send(writer, pubrec(number))]);
+            if number % 1024 == 0 {
+                house.flush(writer);
+                house.flush(reader);
+            }
         }
         assert_eq!(
-            house.publish(writer, repeated(message2(1, "t", "x"))),
-            [send(writer, pubrec(1))]
+            house.publish(writer, repeated(message2(40_000, "t", "x"))),
+            [send(writer, pubrec(40_000))]
         );
-        let mut expected: Vec<_> = word.map(|packet| send(writer, packet)).into_iter().collect();
-        expected.push(close(writer));
-        assert_eq!(acts(house.publish(writer, message2(4, "t", "x"))), expected);
+        assert_eq!(
+            house.receive(writer, pubrel(40_000)),
+            [send(writer, pubcomp(40_000))]
+        );
+        let outputs = house.publish(writer, message2(40_000, "t", "new"));
+        assert_eq!(payloads(&outputs, reader), ["new"]);
     }
 }
 

@@ -356,7 +356,7 @@ fn a_client_identifier_is_free_again_when_its_session_ended() {
 
 #[test]
 fn unfinished_deliveries_are_repeated_with_their_identifiers_in_their_order() {
-    for version in [V311, V5] {
+    for version in [V31, V311, V5] {
         let mut house = House::new();
         let bill = house.join(resuming(version, "bill"));
         house.subscribe(bill, "t", QoS::ExactlyOnce);

@@ -56,7 +56,7 @@ limits! {
     "inflight_max" inflight_max count(1..=65_535)
         "Unfinished QoS 1 and 2 deliveries to one client.";
     "receive_maximum" receive_maximum count(1..=65_535)
-        "Unfinished QoS 2 deliveries from one client.";
+        "Unfinished QoS 2 deliveries from one 5.0 client.";
     "topic_alias_maximum" topic_alias_maximum count(0..=65_535)
         "Topic aliases of one client.";
     "queue_messages_max" queue_class class(())

@@ -311,6 +311,7 @@ impl Broker {
                 // What waited behind CONNECT is dropped unread [MQTT-3.1.4-6].
                 return self.refuse(now, link, Refusal::BadCredentials);
             }
+            // [MQTT-4.8.0-2 of 3.1.1]
             Verdict::Unavailable => return self.refuse(now, link, Refusal::CheckUnavailable),
         };
         self.admit(now, link, admission, identity, None);

@@ -305,8 +305,8 @@ impl Broker {
         self.deliver(now, member.session, &Grant::of([member].iter()), passing)
     }
 
-    /// Takes a QoS 1 or 2 delivery into a session: sent at once if the window is open, kept otherwise,
-    /// dropped by policy where there is no room.
+    /// Takes a QoS 1 or 2 delivery into a session, whether its client is there or not [MQTT-3.1.2-5 of 3.1.1]: sent
+    /// at once if the window is open, kept otherwise, dropped by policy where there is no room.
     fn enqueue(&mut self, now: Instant, key: SessionKey, queued: Queued) {
         if !self.make_room(now, key, queued.message.size_bytes) {
             return;

@@ -305,34 +305,149 @@ const fn bit(packet_id: PacketId) -> u64 {
     1 << (packet_id.get() & 63)
 }
 
-/// The packet identifiers of QoS 2 messages that came from one client and were not released yet, in their
-/// order.
-#[derive(Debug, Default)]
-pub(super) struct Receiving {
-    ids: Vec<PacketId>,
+/// The packet identifiers of QoS 2 messages that came from one client and were not released yet.
+///
+/// However many they are, they take 8 KiB at most: clients before 5.0 cannot be told a Receive Maximum, and may
+/// have all 65,535 identifiers under way.
+#[derive(Debug)]
+pub(super) enum Receiving {
+    /// In their order.
+    Few(Vec<PacketId>),
+    /// A bit for each.
+    Many(Box<ManyIds>),
+}
+
+#[derive(Debug)]
+pub(super) struct ManyIds {
+    used: UsedIds,
+    count: usize,
+}
+
+/// From how many identifiers on a bit for each takes no more than twice the room of a list.
+const FEW_MAX: usize = 2048;
+
+impl Default for Receiving {
+    fn default() -> Self {
+        Self::Few(Vec::new())
+    }
 }
 
 impl Receiving {
     pub(super) fn len(&self) -> usize {
-        self.ids.len()
+        match self {
+            Self::Few(ids) => ids.len(),
+            Self::Many(ids) => ids.count,
+        }
     }
 
     pub(super) fn contains(&self, packet_id: PacketId) -> bool {
-        self.ids.binary_search(&packet_id).is_ok()
+        match self {
+            Self::Few(ids) => ids.binary_search(&packet_id).is_ok(),
+            Self::Many(ids) => ids.used[word(packet_id)] & bit(packet_id) != 0,
+        }
     }
 
     pub(super) fn insert(&mut self, packet_id: PacketId) {
-        if let Err(index) = self.ids.binary_search(&packet_id) {
-            self.ids.insert(index, packet_id);
+        match self {
+            Self::Few(ids) => {
+                if let Err(index) = ids.binary_search(&packet_id) {
+                    if ids.len() < FEW_MAX {
+                        ids.insert(index, packet_id);
+                    } else {
+                        let mut many = ManyIds::of(ids);
+                        many.insert(packet_id);
+                        *self = Self::Many(many);
+                    }
+                }
+            }
+            Self::Many(ids) => ids.insert(packet_id),
         }
     }
 
     /// Forgets the identifier; whether it was there.
     pub(super) fn remove(&mut self, packet_id: PacketId) -> bool {
-        let found = self.ids.binary_search(&packet_id);
-        if let Ok(index) = found {
-            self.ids.remove(index);
+        match self {
+            Self::Few(ids) => {
+                let found = ids.binary_search(&packet_id);
+                if let Ok(index) = found {
+                    ids.remove(index);
+                }
+                if ids.is_empty() && ids.capacity() > LOOK_THROUGH_MAX {
+                    *ids = Vec::new();
+                }
+                found.is_ok()
+            }
+            Self::Many(ids) => {
+                let found = ids.remove(packet_id);
+                if ids.count == 0 {
+                    *self = Self::default();
+                }
+                found
+            }
         }
-        found.is_ok()
+    }
+}
+
+impl ManyIds {
+    fn of(ids: &[PacketId]) -> Box<Self> {
+        let mut many = Box::new(Self {
+            used: [0; 1024],
+            count: 0,
+        });
+        for &id in ids {
+            many.insert(id);
+        }
+        many
+    }
+
+    fn insert(&mut self, packet_id: PacketId) {
+        let word = &mut self.used[word(packet_id)];
+        if *word & bit(packet_id) == 0 {
+            *word |= bit(packet_id);
+            self.count += 1;
+        }
+    }
+
+    fn remove(&mut self, packet_id: PacketId) -> bool {
+        let word = &mut self.used[word(packet_id)];
+        let found = *word & bit(packet_id) != 0;
+        if found {
+            *word &= !bit(packet_id);
+            self.count -= 1;
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_are_kept_and_forgotten_alike_whether_few_or_many() {
+        let id = |number| PacketId::new(number).expect("not 0");
+        let mut receiving = Receiving::default();
+        for round in 0..2 {
+            for number in 1..=u16::MAX {
+                assert!(!receiving.contains(id(number)), "round {round}");
+                receiving.insert(id(number));
+                receiving.insert(id(number));
+                assert_eq!(receiving.len(), usize::from(number));
+                let few = usize::from(number) <= FEW_MAX;
+                assert_eq!(matches!(receiving, Receiving::Few(_)), few);
+            }
+            for number in (1..=u16::MAX).rev() {
+                assert!(receiving.contains(id(number)));
+                assert!(receiving.remove(id(number)));
+                assert!(!receiving.remove(id(number)));
+            }
+            assert!(matches!(&receiving, Receiving::Few(ids) if ids.capacity() == 0));
+        }
+    }
+
+    #[test]
+    fn identifiers_take_little_room_where_they_are_few_and_8_kib_where_they_are_many() {
+        assert_eq!(size_of::<Receiving>(), size_of::<Vec<PacketId>>());
+        assert!(size_of::<ManyIds>() <= 2 * FEW_MAX * size_of::<PacketId>() + 8);
     }
 }

@@ -129,11 +129,6 @@ impl Broker {
             {
                 return Err(format!("{client}: more waits than the limits allow"));
             }
-            if session.receiving.len() > usize::from(self.limits.receive_maximum.max(1)) {
-                return Err(format!(
-                    "{client}: more QoS 2 messages unfinished than the limits allow"
-                ));
-            }
             if session
                 .replays
                 .iter()

@@ -66,7 +66,9 @@ impl Broker {
             let again = Packet::PubRec(Ack::success(packet_id)); // [MQTT-4.3.3-10]
             return self.send_control(now, link, again);
         }
+        // An older client was told no Receive Maximum, and is bounded by the identifiers there are.
         if qos == QoS::ExactlyOnce
+            && version == ProtocolVersion::V5
             && session.receiving.len() >= usize::from(attachment.listener.receive_maximum(&self.limits))
         {
             return self.refuse(now, link, Refusal::ReceiveMaximum); // [MQTT-3.3.4-7]

@@ -236,7 +236,8 @@ impl Broker {
     }
 
     /// Ends a session that has no link: sends its will if one is owed, and forgets all the rest, also what was on
-    /// its way through a shared subscription [MQTT-4.8.2-5].
+    /// its way through a shared subscription [MQTT-4.8.2-5]. What it had retained is its topics' and stays
+    /// [MQTT-3.1.2-7 of 3.1.1].
     pub(super) fn end_session(&mut self, now: Instant, key: SessionKey) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;

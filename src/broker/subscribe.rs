@@ -55,9 +55,7 @@ impl Broker {
                 };
                 match reason {
                     Ok(()) => granted(subscription.qos), // [MQTT-3.8.4-7]
-                    // 3.1.1 knows one failure only [MQTT-3.9.3-2 of 3.1.1].
-                    Err(_) if version != ProtocolVersion::V5 => ReasonCode::UnspecifiedError,
-                    Err(reason) => reason,
+                    Err(reason) => failed(version, subscription.qos, reason),
                 }
             })
             .collect();
@@ -270,6 +268,16 @@ impl Broker {
             replay.cursor = cursor;
         }
         true
+    }
+}
+
+/// How a client is told that a subscription failed.
+const fn failed(version: ProtocolVersion, qos: QoS, reason: ReasonCode) -> ReasonCode {
+    match version {
+        // 3.1 has no word for it: a filter nobody may subscribe to is granted, and brings nothing (section 3.8 of 3.1).
+        ProtocolVersion::V31 => granted(qos),
+        ProtocolVersion::V311 => ReasonCode::UnspecifiedError, // the only failure it knows [MQTT-3.9.3-2 of 3.1.1]
+        ProtocolVersion::V5 => reason,
     }
 }
 

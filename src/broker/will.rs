@@ -87,7 +87,7 @@ impl Broker {
             return;
         };
         let Some(will) = session.will.take() else {
-            return;
+            return; // [MQTT-3.1.2-12 of 3.1.1]
         };
         let identity = session.identity.clone();
         self.timers.cancel(will.due, Timer::Will(key));

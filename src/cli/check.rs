@@ -73,10 +73,11 @@ fn summary(settings: &Settings) -> String {
         .map(|storage| storage.directory.display().to_string());
     text += &format!("  state:    {}\n", state.as_deref().unwrap_or("in memory"));
     for listener in &settings.listeners {
-        let transport = if listener.net.tls.is_some() {
-            "TLS"
-        } else {
-            "plain"
+        let transport = match (listener.net.tls.is_some(), listener.net.websocket.is_some()) {
+            (false, false) => "plain",
+            (true, false) => "TLS",
+            (false, true) => "WebSocket, plain",
+            (true, true) => "WebSocket over TLS",
         };
         let door = if listener.policy.anonymous {
             "anonymous"

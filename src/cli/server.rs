@@ -19,7 +19,7 @@ use crate::net::tls::{ClientSettings, Roots};
 /// The options of every command that connects.
 #[derive(Debug, Args)]
 pub(super) struct ServerArguments {
-    /// Where the server is, instead of --host, --port and --tls: mqtt[s]://[user@]host[:port]
+    /// Where the server is, instead of --host, --port and --tls: mqtt[s]://[user@]host[:port] or ws[s]://…/path
     #[arg(long, value_name = "URL", conflicts_with_all = ["host", "port", "tls"], help_heading = "Server")]
     url: Option<String>,
     /// Name or address of the server
@@ -187,7 +187,8 @@ impl ServerArguments {
         };
         if self.tls_options() && !address.tls {
             return Err(UsageError::new(format_args!(
-                "--cafile, --cert, --key, --server-name and --insecure are of no use to {address}, expected mqtts://"
+                "--cafile, --cert, --key, --server-name and --insecure are of no use to {address}, expected \
+                 mqtts:// or wss://"
             )));
         }
         Ok((Target::new(address, &settings, timeout)?, options))

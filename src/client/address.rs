@@ -1,4 +1,4 @@
-//! Where a server is, as a person writes it: `mqtts://user@host:port`, `host:port`, `host`.
+//! Where a server is, as a person writes it: `mqtts://user@host:port`, `host:port`, `host`, `wss://host:port/path`.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -13,6 +13,8 @@ pub struct Address {
     pub port: u16,
     /// Whether TLS goes below MQTT.
     pub tls: bool,
+    /// Path and query of the WebSocket MQTT goes through, with the leading slash; `None` goes without one.
+    pub websocket: Option<String>,
     /// The user name before `@`.
     pub user: Option<String>,
 }
@@ -20,7 +22,7 @@ pub struct Address {
 /// Why text is no address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AddressError {
-    /// Something before `://` that is neither `mqtt` nor `mqtts`, nor another name of theirs.
+    /// Something before `://` that is none of `mqtt`, `mqtts`, `ws` and `wss`, nor another name of theirs.
     Scheme(String),
     /// No host.
     Host,
@@ -30,7 +32,7 @@ pub enum AddressError {
     Brackets,
     /// A password between user and host.
     Password,
-    /// Something after the port.
+    /// Something after the port where there is no WebSocket, or what cannot stand in a URL's path.
     Path(String),
 }
 
@@ -39,6 +41,12 @@ impl Address {
     pub const PORT: u16 = 1883;
     /// The port of `secure-mqtt` as registered with IANA.
     pub const PORT_TLS: u16 = 8883;
+    /// The port of `ws`, which is that of HTTP.
+    pub const PORT_WEBSOCKET: u16 = 80;
+    /// The port of `wss`, which is that of HTTPS.
+    pub const PORT_WEBSOCKET_TLS: u16 = 443;
+    /// The path of a WebSocket where the address has none, not even a slash: what brokers commonly take.
+    pub const WEBSOCKET_PATH: &str = "/mqtt";
 
     /// A server at `host`, in the clear or over TLS, at the usual port or another.
     pub fn new(host: &str, port: Option<u16>, tls: bool) -> Self {
@@ -47,7 +55,21 @@ impl Address {
             host: host.to_owned(),
             port,
             tls,
+            websocket: None,
             user: None,
+        }
+    }
+
+    /// The same through the WebSocket at `path`, which begins with a slash.
+    pub fn of_websocket(host: &str, port: Option<u16>, tls: bool, path: &str) -> Self {
+        let usual = if tls {
+            Self::PORT_WEBSOCKET_TLS
+        } else {
+            Self::PORT_WEBSOCKET
+        };
+        Self {
+            websocket: Some(path.to_owned()),
+            ..Self::new(host, port.or(Some(usual)), tls)
         }
     }
 }
@@ -56,16 +78,23 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let (tls, rest) = match text.split_once("://") {
-            None => (false, text),
-            Some(("mqtt" | "tcp", rest)) => (false, rest),
-            Some(("mqtts" | "ssl" | "tls", rest)) => (true, rest),
+        let (tls, is_websocket, rest) = match text.split_once("://") {
+            None => (false, false, text),
+            Some(("mqtt" | "tcp", rest)) => (false, false, rest),
+            Some(("mqtts" | "ssl" | "tls", rest)) => (true, false, rest),
+            Some(("ws", rest)) => (false, true, rest),
+            Some(("wss", rest)) => (true, true, rest),
             Some((scheme, _)) => return Err(AddressError::Scheme(scheme.to_owned())),
         };
-        let (rest, path) = rest.split_once('/').unwrap_or((rest, ""));
-        if !path.is_empty() {
-            return Err(AddressError::Path(path.to_owned()));
-        }
+        let (rest, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let websocket = match path {
+            "" => is_websocket.then(|| Self::WEBSOCKET_PATH.to_owned()),
+            path if is_websocket && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') => {
+                Some(path.to_owned())
+            }
+            "/" => None,
+            path => return Err(AddressError::Path(path.to_owned())),
+        };
         let (user, place) = match rest.rsplit_once('@') {
             None => (None, rest),
             Some((user, _)) if user.contains(':') => return Err(AddressError::Password),
@@ -95,20 +124,27 @@ impl FromStr for Address {
                 Ok(port) => Some(port),
             },
         };
-        Ok(Self {
-            user,
-            ..Self::new(host, port, tls)
-        })
+        let address = match websocket {
+            None => Self::new(host, port, tls),
+            Some(path) => Self::of_websocket(host, port, tls, &path),
+        };
+        Ok(Self { user, ..address })
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "mqtts" } else { "mqtt" };
+        let scheme = match (&self.websocket, self.tls) {
+            (None, false) => "mqtt",
+            (None, true) => "mqtts",
+            (Some(_), false) => "ws",
+            (Some(_), true) => "wss",
+        };
+        let path = self.websocket.as_deref().unwrap_or_default();
         if self.host.contains(':') {
-            write!(f, "{scheme}://[{}]:{}", self.host, self.port)
+            write!(f, "{scheme}://[{}]:{}{path}", self.host, self.port)
         } else {
-            write!(f, "{scheme}://{}:{}", self.host, self.port)
+            write!(f, "{scheme}://{}:{}{path}", self.host, self.port)
         }
     }
 }
@@ -116,7 +152,10 @@ impl fmt::Display for Address {
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Scheme(scheme) => write!(f, "unknown scheme {scheme:?}, expected mqtt:// or mqtts://"),
+            Self::Scheme(scheme) => write!(
+                f,
+                "unknown scheme {scheme:?}, expected mqtt://, mqtts://, ws:// or wss://"
+            ),
             Self::Host => f.write_str("no host, expected for example mqtt://gateway.local:1883"),
             Self::Port(port) => write!(f, "found the port {port:?}, expected a number from 1 to 65535"),
             Self::Brackets => {
@@ -126,7 +165,10 @@ impl fmt::Display for AddressError {
                 "a password in the address can be read by every user of this machine; leave it out and \
                  use a password file",
             ),
-            Self::Path(path) => write!(f, "found {path:?} after the port, expected nothing"),
+            Self::Path(path) => write!(
+                f,
+                "found {path:?} after the port, expected nothing, or a path after ws:// and wss:// addresses"
+            ),
         }
     }
 }
@@ -148,6 +190,11 @@ mod tests {
             ("tcp://[::1]:1884", "mqtt://[::1]:1884"),
             ("[fe80::1%eth0]", "mqtt://[fe80::1%eth0]:1883"),
             ("::1", "mqtt://[::1]:1883"),
+            ("ws://gateway", "ws://gateway:80/mqtt"),
+            ("ws://gateway/", "ws://gateway:80/"),
+            ("wss://gateway", "wss://gateway:443/mqtt"),
+            ("wss://gateway:9443/a/b?c=d", "wss://gateway:9443/a/b?c=d"),
+            ("ws://[::1]:9001/ws", "ws://[::1]:9001/ws"),
         ] {
             assert_eq!(
                 text.parse::<Address>().map(|address| address.to_string()),
@@ -172,7 +219,10 @@ mod tests {
             ("[::1", AddressError::Brackets),
             ("[gateway]:1883", AddressError::Brackets),
             ("mqtt://probe:secret@gateway", AddressError::Password),
-            ("mqtt://gateway/a/b", AddressError::Path("a/b".into())),
+            ("mqtt://gateway/a/b", AddressError::Path("/a/b".into())),
+            ("ws://gateway/a b", AddressError::Path("/a b".into())),
+            ("ws://gateway/a\r\nb", AddressError::Path("/a\r\nb".into())),
+            ("ws://gateway:0/a", AddressError::Port("0".into())),
         ] {
             assert_eq!(text.parse::<Address>(), Err(error), "{text}");
         }
@@ -180,7 +230,11 @@ mod tests {
 
     #[test]
     fn what_is_displayed_is_read_back_as_the_same() {
-        for text in ["mqtt://gateway:1883", "mqtts://[::1]:8883"] {
+        for text in [
+            "mqtt://gateway:1883",
+            "mqtts://[::1]:8883",
+            "wss://[::1]:443/mqtt?a=b",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
     }

@@ -10,6 +10,7 @@ use crate::net::clock::FlooredClock;
 use crate::net::link::{Link, Stream};
 use crate::net::tcp::{self, ConnectError};
 use crate::net::tls::{ClientSettings, Connector, HandshakeError, TlsError};
+use crate::net::websocket::upgrade::{self, UpgradeError};
 
 /// A server and all it takes to reach it, as often as need be.
 #[derive(Debug)]
@@ -31,12 +32,19 @@ pub enum DialError {
         /// Why.
         source: HandshakeError,
     },
+    /// No WebSocket on that.
+    Upgrade {
+        /// Where.
+        address: Address,
+        /// Why.
+        source: UpgradeError,
+    },
 }
 
 impl Target {
     /// A target at `address`; `tls` is read where the address asks for TLS, and left alone otherwise.
     ///
-    /// `timeout` is for name, TCP and TLS together.
+    /// `timeout` is for name, TCP, TLS and WebSocket together.
     ///
     /// # Errors
     /// [`TlsError`] when a certificate or key is not what it should be.
@@ -57,10 +65,10 @@ impl Target {
         &self.address
     }
 
-    /// Connects, trying every address of the host, and does the TLS handshake.
+    /// Connects, trying every address of the host, and does the handshakes of TLS and WebSocket.
     ///
     /// # Errors
-    /// [`DialError`] when no address answers in time, or the one that does is not trusted.
+    /// [`DialError`] when no address answers in time, or the one that does is not trusted or takes no MQTT.
     pub async fn dial(&self, options: &Options) -> Result<Link, DialError> {
         let begin = Instant::now();
         let Address { host, port, .. } = &self.address;
@@ -78,7 +86,29 @@ impl Target {
                 connector.connect(tcp, host, left).await.map_err(fails)?
             }
         };
+        let stream = match &self.address.websocket {
+            None => stream,
+            Some(path) => self.upgrade(stream, path, begin).await?,
+        };
         Ok(Link::client(stream, options.version, options.packet_bytes_max))
+    }
+
+    async fn upgrade(&self, stream: Stream, path: &str, begin: Instant) -> Result<Stream, DialError> {
+        let Address { host, port, tls, .. } = &self.address;
+        let place = upgrade::Place {
+            host,
+            port: *port,
+            tls: *tls,
+            path,
+        };
+        let left = self.timeout.saturating_sub(begin.elapsed());
+        match upgrade::connect(stream, place, left).await {
+            Ok(websocket) => Ok(Stream::WebSocket(Box::new(websocket))),
+            Err(source) => Err(DialError::Upgrade {
+                address: self.address.clone(),
+                source,
+            }),
+        }
     }
 }
 
@@ -87,6 +117,7 @@ impl fmt::Display for DialError {
         match self {
             Self::Connect(error) => error.fmt(f),
             Self::Handshake { address, source } => write!(f, "no TLS with {address}: {source}"),
+            Self::Upgrade { address, source } => write!(f, "no WebSocket at {address}: {source}"),
         }
     }
 }

@@ -55,6 +55,9 @@ pub struct OffLoopback(pub SocketAddr);
 /// The port of MQTT without TLS, assigned by IANA.
 pub const PLAIN_PORT: u16 = 1883;
 
+/// The path of a WebSocket listener, where nothing else is said: what clients of MQTT ask for by themselves.
+pub const WEBSOCKET_PATH: &str = "/mqtt";
+
 /// The name of a gateway that was given none.
 pub const NAME: &str = "tidegate";
 
@@ -64,7 +67,7 @@ pub const PENDING_MAX: usize = 64;
 /// The same, from one address.
 pub const PENDING_PER_ADDRESS_MAX: usize = 8;
 
-/// From accept to the end of the TLS handshake, where nothing else is said.
+/// From accept to the end of the handshakes, TLS and WebSocket together, where nothing else is said.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Settings {
@@ -106,6 +109,7 @@ pub(super) fn local_listeners(listen: &[SocketAddr], anonymous: bool, limits: &L
                 name: "local".to_owned(),
                 address: *address,
                 tls: None,
+                websocket: None,
                 connections_max: limits.connections_max,
                 pending_max: PENDING_MAX,
                 pending_per_address_max: PENDING_PER_ADDRESS_MAX,

@@ -289,10 +289,10 @@ impl Decoder {
         if !allowed {
             return Err(DecodeError::WrongDirection);
         }
-        // 3.1 lets whoever repeats PUBREL, SUBSCRIBE or UNSUBSCRIBE set DUP; later versions do not
-        // [MQTT-2.1.3-1].
-        let repeated = self.version == Some(ProtocolVersion::V31) && expected_flags != 0 && flags == 0b1010;
-        if flags != expected_flags && !repeated {
+        // 3.1 gives PUBREL, SUBSCRIBE and UNSUBSCRIBE a quality and lets whoever repeats them set DUP (its section
+        // 2.1). Nothing depends on either, and clients of its time are known to write zeroes.
+        let flags_count = self.version != Some(ProtocolVersion::V31) || expected_flags == 0;
+        if flags != expected_flags && flags_count {
             // [MQTT-2.1.3-1] [MQTT-3.14.1-1] [MQTT-3.15.1-1]
             return Err(DecodeError::FixedHeaderFlags);
         }

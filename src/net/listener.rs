@@ -24,6 +24,7 @@ use tracing::{debug, warn};
 
 use super::link::Stream;
 use super::tls::{self, HandshakeError, TlsError};
+use super::websocket::upgrade;
 use super::{clock::FlooredClock, tcp};
 use crate::mqtt::Utf8String;
 
@@ -36,13 +37,15 @@ pub struct ListenerSettings {
     pub address: SocketAddr,
     /// `None` is plain TCP.
     pub tls: Option<tls::ServerSettings>,
+    /// `None` is MQTT without frames around it.
+    pub websocket: Option<upgrade::ServerSettings>,
     /// Connections through this door at one time, those on their way in included.
     pub connections_max: usize,
     /// Connections that were accepted and have not sent a CONNECT yet.
     pub pending_max: usize,
     /// The same, from one address; addresses of this very machine are exempt, its programs share one.
     pub pending_per_address_max: usize,
-    /// From accept to the end of the TLS handshake.
+    /// From accept to the end of the handshakes, TLS and WebSocket together.
     pub handshake_timeout: Duration,
 }
 
@@ -53,6 +56,7 @@ pub struct Listener {
     address: SocketAddr,
     socket: TcpListener,
     tls: Option<Rc<tls::Server>>,
+    websocket: Option<Rc<upgrade::ServerSettings>>,
     handshake_timeout: Duration,
     handshake_turns: Rc<Semaphore>,
     places: Rc<Places>,
@@ -74,6 +78,7 @@ impl Listener {
             name,
             address,
             tls,
+            websocket,
             handshake_timeout,
             ..
         } = settings;
@@ -103,6 +108,7 @@ impl Listener {
             address,
             socket,
             tls,
+            websocket: websocket.map(Rc::new),
             handshake_timeout,
             handshake_turns: Rc::new(Semaphore::new(HANDSHAKES_PER_TURN)),
             places: Rc::new(Places {
@@ -165,6 +171,7 @@ impl Listener {
                                 peer,
                                 permit,
                                 tls: self.tls.clone(),
+                                websocket: self.websocket.clone(),
                                 turns: Rc::clone(&self.handshake_turns),
                                 timeout: self.handshake_timeout,
                                 deadline: Instant::now() + self.handshake_timeout,
@@ -253,6 +260,7 @@ pub struct Accepted {
     peer: SocketAddr,
     permit: ConnectionPermit,
     tls: Option<Rc<tls::Server>>,
+    websocket: Option<Rc<upgrade::ServerSettings>>,
     turns: Rc<Semaphore>,
     timeout: Duration,
     deadline: Instant,
@@ -264,7 +272,7 @@ impl Accepted {
         self.peer
     }
 
-    /// Does the TLS handshake where the listener asks for one. It belongs in a task of its own: a client may
+    /// Does the handshakes the listener asks for, TLS and then WebSocket. It belongs in a task of its own: a client may
     /// take all the time there is.
     ///
     /// # Errors
@@ -275,25 +283,42 @@ impl Accepted {
             peer,
             permit,
             tls,
+            websocket,
             turns,
             timeout,
             deadline,
         } = self;
-        let Some(server) = tls else {
+        if tls.is_none() && websocket.is_none() {
             return Ok(Incoming {
                 stream: Stream::Tcp(stream),
                 peer,
                 certificate_user: None,
                 permit,
             });
-        };
-        // Boxed, so that the task of a connection without TLS does not carry room for this.
-        let handshake = Box::pin(secure(stream, server, turns));
-        let (stream, certificate_user) = timeout_at(deadline, handshake)
+        }
+        // Boxed, so that the task of a connection that needs none of this does not carry room for it.
+        let handshakes = Box::pin(async move {
+            let (stream, certificate_user) = match tls {
+                None => (Stream::Tcp(stream), None),
+                Some(server) => {
+                    let (stream, certificate_user) = secure(stream, server, turns).await?;
+                    (Stream::Tls(stream), certificate_user)
+                }
+            };
+            let stream = match websocket {
+                None => stream,
+                Some(settings) => {
+                    let upgraded = upgrade::accept(stream, &settings, peer.ip()).await;
+                    Stream::WebSocket(Box::new(upgraded.map_err(HandshakeError::Upgrade)?))
+                }
+            };
+            Ok((stream, certificate_user))
+        });
+        let (stream, certificate_user) = timeout_at(deadline, handshakes)
             .await
             .map_err(|_| HandshakeError::TimedOut(timeout))??;
         Ok(Incoming {
-            stream: Stream::Tls(stream),
+            stream,
             peer,
             certificate_user,
             permit,

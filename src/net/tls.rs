@@ -32,6 +32,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::time::ASN1Time;
 
 use super::link::Stream;
+use super::websocket::upgrade::UpgradeError;
 use crate::mqtt::{StringError, Utf8String};
 
 /// What a TLS listener shows and asks for.
@@ -370,6 +371,8 @@ pub enum HandshakeError {
         /// What was given.
         name: String,
     },
+    /// What comes above TLS, or stands without it, did not become a WebSocket.
+    Upgrade(UpgradeError),
 }
 
 /// Why a verified client certificate gives no user name.
@@ -506,7 +509,7 @@ impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use rustls::{AlertDescription, CertificateError as Bad, Error, InvalidMessage};
         match self {
-            Self::TimedOut(limit) => write!(f, "no TLS handshake within {} s", limit.as_secs_f32()),
+            Self::TimedOut(limit) => write!(f, "no handshake within {} s", limit.as_secs_f32()),
             Self::Broken(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 f.write_str("the peer closed during the TLS handshake (is it a port without TLS?)")
             }
@@ -536,6 +539,7 @@ impl fmt::Display for HandshakeError {
             Self::Refused(error) => write!(f, "TLS refused: {error}"),
             Self::Certificate(error) => write!(f, "the client's certificate {error}"),
             Self::ServerName { name } => write_server_name(f, name),
+            Self::Upgrade(error) => error.fmt(f),
         }
     }
 }
@@ -546,7 +550,7 @@ impl std::error::Error for HandshakeError {
             Self::Broken(error) => Some(error),
             Self::Refused(error) => Some(error),
             Self::Certificate(error) => Some(error),
-            Self::TimedOut(_) | Self::ServerName { .. } => None,
+            Self::TimedOut(_) | Self::ServerName { .. } | Self::Upgrade(_) => None,
         }
     }
 }

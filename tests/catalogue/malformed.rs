@@ -172,12 +172,6 @@ fn framing(all: &mut Vec<Malformed>) {
         b"\xF1\0",
         DecodeError::FixedHeaderFlags,
     );
-    add(
-        "flags that PUBREL of 3.1 does not have",
-        later(V31),
-        b"\x63\0",
-        DecodeError::FixedHeaderFlags,
-    );
 }
 
 fn order_and_direction(all: &mut Vec<Malformed>) {
@@ -315,35 +309,25 @@ fn connect(all: &mut Vec<Malformed>) {
         (V5, b"\0\x04MQTT\x05", b"\0"),
     ] {
         let body = |flags: u8, rest: &[u8]| [name, &[flags, 0, 60], properties, b"\0\x01c", rest].concat();
-        add(
-            "reserved connect flag",
-            version,
-            &body(0x03, b""),
-            DecodeError::ConnectReservedFlag,
-        );
+        if version != V31 {
+            for (name, flags, error) in [
+                ("reserved connect flag", 0x03, DecodeError::ConnectReservedFlag),
+                ("will QoS 3 without a will", 0x1A, DecodeError::WillQosThree),
+                ("will QoS without a will", 0x0A, DecodeError::WillFlagsWithoutWill),
+                (
+                    "will retain without a will",
+                    0x22,
+                    DecodeError::WillFlagsWithoutWill,
+                ),
+            ] {
+                add(name, version, &body(flags, b""), error);
+            }
+        }
         add(
             "will QoS 3",
             version,
             &body(0x1E, b"\0\x01w\0\0"),
             DecodeError::WillQosThree,
-        );
-        add(
-            "will QoS 3 without a will",
-            version,
-            &body(0x1A, b""),
-            DecodeError::WillQosThree,
-        );
-        add(
-            "will QoS without a will",
-            version,
-            &body(0x0A, b""),
-            DecodeError::WillFlagsWithoutWill,
-        );
-        add(
-            "will retain without a will",
-            version,
-            &body(0x22, b""),
-            DecodeError::WillFlagsWithoutWill,
         );
         add(
             "will flag without a will",
@@ -364,6 +348,12 @@ fn connect(all: &mut Vec<Malformed>) {
             DecodeError::TrailingBytes,
         );
         add(
+            "CONNECT with a password nobody announced",
+            version,
+            &body(0x82, b"\0\x01u\0\x01p"),
+            DecodeError::TrailingBytes,
+        );
+        add(
             "CONNECT that ends in the user name",
             version,
             &body(0x82, b"\0\x05u"),
@@ -381,10 +371,9 @@ fn connect(all: &mut Vec<Malformed>) {
             &body(0x82, b"\0\x02a\0"),
             DecodeError::StringHoldsNull,
         );
-        let (empty, wildcard) = match version {
-            V5 => (b"\0\0\0\0\0".as_slice(), b"\0\0\x03a/#\0\0".as_slice()),
-            _ => (b"\0\0\0\0".as_slice(), b"\0\x03a/#\0\0".as_slice()),
-        };
+        let no_properties: &[u8] = if version == V5 { b"\0" } else { b"" };
+        let will = |topic: &[u8]| [no_properties, topic, b"\0\0"].concat();
+        let (empty, wildcard) = (&will(b"\0\0"), &will(b"\0\x03a/#"));
         add(
             "will with an empty topic",
             version,
@@ -396,6 +385,12 @@ fn connect(all: &mut Vec<Malformed>) {
             version,
             &body(0x06, wildcard),
             DecodeError::TopicHoldsWildcard,
+        );
+        add(
+            "will with a topic that is no UTF-8",
+            version,
+            &body(0x06, &will(b"\0\x02a\xFF")),
+            DecodeError::StringNotUtf8,
         );
         if version != V5 {
             add(
@@ -409,6 +404,12 @@ fn connect(all: &mut Vec<Malformed>) {
                     "CONNECT without the user name it announced",
                     version,
                     &body(0x82, b""),
+                    DecodeError::Truncated,
+                );
+                add(
+                    "CONNECT without the password it announced",
+                    version,
+                    &body(0xC2, b"\0\x01u"),
                     DecodeError::Truncated,
                 );
             }
@@ -619,6 +620,22 @@ fn acks(all: &mut Vec<Malformed>) {
     ));
 }
 
+/// SUBSCRIBE and UNSUBSCRIBE whose last filter is none.
+fn broken_filter(all: &mut Vec<Malformed>, version: ProtocolVersion, body: &[u8], error: DecodeError) {
+    all.push(entry(
+        "SUBSCRIBE with a filter that is none",
+        later(version),
+        framed(0x82, &[body, b"\0"].concat()),
+        error,
+    ));
+    all.push(entry(
+        "UNSUBSCRIBE with a filter that is none",
+        later(version),
+        framed(0xA2, body),
+        error,
+    ));
+}
+
 fn subscribe(all: &mut Vec<Malformed>) {
     for version in [V31, V311, V5] {
         let section: &[u8] = if version == V5 { b"\0" } else { b"" };
@@ -683,20 +700,14 @@ fn subscribe(all: &mut Vec<Malformed>) {
             (b"\0\x08$share/g", TopicError::MalformedShare),
         ] {
             let error = DecodeError::FilterInvalid(error);
-            let subscribe = framed(0x82, &body(1, &[filter, b"\0"].concat()));
-            all.push(entry(
-                "SUBSCRIBE with a filter that is none",
-                later(version),
-                subscribe,
-                error,
-            ));
-            let unsubscribe = framed(0xA2, &body(1, filter));
-            all.push(entry(
-                "UNSUBSCRIBE with a filter that is none",
-                later(version),
-                unsubscribe,
-                error,
-            ));
+            broken_filter(all, version, &body(1, filter), error);
+        }
+        for (filter, error) in [
+            (b"\0\x02a\xFF".as_slice(), DecodeError::StringNotUtf8),
+            (b"\0\x03\xED\xA0\x80", DecodeError::StringNotUtf8),
+            (b"\0\x02a\0", DecodeError::StringHoldsNull),
+        ] {
+            broken_filter(all, version, &body(1, filter), error);
         }
         let mut add =
             |name, body: &[u8], error| all.push(entry(name, later(version), framed(0xA2, body), error));

@@ -234,6 +234,18 @@ fn connect(all: &mut Vec<Valid>) {
         framed(0x10, b"\0\x06MQIsdp\x03\xC2\0\x3C\0\x01c"),
         Packet::Connect(Box::new(plain_connect(V31))),
     )));
+    // 3.1 does not use bit 0 of its connect flags, nor those of a will where there is none.
+    for flags in [0x03, 0x0A, 0x1A, 0x22, 0x3B] {
+        let body = [b"\0\x06MQIsdp\x03".as_slice(), &[flags], b"\0\x3C\0\x01c"].concat();
+        all.push(unusual(entry(
+            "CONNECT of 3.1 with flags that say nothing",
+            V31,
+            Side::Server,
+            Place::First,
+            framed(0x10, &body),
+            Packet::Connect(Box::new(plain_connect(V31))),
+        )));
+    }
     // 3.1.1 does not ask for the shortest form, and some modems write four bytes always.
     all.push(unusual(entry(
         "CONNECT of 3.1.1 with a remaining length of four bytes",
@@ -582,28 +594,43 @@ fn acks(all: &mut Vec<Valid>) {
         framed(0x40, b"\0\x01\x10"),
         Packet::PubAck(Ack::with_reason(packet_id(1), ReasonCode::NoMatchingSubscribers)),
     ));
-    for (name, first, packet) in [
-        (
-            "PUBREL of 3.1, repeated",
-            0x6A,
-            Packet::PubRel(Ack::success(packet_id(1))),
-        ),
-        (
-            "UNSUBSCRIBE of 3.1, repeated",
-            0xAA,
-            Packet::Unsubscribe(Box::new(Unsubscribe {
-                packet_id: packet_id(1),
-                filters: smallvec![filter("a")],
-                user_properties: Vec::new(),
-            })),
-        ),
-    ] {
-        let body: &[u8] = if first == 0x6A {
-            b"\0\x01"
-        } else {
-            b"\0\x01\0\x01a"
-        };
-        all.push(unusual(from_client(name, V31, framed(first, body), packet)));
+    // 3.1 has these three at QoS 1 and lets DUP be set; clients of its time also write other flags.
+    for flags in [0x0A, 0x00, 0x03, 0x0B] {
+        for (name, kind, body, packet) in [
+            (
+                "PUBREL of 3.1, repeated or with flags of its own",
+                0x60,
+                b"\0\x01".as_slice(),
+                Packet::PubRel(Ack::success(packet_id(1))),
+            ),
+            (
+                "SUBSCRIBE of 3.1, repeated or with flags of its own",
+                0x80,
+                b"\0\x01\0\x01a\0",
+                Packet::Subscribe(Box::new(Subscribe {
+                    packet_id: packet_id(1),
+                    subscriptions: smallvec![plain_subscription("a", QoS::AtMostOnce)],
+                    properties: SubscribeProperties::default(),
+                })),
+            ),
+            (
+                "UNSUBSCRIBE of 3.1, repeated or with flags of its own",
+                0xA0,
+                b"\0\x01\0\x01a",
+                Packet::Unsubscribe(Box::new(Unsubscribe {
+                    packet_id: packet_id(1),
+                    filters: smallvec![filter("a")],
+                    user_properties: Vec::new(),
+                })),
+            ),
+        ] {
+            all.push(unusual(from_client(
+                name,
+                V31,
+                framed(kind | flags, body),
+                packet,
+            )));
+        }
     }
 }
 

@@ -126,6 +126,16 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "CORE,CORE", value_parser = cores, help_heading = "Brokers")]
     pin: Option<(usize, usize)>,
 
+    /// Through the WebSocket at this path, "/mqtt" where none is given
+    #[arg(
+        long,
+        value_name = "PATH",
+        num_args = 0..=1,
+        default_missing_value = Address::WEBSOCKET_PATH,
+        help_heading = "Brokers"
+    )]
+    websocket: Option<String>,
+
     /// Over TLS
     #[arg(long, help_heading = "TLS")]
     tls: bool,
@@ -206,7 +216,7 @@ impl Arguments {
         match &self.spawn {
             Some(command) => candidates.push(started("broker", command)?),
             None if self.broker.is_empty() => candidates.push(Candidate::Running {
-                port: Address::new(&self.host, self.port, self.tls).port,
+                port: self.address(&self.host, self.port).port,
                 observed: self.pid.map(Observed::new).transpose()?,
             }),
             None => {}
@@ -215,6 +225,23 @@ impl Arguments {
             candidates.push(started("against", command)?);
         }
         Ok(candidates)
+    }
+
+    fn address(&self, host: &str, port: Option<u16>) -> Address {
+        match &self.websocket {
+            None => Address::new(host, port, self.tls),
+            Some(path) => Address::of_websocket(host, port, self.tls, path),
+        }
+    }
+
+    /// What the messages pass through, for a line of the report.
+    fn transport(&self) -> &'static str {
+        match (&self.websocket, self.tls) {
+            (None, false) => "",
+            (None, true) => ", TLS",
+            (Some(_), false) => ", WebSocket",
+            (Some(_), true) => ", WebSocket over TLS",
+        }
     }
 
     fn plan(&self) -> anyhow::Result<Plan> {
@@ -299,23 +326,20 @@ impl Arguments {
             Extent::Lasting { measured, .. } => format!("{} s", measured.as_secs_f64()),
             Extent::Messages { each } => format!("{each} messages each"),
         };
-        let tls = if self.tls { ", TLS" } else { "" };
+        let transport = self.transport();
         let medians = if rounds > 1 {
             format!(", medians of {rounds} rounds")
         } else {
             String::new()
         };
         format!(
-            "{scenario}: {} to {}, {} bytes, QoS {}, {pace}, {extent}{tls}, MQTT {}{medians}",
+            "{scenario}: {} to {}, {} bytes, QoS {}, {pace}, {extent}{transport}, MQTT {}{medians}",
             plan.publishers, plan.subscribers, plan.payload_bytes, plan.qos, plan.version
         )
     }
 
     fn measure_idle(&self, candidates: &[Candidate], count: usize) -> anyhow::Result<ExitCode> {
-        let mut text = format!(
-            "{count} idle connections{}\n",
-            if self.tls { ", TLS" } else { "" }
-        );
+        let mut text = format!("{count} idle connections{}\n", self.transport());
         let _ = writeln!(
             text,
             "{:<16}{:>14}{:>14}{:>20}",
@@ -381,7 +405,7 @@ impl Arguments {
             insecure: self.insecure,
             ..ClientSettings::default()
         };
-        let address = Address::new(host, Some(port), self.tls);
+        let address = self.address(host, Some(port));
         let target = Rc::new(Target::new(address, &settings, Duration::from_secs(30))?);
         server::run(async {
             tokio::select! {

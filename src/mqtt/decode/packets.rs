@@ -27,7 +27,8 @@ mod connect_flag {
     pub(super) const USER_NAME: u8 = 0x80;
 }
 
-/// Bit 7 of the protocol level, by which other brokers say that they bridge.
+/// Bit 7 of the protocol level, by which other brokers say that they bridge; an extension that nobody has to use
+/// [MQTT-7.0.0-2 of 3.1.1].
 const BRIDGE: u8 = 0x80;
 
 /// CONNECT; `version` is set as soon as it is known, so that the answer to a malformed rest can be given in
@@ -60,12 +61,21 @@ pub(super) fn connect(
 
     let flags = body.u8()?;
     let has = |flag| flags & flag != 0;
-    if has(connect_flag::RESERVED) {
+    // 3.1 does not use this bit, nor those of a will without a will (its section 3.1).
+    let is_strict = version != ProtocolVersion::V31;
+    if is_strict && has(connect_flag::RESERVED) {
         return Err(DecodeError::ConnectReservedFlag); // [MQTT-3.1.2-3]
     }
     // [MQTT-3.1.2-12]
-    let will_qos = QoS::from_bits((flags & connect_flag::WILL_QOS) >> 3).ok_or(DecodeError::WillQosThree)?;
-    if !has(connect_flag::WILL) && has(connect_flag::WILL_QOS | connect_flag::WILL_RETAIN) {
+    let will_bits = connect_flag::WILL_QOS | connect_flag::WILL_RETAIN;
+    let will_flags = if is_strict || has(connect_flag::WILL) {
+        flags & will_bits
+    } else {
+        0
+    };
+    let will_qos =
+        QoS::from_bits((will_flags & connect_flag::WILL_QOS) >> 3).ok_or(DecodeError::WillQosThree)?;
+    if !has(connect_flag::WILL) && will_flags != 0 {
         return Err(DecodeError::WillFlagsWithoutWill); // [MQTT-3.1.2-11] [MQTT-3.1.2-13]
     }
     if version != ProtocolVersion::V5 && has(connect_flag::PASSWORD) && !has(connect_flag::USER_NAME) {
