@@ -64,6 +64,7 @@ pub struct Document<'t> {
     root: Spanned<DeTable<'t>>,
     sections: &'static [&'static Section],
     mistakes: RefCell<Vec<Mistake>>,
+    warnings: RefCell<Vec<Mistake>>,
     /// Lines that are no TOML. What is missing may have been lost there.
     broken_lines: Vec<usize>,
 }
@@ -97,6 +98,7 @@ impl<'t> Document<'t> {
             root,
             sections,
             mistakes: RefCell::default(),
+            warnings: RefCell::default(),
             broken_lines: Vec::new(),
         };
         for error in errors {
@@ -125,20 +127,35 @@ impl<'t> Document<'t> {
 
     /// Notes a mistake. On a line that is no TOML nothing else is told.
     pub fn mistake(&self, place: &Place, message: impl Into<String>) {
-        let (line, column) = line_and_column(self.text, place.offset);
-        if self.broken_lines.contains(&line) {
+        let mistake = self.told(place, message);
+        if self.broken_lines.contains(&mistake.line) {
             return;
         }
-        let mistake = Mistake {
+        let mut mistakes = self.mistakes.borrow_mut();
+        if !mistakes.contains(&mistake) {
+            mistakes.push(mistake);
+        }
+    }
+
+    /// Notes what is no mistake and yet worth a look.
+    pub fn warning(&self, place: &Place, message: impl Into<String>) {
+        let warning = self.told(place, message);
+        self.warnings.borrow_mut().push(warning);
+    }
+
+    /// What was worth a look so far.
+    pub fn warnings(&self) -> Vec<Mistake> {
+        self.warnings.borrow().clone()
+    }
+
+    fn told(&self, place: &Place, message: impl Into<String>) -> Mistake {
+        let (line, column) = line_and_column(self.text, place.offset);
+        Mistake {
             file: self.file.clone(),
             line,
             column,
             key: place.key.clone(),
             message: message.into(),
-        };
-        let mut mistakes = self.mistakes.borrow_mut();
-        if !mistakes.contains(&mistake) {
-            mistakes.push(mistake);
         }
     }
 

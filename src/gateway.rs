@@ -19,7 +19,6 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,8 +41,9 @@ use crate::broker::{
 use crate::config::Settings;
 use crate::mqtt::{Packet, Publish, ReasonCode, Utf8String, encode};
 use crate::net::clock::FlooredClock;
+use crate::net::endpoint::{Endpoint, Peer};
 use crate::net::link::{Buffers, Link};
-use crate::net::listener::{ConnectionPermit, Incoming, Listener, NetError};
+use crate::net::listener::{ConnectionPermit, Entrance, Incoming, Listener, NetError, descriptors_left};
 use crate::serial;
 use crate::storage::{StateDirectory, StorageError};
 
@@ -91,12 +91,13 @@ impl Gateway {
         let state = state.transpose().map_err(StartError::Storage)?;
         let clock = FlooredClock::new(state.as_ref().and_then(StateDirectory::last_seen));
         let clock: Arc<dyn TimeProvider> = Arc::new(clock);
+        let entrance = Entrance::new(settings.limits.connections_max, room_for_connections(&settings));
         let mut listeners = Vec::new();
         for door in &settings.listeners {
-            match Listener::bind(door.net.clone(), Some(clock.clone())) {
+            match Listener::bind_at(&entrance, door.net.clone(), Some(clock.clone())) {
                 Ok(listener) => listeners.push((Rc::new(listener), Rc::new(door.policy.clone()))),
                 Err(NetError::Listen { source, .. }) if door.may_be_absent && is_no_such_address(&source) => {
-                    debug!(address = %door.net.address, "this machine has no such address, going on without");
+                    debug!(address = %door.net.endpoint, "this machine has no such address, going on without");
                 }
                 Err(error) => return Err(StartError::Net(error)),
             }
@@ -110,10 +111,10 @@ impl Gateway {
     }
 
     /// The listeners by name, each with the address it really has.
-    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+    pub fn addresses(&self) -> Vec<(String, Endpoint)> {
         self.listeners
             .iter()
-            .map(|(listener, policy)| (policy.name.clone(), listener.local_addr()))
+            .map(|(listener, policy)| (policy.name.clone(), listener.endpoint().clone()))
             .collect()
     }
 
@@ -202,6 +203,27 @@ impl std::fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+/// Descriptors for what is open for a moment, and for what nobody thought of: files of the state directory while they
+/// are written, those of accounts, name look-ups.
+const DESCRIPTORS_RESERVED: usize = 16;
+
+/// Connections that there are descriptors for, once everything else the gateway opens has its own.
+fn room_for_connections(settings: &Settings) -> usize {
+    // Of a listener: its socket, and the spare to close on others with.
+    let own = settings.listeners.len() * 2 + settings.serial.len() + DESCRIPTORS_RESERVED;
+    let room = descriptors_left().saturating_sub(own).max(1);
+    let connections_max = settings.limits.connections_max;
+    if room < connections_max {
+        warn!(
+            connections_max,
+            room,
+            "the limit of open files has no room for connections_max, expected a higher one (LimitNOFILE= of \
+             systemd, ulimit -n)"
+        );
+    }
+    room
+}
 
 /// Whether a listener failed because the machine lacks the address, or the whole protocol family.
 fn is_no_such_address(error: &std::io::Error) -> bool {
@@ -308,7 +330,7 @@ struct Core {
 /// One connection as the loop sees it.
 struct Slot {
     link: Link,
-    peer: SocketAddr,
+    peer: Peer,
     permit: ConnectionPermit,
     /// Of the link's task; `None` until it has run for the first time.
     task: Option<Waker>,
@@ -332,6 +354,12 @@ struct PasswordCheck {
     link: LinkId,
     user: Utf8String,
     password: Bytes,
+}
+
+/// Whether `slot`, whose client is not in, has to make room for another. The task is woken when it has to.
+#[inline(never)]
+fn gives_way(slot: &Slot, cx: &mut Context<'_>) -> bool {
+    slot.permit.poll_gives_way(cx).is_ready()
 }
 
 /// Whether the broker still knows `link`.
@@ -373,7 +401,7 @@ impl Core {
     fn connect(&mut self, incoming: Incoming, policy: Rc<ListenerPolicy>) -> LinkId {
         let peer = incoming.peer;
         let link = self.links.insert(Slot {
-            link: Link::server(incoming.stream, self.broker.limits().packet_bytes_max),
+            link: Link::server(incoming.stream, policy.packet_bytes_max(self.broker.limits())),
             peer,
             permit: incoming.permit,
             task: None,
@@ -389,7 +417,7 @@ impl Core {
             Input::Connected {
                 link,
                 listener: policy,
-                peer: Some(peer.ip()),
+                peer: peer.ip(),
                 certificate_user,
             },
         );
@@ -534,6 +562,7 @@ impl Core {
             return;
         };
         slot.state = SlotState::Closing;
+        slot.permit.leave();
         self.lingering.push_back((now.mono + LINGER, link));
         if let Some(task) = &slot.task {
             task.wake_by_ref();
@@ -568,6 +597,9 @@ impl Core {
     }
 
     fn verify(&mut self, check: PasswordCheck) {
+        if let Some(slot) = self.links.get(check.link) {
+            slot.permit.hold();
+        }
         if self.checks.len() == CHECKS_WAITING_MAX {
             let links = &self.links;
             self.checks.retain(|check| is_known(links, check.link));
@@ -612,8 +644,8 @@ impl Core {
                 reason:
                     reason @ DetachReason::Refused(ReasonCode::BadUserNameOrPassword | ReasonCode::NotAuthorized),
             } => {
-                let peer = self.links.get(*link).map(|slot| slot.peer);
-                info!(%reason, ?peer, ?link, "connection refused");
+                let peer = self.links.get(*link).map(|slot| slot.peer.to_string());
+                info!(%reason, peer, ?link, "connection refused");
             }
             Event::ConnectionRefused { link, reason } => debug!(%reason, ?link, "connection refused"),
             Event::LimitReached { limit, client } => match client {
@@ -654,11 +686,16 @@ impl Core {
         if slot.state == SlotState::Closing {
             let is_closed = slot.link.poll_close(cx, &mut self.buffers).is_ready();
             let is_silent = slot.link.poll_discard(cx, &mut self.buffers).is_ready();
-            if is_closed && is_silent {
+            if is_closed && is_silent || slot.permit.is_pending() && gives_way(slot, cx) {
                 self.remove(link);
                 return Poll::Ready(());
             }
             return Poll::Pending;
+        }
+        if slot.permit.is_pending() && gives_way(slot, cx) {
+            self.lost(link, &"it said nothing and gave way to a newer connection");
+            self.take_arisen();
+            return Poll::Ready(());
         }
 
         // Priority 2: what the link is owed and the kernel would not take before.

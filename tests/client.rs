@@ -344,20 +344,17 @@ fn listen_over_tls(directory: &Path) -> (Listener, PathBuf) {
         client_certificates: ClientCertificates::Ignored,
         user_name_from: None,
     };
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let settings = ListenerSettings {
-        name: "tls".to_owned(),
-        address: (Ipv4Addr::LOCALHOST, 0).into(),
         tls: Some(tls),
-        connections_max: 8,
-        pending_max: 8,
-        pending_per_address_max: 8,
         handshake_timeout: Duration::from_secs(20),
+        ..ListenerSettings::new("tls", address, 8)
     };
     (Listener::bind(settings, None).unwrap(), write("ca.pem", made.ca))
 }
 
 fn target_over_tls(listener: &Listener, settings: &ClientSettings) -> Target {
-    let address = Address::new("127.0.0.1", Some(listener.local_addr().port()), true);
+    let address = Address::new("127.0.0.1", Some(listener.local_addr().unwrap().port()), true);
     Target::new(address, settings, Duration::from_secs(20)).unwrap()
 }
 

@@ -147,8 +147,8 @@ fn every_table_reaches_the_settings_of_its_module() {
     let [first, second, field] = &settings.listeners[..] else {
         panic!("{:#?}", settings.listeners)
     };
-    assert_eq!(first.net.address.to_string(), "127.0.0.1:1883");
-    assert_eq!(second.net.address.to_string(), "[::1]:1883");
+    assert_eq!(first.net.endpoint.to_string(), "127.0.0.1:1883");
+    assert_eq!(second.net.endpoint.to_string(), "[::1]:1883");
     assert!(!first.policy.anonymous, "there is a password file");
     assert_eq!(
         (first.policy.name.as_str(), first.net.name.as_str()),
@@ -200,10 +200,10 @@ password_file = "nobody"
             "t.toml:7: gateway.board: found \"pi-4\", expected \"auto\" or one of base, beaglebone-black, imx6ull, \
              pi-3b, pi-4b, pi-5, pi-zero-w; did you mean \"pi-4b\"?",
             "t.toml:8: listener.a.address: missing, expected an address with port such as \"127.0.0.1:1883\" or \
-             \"[::]:8883\", or a list of them",
+             \"[::]:8883\", a socket such as \"unix:/run/tidegate/mqtt.sock\", or a list of them",
             "t.toml:9: listener.a.adress: unknown key, did you mean \"address\"?",
             "t.toml:11: listener.b.address: found \"localhost:1883\", expected an address with port such as \
-             \"127.0.0.1:1883\" or \"[::]:8883\"",
+             \"127.0.0.1:1883\" or \"[::]:8883\", or a socket such as \"unix:/run/tidegate/mqtt.sock\"",
             "t.toml:12: listener.b.anonymous: found \"yes\", expected true or false",
             "t.toml:13: listener.b.tls: found true, expected a table",
             "t.toml:15: limits.connections_max: found the integer 0, expected an integer from 1 to 65536",

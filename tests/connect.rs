@@ -4,7 +4,7 @@ mod conversation;
 
 use conversation::*;
 use tidegate::auth::Identity;
-use tidegate::broker::{DetachReason, Event, Input, Limits, Output, Verdict};
+use tidegate::broker::{DetachReason, Event, Input, Limits, ListenerPolicy, Output, Verdict, Versions};
 use tidegate::mqtt::{
     ConnAckProperties, Connect, ConnectProperties, Packet, ProtocolVersion, QoS, ReasonCode,
 };
@@ -68,6 +68,80 @@ fn a_5_0_client_that_asks_for_more_than_we_grant_is_told_what_it_gets() {
     let told = connack(&outputs, link).properties;
     assert_eq!(told.session_expiry_secs, Some(7 * 24 * 3600));
     assert_eq!(told.server_keep_alive_secs, Some(1200));
+}
+
+#[test]
+fn a_door_may_grant_less_than_the_house_and_tells_so() {
+    let mut house = House::new();
+    let policy = ListenerPolicy {
+        packet_bytes_max: Some(2000),
+        keep_alive_max_secs: Some(30),
+        receive_maximum: Some(3),
+        topic_alias_maximum: Some(0),
+        session_expiry_max: Some(secs(100)),
+        ..ListenerPolicy::new("door", true)
+    };
+    let (link, outputs) = house.connect_at(policy, resuming(V5, "bill"));
+    let expected = ConnAckProperties {
+        session_expiry_secs: Some(100),
+        receive_maximum: Some(3),
+        packet_bytes_max: Some(2000),
+        server_keep_alive_secs: Some(30),
+        ..ConnAckProperties::default()
+    };
+    assert_eq!(connack(&outputs, link).properties, expected);
+    for number in 1..=3 {
+        house.publish(link, message2(number, "t", "x"));
+    }
+    let outputs = house.publish(link, message2(4, "t", "x"));
+    assert_eq!(
+        sent(&outputs, link),
+        [&disconnect(ReasonCode::ReceiveMaximumExceeded)]
+    );
+    assert!(house.wait(secs(99)).is_empty());
+    house.wait(secs(2));
+    assert_eq!(house.stats().sessions, 0);
+}
+
+#[test]
+fn a_version_the_door_does_not_speak_is_refused_in_its_own_words() {
+    let mut house = House::new();
+    for (spoken, asked) in [(V311, V31), (V5, V311), (V311, V5)] {
+        let policy = ListenerPolicy {
+            versions: Versions::NONE.with(spoken),
+            ..ListenerPolicy::new("door", true)
+        };
+        let (link, outputs) = house.connect_at(policy.clone(), client(asked, "bill"));
+        assert_eq!(
+            acts(outputs),
+            [
+                send(link, refusal(ReasonCode::UnsupportedProtocolVersion)),
+                close(link)
+            ]
+        );
+        let (link, outputs) = house.connect_at(policy, client(spoken, "bill"));
+        assert_eq!(connack(&outputs, link).reason, ReasonCode::Success);
+    }
+}
+
+#[test]
+fn a_strict_door_holds_3_1_clients_to_identifiers_of_23_characters() {
+    let mut house = House::new();
+    let (longest, longer) = ("ä".repeat(23), "a".repeat(24));
+    let strict = ListenerPolicy {
+        strict_client_ids: true,
+        ..ListenerPolicy::new("door", true)
+    };
+    let lenient = ListenerPolicy::new("door", true);
+    for (policy, version, id, reason) in [
+        (&strict, V31, &longest, ReasonCode::Success),
+        (&strict, V31, &longer, ReasonCode::ClientIdentifierNotValid),
+        (&strict, V311, &longer, ReasonCode::Success),
+        (&lenient, V31, &longer, ReasonCode::Success),
+    ] {
+        let (link, outputs) = house.connect_at(policy.clone(), client(version, id));
+        assert_eq!(connack(&outputs, link).reason, reason, "{version} {id}");
+    }
 }
 
 #[test]

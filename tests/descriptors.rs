@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
+use tidegate::net::endpoint::Peer;
 use tidegate::net::listener::{Listener, ListenerSettings, raise_descriptor_limit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
@@ -22,7 +23,7 @@ fn without_descriptors_clients_are_closed_on_and_served_again_when_there_are_som
     let runtime = runtime();
     let _inside = runtime.enter();
     let listener = Rc::new(Listener::bind(settings(), None).unwrap());
-    let address = listener.local_addr().into();
+    let address = listener.local_addr().unwrap().into();
     let sockets: Vec<_> = (0..WAITING).map(|_| new_socket()).collect();
     let late = new_socket();
     let _fillers = fill();
@@ -46,7 +47,7 @@ fn without_descriptors_clients_are_closed_on_and_served_again_when_there_are_som
         limit.raise();
         late.connect(&address).unwrap();
         let accepted = accepted.await.unwrap();
-        assert_eq!(accepted.peer(), late.local_addr().unwrap().as_socket().unwrap());
+        assert_eq!(accepted.peer(), peer(&late));
         assert_eq!(listener.counters().accepted, 1);
     }));
 }
@@ -60,7 +61,7 @@ fn without_even_a_spare_descriptor_a_listener_pauses_longer_and_longer_instead_o
     let mut fillers = fill();
     fillers.pop(); // For the listener's socket; its spare finds none.
     let listener = Rc::new(Listener::bind(settings(), None).unwrap());
-    waiting.connect(&listener.local_addr().into()).unwrap();
+    waiting.connect(&listener.local_addr().unwrap().into()).unwrap();
     runtime.block_on(LocalSet::new().run_until(async {
         let accepting = Rc::clone(&listener);
         let begin = Instant::now();
@@ -74,10 +75,7 @@ fn without_even_a_spare_descriptor_a_listener_pauses_longer_and_longer_instead_o
 
         limit.raise();
         let accepted = accepted.await.unwrap();
-        assert_eq!(
-            accepted.peer(),
-            waiting.local_addr().unwrap().as_socket().unwrap()
-        );
+        assert_eq!(accepted.peer(), peer(&waiting));
         assert_eq!(listener.counters().shed, 0);
     }));
 }
@@ -128,21 +126,17 @@ fn new_socket() -> Socket {
     Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()
 }
 
+fn peer(socket: &Socket) -> Peer {
+    Peer::Ip(socket.local_addr().unwrap().as_socket().unwrap())
+}
+
 /// Takes every descriptor there is.
 fn fill() -> Vec<File> {
     std::iter::from_fn(|| File::open("/dev/null").ok()).collect()
 }
 
 fn settings() -> ListenerSettings {
-    ListenerSettings {
-        name: "test".to_owned(),
-        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        tls: None,
-        connections_max: 1000,
-        pending_max: 64,
-        pending_per_address_max: 8,
-        handshake_timeout: Duration::from_secs(60),
-    }
+    ListenerSettings::new("test", SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 1000)
 }
 
 /// Lets the other tasks run until `state` holds.

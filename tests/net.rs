@@ -28,6 +28,7 @@ use tidegate::mqtt::{
     encode,
 };
 use tidegate::net::clock::FlooredClock;
+use tidegate::net::endpoint::Peer;
 use tidegate::net::link::{Buffers, Link, Stream};
 use tidegate::net::listener::{Accepted, ConnectionPermit, Incoming, Listener, ListenerSettings, NetError};
 use tidegate::net::tcp::{self, ConnectReason};
@@ -239,11 +240,11 @@ async fn accepted_connections_have_the_options_of_their_listener() {
 #[tokio::test]
 async fn both_families_can_listen_on_one_port() {
     let ipv4 = listener(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), None, |_| {});
-    let port = ipv4.local_addr().port();
+    let port = ipv4.local_addr().unwrap().port();
     let ipv6 = listener(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), None, |_| {});
     for (host, listener) in [("127.0.0.1", &ipv4), ("::1", &ipv6)] {
         let (dialled, accepted) = tokio::join!(tcp::connect(host, port, LONG), listener.accept());
-        assert_eq!(dialled.unwrap().local_addr().unwrap(), accepted.peer());
+        assert_eq!(Peer::Ip(dialled.unwrap().local_addr().unwrap()), accepted.peer());
     }
 }
 
@@ -251,20 +252,20 @@ async fn both_families_can_listen_on_one_port() {
 async fn a_port_in_use_is_told_with_its_address() {
     let first = listener(LOCAL4, None, |_| {});
     let settings = ListenerSettings {
-        address: first.local_addr(),
+        endpoint: first.endpoint().clone(),
         ..settings(LOCAL4, None)
     };
     let refused = Listener::bind(settings, None).unwrap_err();
     assert!(matches!(&refused, NetError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse));
     assert!(
-        refused.to_string().contains(&first.local_addr().to_string()),
+        refused.to_string().contains(&first.endpoint().to_string()),
         "{refused}"
     );
 }
 
 #[tokio::test]
 async fn a_refused_connection_names_the_address_that_refused() {
-    let port = listener(LOCAL4, None, |_| {}).local_addr().port();
+    let port = listener(LOCAL4, None, |_| {}).local_addr().unwrap().port();
     let refused = tcp::connect("127.0.0.1", port, LONG).await.unwrap_err();
     let ConnectReason::Refused(refusals) = &refused.reason else {
         panic!("{refused}")
@@ -277,33 +278,42 @@ async fn a_refused_connection_names_the_address_that_refused() {
 // Bounds.
 
 #[tokio::test]
-async fn silent_connections_over_the_bound_are_closed_and_an_honest_client_gets_in_when_they_go() {
+async fn silent_connections_over_the_bound_give_way_to_whoever_comes_the_oldest_first() {
     LocalSet::new()
         .run_until(async {
-            let listener = Rc::new(listener(LOCAL4, None, |settings| settings.pending_max = 4));
-            let port = listener.local_addr().port();
-            tokio::task::spawn_local(serve(Rc::clone(&listener)));
-
-            let mut silent = Vec::new();
-            for _ in 0..4 {
-                silent.push(tcp::connect("127.0.0.1", port, LONG).await.unwrap());
+            let papers = Papers::new();
+            // Silent before TLS, and before CONNECT.
+            for tls in [None, Some(papers.server())] {
+                let listener = Rc::new(listener(LOCAL4, tls.clone(), |settings| settings.pending_max = 4));
+                let port = listener.local_addr().unwrap().port();
+                tokio::task::spawn_local(serve(Rc::clone(&listener)));
+                let mut silent = Vec::new();
+                for _ in 0..4 {
+                    silent.push(tcp::connect("127.0.0.1", port, LONG).await.unwrap());
+                }
+                until(|| listener.pending() == 4).await;
+                for oldest in 0..3 {
+                    let mut honest = match &tls {
+                        None => honest_client(port).await,
+                        Some(_) => {
+                            let stream = papers.dial(port).await.unwrap();
+                            let mut client = End::new(Link::client(stream, ProtocolVersion::V5, BYTES_MAX));
+                            client.send(&[connect(ProtocolVersion::V5)]).await;
+                            client
+                        }
+                    };
+                    honest.expect(&[connack()]).await;
+                    let ended = silent[oldest].read(&mut [0]).await;
+                    assert!(
+                        matches!(ended, Ok(0)),
+                        "expected the oldest to be closed: {ended:?}"
+                    );
+                    // Its place is for the next silent one.
+                    silent.push(tcp::connect("127.0.0.1", port, LONG).await.unwrap());
+                    until(|| listener.pending() == 4).await;
+                }
+                assert_eq!(listener.counters().refused_pending, 0);
             }
-            until(|| listener.pending() == 4).await;
-            for _ in 0..3 {
-                let mut refused = tcp::connect("127.0.0.1", port, LONG).await.unwrap();
-                assert_eq!(
-                    refused.read(&mut [0]).await.unwrap(),
-                    0,
-                    "expected the listener to close"
-                );
-            }
-            assert_eq!(listener.counters().refused_pending, 3);
-
-            silent.pop();
-            until(|| listener.pending() == 3).await;
-            let mut honest = honest_client(port).await;
-            honest.expect(&[connack()]).await;
-            assert_eq!((listener.pending(), listener.connections()), (3, 4));
         })
         .await;
 }
@@ -313,7 +323,7 @@ async fn a_crowd_of_honest_clients_larger_than_the_bound_gets_in() {
     LocalSet::new()
         .run_until(async {
             let listener = Rc::new(listener(LOCAL4, None, |settings| settings.pending_max = 4));
-            let port = listener.local_addr().port();
+            let port = listener.local_addr().unwrap().port();
             let crowd: Vec<_> = (0..100)
                 .map(|_| tokio::task::spawn_local(honest_client(port)))
                 .collect();
@@ -332,7 +342,7 @@ async fn connections_over_the_bound_are_closed_until_one_leaves() {
     LocalSet::new()
         .run_until(async {
             let listener = Rc::new(listener(LOCAL4, None, |settings| settings.connections_max = 2));
-            let port = listener.local_addr().port();
+            let port = listener.local_addr().unwrap().port();
             tokio::task::spawn_local(serve(Rc::clone(&listener)));
             let mut clients = vec![honest_client(port).await, honest_client(port).await];
             for client in &mut clients {
@@ -357,7 +367,7 @@ async fn a_client_that_resets_at_once_leaves_the_door_open() {
     LocalSet::new()
         .run_until(async {
             let listener = Rc::new(listener(LOCAL4, None, |_| {}));
-            let port = listener.local_addr().port();
+            let port = listener.local_addr().unwrap().port();
             for _ in 0..100 {
                 let stream = tcp::connect("127.0.0.1", port, LONG).await.unwrap();
                 SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
@@ -375,7 +385,7 @@ async fn a_client_that_says_nothing_is_closed_at_the_end_of_the_handshakes_time(
     let listener = listener(LOCAL4, Some(papers.server()), |settings| {
         settings.handshake_timeout = Duration::from_millis(50);
     });
-    let port = listener.local_addr().port();
+    let port = listener.local_addr().unwrap().port();
     let (client, accepted) = tokio::join!(tcp::connect("127.0.0.1", port, LONG), listener.accept());
     assert_eq!(listener.pending(), 1);
     let refused = accepted.handshake().await.unwrap_err();
@@ -390,7 +400,7 @@ async fn silent_tls_clients_keep_nobody_waiting() {
         .run_until(async {
             let papers = Papers::new();
             let listener = Rc::new(listener(LOCAL4, Some(papers.server()), |_| {}));
-            let port = listener.local_addr().port();
+            let port = listener.local_addr().unwrap().port();
             tokio::task::spawn_local(serve(Rc::clone(&listener)));
             let mut silent = Vec::new();
             for round in 0..20 {
@@ -458,7 +468,7 @@ async fn the_offer_of_an_unknown_application_protocol_is_ignored() {
     let listener = listener(LOCAL4, Some(papers.server()), |_| {});
     let mut config = papers.rustls_client(rustls::ALL_VERSIONS);
     config.alpn_protocols = vec![b"x-amzn-mqtt-ca".to_vec(), b"mqtt".to_vec()];
-    let tcp = tcp::connect("127.0.0.1", listener.local_addr().port(), LONG)
+    let tcp = tcp::connect("127.0.0.1", listener.local_addr().unwrap().port(), LONG)
         .await
         .unwrap();
     let connector = TlsConnector::from(Arc::new(config));
@@ -472,7 +482,7 @@ async fn the_offer_of_an_unknown_application_protocol_is_ignored() {
 async fn a_client_without_tls_is_told_apart() {
     let papers = Papers::new();
     let listener = listener(LOCAL4, Some(papers.server()), |_| {});
-    let mut client = tcp::connect("127.0.0.1", listener.local_addr().port(), LONG)
+    let mut client = tcp::connect("127.0.0.1", listener.local_addr().unwrap().port(), LONG)
         .await
         .unwrap();
     let mut bytes = BytesMut::new();
@@ -806,13 +816,9 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 fn settings(address: SocketAddr, tls: Option<ServerSettings>) -> ListenerSettings {
     ListenerSettings {
-        name: "test".to_owned(),
-        address,
         tls,
-        connections_max: 1000,
-        pending_max: 64,
-        pending_per_address_max: 8,
         handshake_timeout: LONG,
+        ..ListenerSettings::new("test", address, 1000)
     }
 }
 
@@ -838,10 +844,18 @@ async fn serve_one(accepted: Accepted) {
         return;
     };
     let mut end = End::new(Link::server(stream, BYTES_MAX));
-    while let Some(packet) = end.receive().await {
-        if matches!(packet, Packet::Connect(_)) {
-            permit.admitted();
-            end.send(&[connack()]).await;
+    loop {
+        let packet = tokio::select! {
+            () = poll_fn(|cx| permit.poll_gives_way(cx)) => return,
+            packet = end.receive() => packet,
+        };
+        match packet {
+            Some(Packet::Connect(_)) => {
+                permit.admitted();
+                end.send(&[connack()]).await;
+            }
+            Some(_) => {}
+            None => return,
         }
     }
 }
@@ -865,7 +879,7 @@ async fn meet(
     connector: &Connector,
 ) -> (Result<Stream, HandshakeError>, Result<Incoming, HandshakeError>) {
     let dial = async {
-        let tcp = tcp::connect("127.0.0.1", listener.local_addr().port(), LONG)
+        let tcp = tcp::connect("127.0.0.1", listener.local_addr().unwrap().port(), LONG)
             .await
             .unwrap();
         connector.connect(tcp, "127.0.0.1", LONG).await
@@ -957,7 +971,7 @@ impl Transport {
         };
         let tls = matches!(self, Self::Tls12 | Self::Tls13).then(|| papers.server());
         let listener = listener(address, tls, |_| {});
-        let address = listener.local_addr();
+        let address = listener.local_addr().unwrap();
         let accept = async { listener.accept().await.handshake().await.unwrap() };
         let dial = async {
             let tcp = tcp::connect(&address.ip().to_string(), address.port(), LONG)
@@ -1102,7 +1116,7 @@ impl Papers {
         config: rustls::ClientConfig,
     ) -> Result<Incoming, HandshakeError> {
         let listener = listener(LOCAL4, Some(server), |_| {});
-        let tcp = tcp::connect("127.0.0.1", listener.local_addr().port(), LONG)
+        let tcp = tcp::connect("127.0.0.1", listener.local_addr().unwrap().port(), LONG)
             .await
             .unwrap();
         let connector = TlsConnector::from(Arc::new(config));

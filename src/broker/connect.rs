@@ -28,6 +28,9 @@ const WAITING_PACKETS_MAX: usize = 16;
 /// The bytes of these packets; small, for nobody has proved anything yet.
 const WAITING_BYTES_MAX: usize = 16 * 1024;
 
+/// The longest client identifier that 3.1 knows, in characters.
+const CLIENT_ID_CHARS_MAX_3_1: usize = 23;
+
 /// What is kept of a CONNECT: nothing in it shares the read buffer.
 #[derive(Debug)]
 pub(super) struct Admission {
@@ -149,11 +152,16 @@ impl Broker {
         arrival.version = Some(connect.version);
         let surplus = arrival.surplus;
         let anonymous = arrival.listener.anonymous;
+        let listener = arrival.listener.clone();
         let certificate_user = arrival.certificate_user.take();
+        if !listener.versions.contains(connect.version) {
+            // [MQTT-3.1.2-2]
+            return self.refuse(now, link, ReasonCode::UnsupportedProtocolVersion);
+        }
         if surplus {
             return self.refuse(now, link, ReasonCode::QuotaExceeded);
         }
-        if let Err(reason) = self.check_connect(connect) {
+        if let Err(reason) = self.check_connect(connect, &listener) {
             return self.refuse(now, link, reason);
         }
         let admission = Admission::new(connect);
@@ -193,7 +201,7 @@ impl Broker {
     }
 
     /// What is wrong with a CONNECT whoever sent it.
-    fn check_connect(&self, connect: &Connect) -> Result<(), ReasonCode> {
+    fn check_connect(&self, connect: &Connect, listener: &ListenerPolicy) -> Result<(), ReasonCode> {
         let limits = &self.limits;
         if connect.properties.authentication_method.is_some() {
             return Err(ReasonCode::BadAuthenticationMethod); // [MQTT-4.12.0-1]
@@ -203,6 +211,13 @@ impl Broker {
         }
         match &connect.client_id {
             Some(client) if client.as_str().len() > limits.topic_bytes_max => {
+                return Err(ReasonCode::ClientIdentifierNotValid);
+            }
+            Some(client)
+                if listener.strict_client_ids
+                    && connect.version == ProtocolVersion::V31
+                    && client.as_str().chars().count() > CLIENT_ID_CHARS_MAX_3_1 =>
+            {
                 return Err(ReasonCode::ClientIdentifierNotValid);
             }
             Some(_) => {}
@@ -317,7 +332,15 @@ impl Broker {
             self.sessions
                 .insert(Session::new(client.clone(), identity.clone()))
         });
-        let granted = self.grant(&admission);
+        let Some(Link {
+            stage: Stage::Arrived(arrival),
+            ..
+        }) = self.links.get(link)
+        else {
+            return;
+        };
+        let listener = arrival.listener.clone();
+        let granted = self.grant(&admission, &listener);
         if let Some(session) = self.sessions.get_mut(key) {
             session.link = Some(link);
             session.expiry_secs = granted.session_expiry_secs;
@@ -327,17 +350,18 @@ impl Broker {
             return;
         };
         self.timers.cancel(entry.timer_at.take(), Timer::Link(link));
-        let silence_max = Duration::from_millis(u64::from(granted.keep_alive_secs) * 1500);
-        if !silence_max.is_zero() {
-            let at = now + silence_max;
+        let silence_max_ms = u32::from(granted.keep_alive_secs) * 1500;
+        if silence_max_ms > 0 {
+            let at = now + Duration::from_millis(u64::from(silence_max_ms));
             entry.timer_at = Some(at);
             self.timers.set(at, Timer::Link(link));
         }
         entry.stage = Stage::Attached(Attachment {
             session: key,
+            listener,
             version: admission.version,
             bridge: admission.bridge,
-            silence_max,
+            silence_max_ms,
             last_received: now,
             send_window: admission.receive_maximum.min(self.limits.inflight_max).max(1),
             packet_bytes_max: admission.packet_bytes_max,
@@ -352,9 +376,7 @@ impl Broker {
         self.stats.clients_accepted += 1;
         self.stats.clients_connected += 1;
         let properties = match admission.version {
-            ProtocolVersion::V5 => {
-                self.connack_properties(&admission, &granted, assigned.then(|| client.clone()))
-            }
+            ProtocolVersion::V5 => connack_properties(&admission, &granted, assigned.then(|| client.clone())),
             _ => ConnAckProperties::default(),
         };
         let connack = ConnAck {
@@ -377,51 +399,52 @@ impl Broker {
     }
 
     /// What the client gets of what it asked for.
-    fn grant(&self, admission: &Admission) -> Granted {
-        let expiry_max = self.session_expiry_max_secs();
+    fn grant(&self, admission: &Admission, listener: &ListenerPolicy) -> Granted {
+        let limits = &self.limits;
         let asked = admission.keep_alive_secs;
-        let keep_alive_max = self.limits.keep_alive_max_secs;
+        let keep_alive_max = listener.keep_alive_max_secs(limits);
         let keep_alive_secs = match admission.version {
             // Only 5.0 can be told [MQTT-3.1.2-21]; an older client keeps what it believes to have.
             ProtocolVersion::V5 if asked == 0 || asked > keep_alive_max => keep_alive_max,
             _ => asked,
         };
         Granted {
-            session_expiry_secs: admission.session_expiry_secs.min(expiry_max),
+            session_expiry_secs: (admission.session_expiry_secs)
+                .min(listener.session_expiry_max_secs(limits)),
             keep_alive_secs,
-        }
-    }
-
-    /// The longest Session Expiry Interval, in seconds.
-    pub(super) fn session_expiry_max_secs(&self) -> u32 {
-        u32::try_from(self.limits.session_expiry_max.as_secs()).unwrap_or(u32::MAX)
-    }
-
-    fn connack_properties(
-        &self,
-        admission: &Admission,
-        granted: &Granted,
-        assigned_client_id: Option<ClientId>,
-    ) -> ConnAckProperties {
-        let differs_from =
-            |asked: u32| (granted.session_expiry_secs != asked).then_some(granted.session_expiry_secs);
-        let limits = &self.limits;
-        ConnAckProperties {
-            session_expiry_secs: differs_from(admission.session_expiry_secs),
-            receive_maximum: (limits.receive_maximum < u16::MAX).then_some(limits.receive_maximum.max(1)),
-            packet_bytes_max: Some(limits.packet_bytes_max),
-            assigned_client_id, // [MQTT-3.2.2-16]
-            topic_alias_maximum: (limits.topic_alias_maximum > 0).then_some(limits.topic_alias_maximum),
-            server_keep_alive_secs: (granted.keep_alive_secs != admission.keep_alive_secs)
-                .then_some(granted.keep_alive_secs),
-            ..ConnAckProperties::default()
+            receive_maximum: listener.receive_maximum(limits),
+            packet_bytes_max: listener.packet_bytes_max(limits),
+            topic_alias_maximum: listener.topic_alias_maximum(limits),
         }
     }
 }
 
+/// What a client gets of what it asked for.
 struct Granted {
     session_expiry_secs: u32,
     keep_alive_secs: u16,
+    receive_maximum: u16,
+    packet_bytes_max: u32,
+    topic_alias_maximum: u16,
+}
+
+fn connack_properties(
+    admission: &Admission,
+    granted: &Granted,
+    assigned_client_id: Option<ClientId>,
+) -> ConnAckProperties {
+    let differs_from =
+        |asked: u32| (granted.session_expiry_secs != asked).then_some(granted.session_expiry_secs);
+    ConnAckProperties {
+        session_expiry_secs: differs_from(admission.session_expiry_secs),
+        receive_maximum: (granted.receive_maximum < u16::MAX).then_some(granted.receive_maximum),
+        packet_bytes_max: Some(granted.packet_bytes_max),
+        assigned_client_id, // [MQTT-3.2.2-16]
+        topic_alias_maximum: (granted.topic_alias_maximum > 0).then_some(granted.topic_alias_maximum),
+        server_keep_alive_secs: (granted.keep_alive_secs != admission.keep_alive_secs)
+            .then_some(granted.keep_alive_secs),
+        ..ConnAckProperties::default()
+    }
 }
 
 impl Admission {

@@ -40,7 +40,7 @@ impl Broker {
                 if session.inflight.outstanding() > attachment.send_window {
                     return Err(format!("{} has more in flight than its window", session.client));
                 }
-                if content.timer_at.is_none() && !attachment.silence_max.is_zero() {
+                if content.timer_at.is_none() && attachment.silence_max_ms > 0 {
                     return Err(format!("nobody watches the keep-alive of {}", session.client));
                 }
                 let idle = !session.inflight.owes_resend()

@@ -70,12 +70,14 @@ pub(super) struct Verifying {
 #[derive(Debug)]
 pub(super) struct Attachment {
     pub(super) session: SessionKey,
+    /// The door it came through.
+    pub(super) listener: Rc<ListenerPolicy>,
     pub(super) version: ProtocolVersion,
     /// Whether the peer is a broker that bridges, which wants RETAIN as published and nothing of its own
     /// back.
     pub(super) bridge: bool,
-    /// The silence after which the link ends: one and a half keep-alives; zero: never.
-    pub(super) silence_max: Duration,
+    /// The silence after which the link ends: one and a half keep-alives, in milliseconds; 0: never.
+    pub(super) silence_max_ms: u32,
     pub(super) last_received: Instant,
     /// PUBLISH packets of QoS 1 and 2 that may be unfinished.
     pub(super) send_window: u16,
@@ -130,6 +132,11 @@ impl Link {
 }
 
 impl Attachment {
+    /// The silence after which the link ends; zero: never.
+    pub(super) const fn silence_max(&self) -> Duration {
+        Duration::from_millis(self.silence_max_ms as u64)
+    }
+
     /// Whether so much is on its way to the client that nothing but acknowledgements is added.
     pub(super) fn is_stalled(&self, unsent_bytes_max: usize) -> bool {
         self.unsent_bytes >= unsent_bytes_max
@@ -293,7 +300,7 @@ impl Broker {
         match &known.stage {
             Stage::Arrived(_) => self.detach(now, link, DetachReason::ConnectTimeout),
             Stage::Attached(attachment) => {
-                let due = attachment.last_received + attachment.silence_max;
+                let due = attachment.last_received + attachment.silence_max();
                 if due <= now {
                     self.stats.keep_alive_timeouts += 1;
                     self.detach(now, link, DetachReason::KeepAliveTimeout); // [MQTT-3.1.2-22]

@@ -10,7 +10,7 @@
 //!   messages that outlive their call.
 //! - `deliver`: into sessions and out of them. `subscribe`: new readers, and the retained messages they are
 //!   owed.
-//! - `limits`: every bound. `stats`: every count. `invariants`: the walk over all of it.
+//! - `policy`: what a door grants. `limits`: every bound. `stats`: every count. `invariants`: the walk over all of it.
 
 mod connect;
 mod deliver;
@@ -20,6 +20,7 @@ mod kept;
 mod limits;
 mod link;
 mod offline;
+mod policy;
 mod publish;
 mod retained;
 mod session;
@@ -55,6 +56,7 @@ use timers::{Timer, Timers};
 
 pub use limits::{Limits, Overflow, QueueClass};
 pub use link::LinkId;
+pub use policy::{ListenerPolicy, MountPoint, MountPointError, Versions};
 pub use stats::Stats;
 
 /// The moment an input arrived; the core never asks for it.
@@ -64,15 +66,6 @@ pub struct Now {
     pub mono: Instant,
     /// For what must outlast a restart, and nothing else.
     pub wall: SystemTime,
-}
-
-/// What a listener grants to those who come through it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenerPolicy {
-    /// Its name in the configuration, for logs.
-    pub name: String,
-    /// Whether a client may come without user name and password.
-    pub anonymous: bool,
 }
 
 /// What happened in the world.

@@ -25,6 +25,7 @@ impl Broker {
             ..
         } = publish;
         let (key, version) = (attachment.session, attachment.version);
+        let receive_maximum = attachment.listener.receive_maximum(&self.limits);
         if attachment.exceeds_rate(now, self.limits.publish_rate_max) {
             if let Some(client) = self.sessions.get(key).map(|session| session.client.clone()) {
                 self.limit_reached_for("publish_rate_max", &client);
@@ -37,7 +38,8 @@ impl Broker {
         let topic = match (topic, alias) {
             (Some(topic), None) => topic,
             (topic, Some(alias)) => {
-                match attachment.resolve_alias(topic, alias, self.limits.topic_alias_maximum) {
+                let alias_max = attachment.listener.topic_alias_maximum(&self.limits);
+                match attachment.resolve_alias(topic, alias, alias_max) {
                     Ok(topic) => topic,
                     Err(reason) => return self.refuse(now, link, reason),
                 }
@@ -55,9 +57,7 @@ impl Broker {
             let again = Packet::PubRec(Ack::success(packet_id)); // [MQTT-4.3.3-10]
             return self.send_control(now, link, again);
         }
-        if qos == QoS::ExactlyOnce
-            && session.receiving.len() >= usize::from(self.limits.receive_maximum.max(1))
-        {
+        if qos == QoS::ExactlyOnce && session.receiving.len() >= usize::from(receive_maximum) {
             return self.refuse(now, link, ReasonCode::ReceiveMaximumExceeded); // [MQTT-3.3.4-7]
         }
         let mut refusal = None;

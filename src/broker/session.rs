@@ -164,7 +164,7 @@ impl Broker {
         else {
             return;
         };
-        let expiry_max = self.session_expiry_max_secs();
+        let expiry_max = attachment.listener.session_expiry_max_secs(&self.limits);
         if let Some(session) = self.sessions.get_mut(attachment.session)
             && let Some(secs) = disconnect.properties.session_expiry_secs
         {

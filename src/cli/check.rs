@@ -17,7 +17,7 @@ Examples:
   tidegate check --config /etc/tidegate/tidegate.toml
   tidegate check --keys | less        every key there is
 
-Every mistake is told with file, line and key. Exit codes: 0 right, 2 wrong.")]
+Every mistake is told with file, line and key; what is merely unwise is a warning. Exit codes: 0 right, 2 wrong.")]
 pub(super) struct Arguments {
     /// The configuration file
     #[arg(short, long, value_name = "FILE", required_unless_present = "keys")]
@@ -38,6 +38,13 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     match config::check(config, arguments.boards.as_deref()) {
         Ok(settings) => {
+            let warnings: String = settings
+                .warnings
+                .iter()
+                .map(|warning| format!("warning: {warning}\n"))
+                .collect();
+            // Nobody may be there to read it, which is no reason to panic.
+            let _ = std::io::stderr().write_all(warnings.as_bytes());
             let text = format!("{} is right\n{}", config.display(), summary(&settings));
             super::print(|out| out.write_all(text.as_bytes()))
         }
@@ -86,7 +93,7 @@ fn summary(settings: &Settings) -> String {
         let _ = writeln!(
             text,
             "  listener: {} on {}, {transport}, {door}",
-            listener.net.name, listener.net.address
+            listener.net.name, listener.net.endpoint
         );
     }
     if let Some(users) = &settings.users {

@@ -61,6 +61,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         ),
         Err(error) => warn!(%error, "the limit of open files could not be raised"),
     }
+    for warning in &settings.warnings {
+        warn!("{warning}");
+    }
     if arguments.config.is_none() {
         info!("no configuration: serving this machine only, anonymously, in memory");
     }

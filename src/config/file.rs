@@ -105,9 +105,34 @@ pub static LISTENER: Section = Section {
     keys: &[
         Key {
             name: "address",
-            expects: "an address with port such as \"127.0.0.1:1883\" or \"[::]:8883\", or a list of them",
+            expects: "an address with port such as \"127.0.0.1:1883\" or \"[::]:8883\", a socket such as \
+                      \"unix:/run/tidegate/mqtt.sock\", or a list of them",
             default: "must be there",
             about: "Where it listens; off loopback it needs [listener.NAME.tls].",
+        },
+        Key {
+            name: "mode",
+            expects: "permissions in octal such as \"0660\"",
+            default: "\"0660\"",
+            about: "The permissions of its Unix sockets: who may write may connect.",
+        },
+        Key {
+            name: "owner",
+            expects: "the name or number of a user",
+            default: "the gateway's own",
+            about: "To whom its Unix sockets belong.",
+        },
+        Key {
+            name: "group",
+            expects: "the name or number of a group",
+            default: "the gateway's own",
+            about: "The group its Unix sockets belong to.",
+        },
+        Key {
+            name: "peer_user_name",
+            expects: FLAG,
+            default: "false",
+            about: "Whether who comes through a Unix socket is, without a password, the user its program runs as.",
         },
         Key {
             name: "tls",
@@ -140,10 +165,22 @@ pub static LISTENER: Section = Section {
             about: "Connections through this door at one time.",
         },
         Key {
+            name: "connections_per_address_max",
+            expects: "an integer",
+            default: "none: that of the door",
+            about: "The same, from one address; behind a balancer, from one that it tells.",
+        },
+        Key {
+            name: "connect_rate_max",
+            expects: "an integer",
+            default: "none: as fast as they come",
+            about: "Connections accepted in a second; what comes faster waits its turn, outside.",
+        },
+        Key {
             name: "pending_max",
             expects: "an integer",
             default: "64",
-            about: "Connections that have not said who they are yet.",
+            about: "Connections that have not said who they are yet; beyond, the oldest of them gives way.",
         },
         Key {
             name: "pending_per_address_max",
@@ -155,7 +192,73 @@ pub static LISTENER: Section = Section {
             name: "handshake_timeout",
             expects: "a duration such as \"10s\"",
             default: "\"10s\"",
-            about: "From accept to the end of the TLS handshake.",
+            about: "From accept to the end of the TLS handshake, the header of a balancer included.",
+        },
+        Key {
+            name: "proxy_protocol",
+            expects: FLAG,
+            default: "false",
+            about: "Whether a balancer stands before it that says by the PROXY protocol, 1 or 2, who comes.",
+        },
+        Key {
+            name: "proxy_from",
+            expects: "an address or network such as \"10.0.0.0/8\", or a list of them",
+            default: "must be there with proxy_protocol",
+            about: "The balancers; nobody else gets in here.",
+        },
+        Key {
+            name: "proxy_user_name",
+            expects: "\"none\" or \"common-name\"",
+            default: "\"none\"",
+            about: "Whether the common name of a certificate that the balancer has verified is the user name.",
+        },
+        Key {
+            name: "versions",
+            expects: "a list of \"3.1\", \"3.1.1\" and \"5.0\"",
+            default: "all three",
+            about: "The versions of MQTT it speaks.",
+        },
+        Key {
+            name: "strict_client_ids",
+            expects: FLAG,
+            default: "false",
+            about: "Whether 3.1 clients are held to the 23 characters which that version grants an identifier.",
+        },
+        Key {
+            name: "mount_point",
+            expects: "a topic such as \"plant1/\"",
+            default: "none: the whole tree",
+            about: "What stands before every topic of its clients without their noticing.",
+        },
+        Key {
+            name: "packet_bytes_max",
+            expects: "a size such as \"64 KiB\"",
+            default: OF_LIMITS,
+            about: "The largest packet accepted here.",
+        },
+        Key {
+            name: "keep_alive_max",
+            expects: "a duration such as \"20m\"",
+            default: OF_LIMITS,
+            about: "The keep-alive told to 5.0 clients that ask for more, or for none.",
+        },
+        Key {
+            name: "receive_maximum",
+            expects: "an integer",
+            default: OF_LIMITS,
+            about: "Unfinished QoS 2 deliveries from one client.",
+        },
+        Key {
+            name: "topic_alias_maximum",
+            expects: "an integer",
+            default: OF_LIMITS,
+            about: "Topic aliases of one client.",
+        },
+        Key {
+            name: "session_expiry_max",
+            expects: "a duration such as \"7d\"",
+            default: OF_LIMITS,
+            about: "How long a session outlives its connection at most.",
         },
     ],
 };
@@ -445,6 +548,7 @@ pub static POINT: Section = Section {
 };
 
 const TABLE: &str = "a table";
+const OF_LIMITS: &str = "that of [limits], which it may not exceed";
 const FLAG: &str = "true or false";
 const NUMBER: &str = "a number";
 const QOS: &str = "0, 1 or 2";

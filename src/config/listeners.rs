@@ -1,19 +1,18 @@
 //! `[listener.NAME]`: the doors, and the rule that none is open by accident.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::endpoints::{self, Taken};
 use super::gateway::WrittenUsers;
-use super::settings::{
-    HANDSHAKE_TIMEOUT, Listener, PENDING_MAX, PENDING_PER_ADDRESS_MAX, is_loopback, local_listeners,
-};
+use super::policy::{self, Bounds};
+use super::settings::{Listener, local_listeners};
 use super::{Depth, file};
-use crate::broker::{Limits, ListenerPolicy};
+use crate::broker::Limits;
 use crate::document::{Place, Table};
 use crate::net::clock::FlooredClock;
-use crate::net::listener::ListenerSettings;
+use crate::net::endpoint::Endpoint;
+use crate::net::listener::{ListenerSettings, ProxySettings};
 use crate::net::tls::{self, CertificateField, ClientCertificates, ServerSettings};
 
 pub(super) fn read(root: &Table<'_>, limits: &Limits, users: &WrittenUsers, depth: Depth) -> Vec<Listener> {
@@ -30,56 +29,35 @@ pub(super) fn read(root: &Table<'_>, limits: &Limits, users: &WrittenUsers, dept
     let mut listeners = Vec::new();
     let mut taken = Taken::default();
     for (name, table) in &tables {
-        let addresses = read_addresses(table, &mut taken);
+        let endpoints = endpoints::read(table, &mut taken, depth);
         let tls = table.table("tls", &file::TLS);
         let tls = tls.map(|tls| read_tls(&tls, depth));
+        let proxy = read_proxy(table, tls.as_ref());
         let door = Door {
             name,
             table,
-            addresses: &addresses,
+            endpoints: &endpoints,
             tls: tls.as_ref(),
+            proxy: proxy.as_ref(),
             users,
         };
+        door.refuse_what_needs_tcp();
         let anonymous = door.anonymous();
         door.refuse_open_doors(anonymous);
 
-        let count = |key, otherwise: usize| {
-            let count = table.integer(key, 1..=65_536);
-            count
-                .and_then(|count| usize::try_from(count).ok())
-                .unwrap_or(otherwise)
-        };
-        let connections_max = count("connections_max", limits.connections_max);
-        if connections_max > limits.connections_max {
-            table.mistake(
-                "connections_max",
-                format!(
-                    "found {connections_max}, expected at most the {} of [limits]",
-                    limits.connections_max
-                ),
-            );
-        }
-        let pending_max = count("pending_max", PENDING_MAX);
-        let pending_per_address_max = count("pending_per_address_max", PENDING_PER_ADDRESS_MAX);
-        let handshake_timeout = table.duration(
-            "handshake_timeout",
-            Duration::from_secs(1)..=Duration::from_secs(300),
-        );
-        for (address, _) in &addresses {
+        let policy = policy::read(table, name, anonymous, limits);
+        let bounds = read_bounds(table, limits);
+        for (endpoint, _) in &endpoints {
             listeners.push(Listener {
                 net: ListenerSettings {
                     name: (*name).to_owned(),
-                    address: *address,
+                    endpoint: endpoint.clone(),
                     tls: tls.as_ref().and_then(|tls| tls.settings.clone()),
-                    connections_max,
-                    pending_max,
-                    pending_per_address_max,
-                    handshake_timeout: handshake_timeout.unwrap_or(HANDSHAKE_TIMEOUT),
+                    proxy: proxy.clone(),
+                    peer_user_name: is_unix(endpoint) && door.takes_peer_user_name(),
+                    ..bounds.clone()
                 },
-                policy: ListenerPolicy {
-                    name: (*name).to_owned(),
-                    anonymous,
-                },
+                policy: policy.clone(),
                 may_be_absent: false,
             });
         }
@@ -87,55 +65,80 @@ pub(super) fn read(root: &Table<'_>, limits: &Limits, users: &WrittenUsers, dept
     listeners
 }
 
-/// Addresses that have a listener, with the listener's key.
-#[derive(Default)]
-struct Taken(BTreeMap<SocketAddr, String>);
-
-impl Taken {
-    /// Takes `address` for `key`; gives the earlier key if the system would refuse to listen on both.
-    fn take(&mut self, address: SocketAddr, key: &str) -> Option<(SocketAddr, String)> {
-        if address.port() == 0 {
-            return None; // Each gets a free port.
-        }
-        let clash = self.0.iter().find(|(other, _)| {
-            let same_family = other.is_ipv4() == address.is_ipv4();
-            let all = other.ip().is_unspecified() || address.ip().is_unspecified();
-            other.port() == address.port() && same_family && (all || other.ip() == address.ip())
-        });
-        let clash = clash.map(|(other, key)| (*other, key.clone()));
-        self.0.insert(address, key.to_owned());
-        clash
+/// How many may come, and how fast.
+fn read_bounds(table: &Table<'_>, limits: &Limits) -> ListenerSettings {
+    let count = |key| {
+        let count = table.integer(key, 1..=65_536);
+        count.and_then(|count| usize::try_from(count).ok())
+    };
+    let connections_max = Bounds { table }.within(
+        "connections_max",
+        count("connections_max"),
+        limits.connections_max,
+        |count| count,
+    );
+    let connections_max = connections_max.unwrap_or(limits.connections_max);
+    let anywhere = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
+    let usual = ListenerSettings::new("", anywhere, connections_max);
+    let handshake_timeout = table.duration(
+        "handshake_timeout",
+        Duration::from_secs(1)..=Duration::from_secs(300),
+    );
+    ListenerSettings {
+        connections_per_address_max: count("connections_per_address_max"),
+        connect_rate_max: count("connect_rate_max").and_then(|rate| u32::try_from(rate).ok()),
+        pending_max: count("pending_max").unwrap_or(usual.pending_max),
+        pending_per_address_max: count("pending_per_address_max").unwrap_or(usual.pending_per_address_max),
+        handshake_timeout: handshake_timeout.unwrap_or(usual.handshake_timeout),
+        ..usual
     }
 }
 
-fn read_addresses(table: &Table<'_>, taken: &mut Taken) -> Vec<(SocketAddr, Place)> {
-    if !table.has("address") {
-        table.missing("address");
-        return Vec::new();
-    }
-    let Some(texts) = table.texts("address") else {
-        return Vec::new();
-    };
-    if texts.is_empty() {
-        table.mistake("address", "found an empty list, expected at least one address");
-    }
-    let mut addresses = Vec::new();
-    for (text, place) in texts {
-        let Ok(address) = text.parse::<SocketAddr>() else {
-            let expected = "expected an address with port such as \"127.0.0.1:1883\" or \"[::]:8883\"";
-            table
-                .document()
-                .mistake(&place, format!("found {text:?}, {expected}"));
-            continue;
-        };
-        if let Some((other, key)) = taken.take(address, table.own_place().key()) {
-            let message =
-                format!("{address} is taken, {key} listens on {other}; expected another address or port");
-            table.document().mistake(&place, message);
+/// Reads what makes it a door behind a balancer.
+fn read_proxy(table: &Table<'_>, tls: Option<&WrittenTls>) -> Option<ProxySettings> {
+    let is_wanted = table.flag("proxy_protocol").unwrap_or(false);
+    // A misspelt word has its own mistake; what depends on it is then nobody's fault.
+    let is_known = table.flag("proxy_protocol").is_some() || !table.has("proxy_protocol");
+    if !is_wanted && is_known {
+        for key in ["proxy_from", "proxy_user_name"] {
+            if table.has(key) {
+                table.mistake(
+                    key,
+                    "has no effect without proxy_protocol = true, expected that beside it",
+                );
+            }
         }
-        addresses.push((address, place));
     }
-    addresses
+    if is_wanted && !table.has("proxy_from") {
+        table.missing("proxy_from");
+    }
+    let mut from = Vec::new();
+    let texts = table.texts("proxy_from");
+    if texts.as_ref().is_some_and(Vec::is_empty) {
+        table.mistake(
+            "proxy_from",
+            "found an empty list, expected the addresses of the balancers",
+        );
+    }
+    for (text, place) in texts.unwrap_or_default() {
+        match text.parse() {
+            Ok(network) => from.push(network),
+            Err(error) => table
+                .document()
+                .mistake(&place, format!("found {text:?}, {error}")),
+        }
+    }
+    let user_names = [("none", false), ("common-name", true)];
+    let common_name_is_user = table.choice("proxy_user_name", &user_names).unwrap_or(false);
+    if common_name_is_user && tls.is_some_and(|tls| tls.client_certificates != ClientCertificatesKind::None) {
+        let message =
+            "client_certificates asks the same clients for a certificate here; expected one of the two";
+        table.mistake("proxy_user_name", message);
+    }
+    is_wanted.then_some(ProxySettings {
+        from,
+        common_name_is_user,
+    })
 }
 
 /// `[listener.NAME.tls]`, as far as it could be read.
@@ -218,6 +221,11 @@ fn read_tls(table: &Table<'_>, depth: Depth) -> WrittenTls {
     {
         table.document().mistake(&table.own_place(), error.to_string());
     }
+    if let (Depth::Files, Some(settings)) = (depth, &settings)
+        && let Some(exposed) = tls::exposed_key(&settings.key)
+    {
+        table.document().warning(&table.place("key"), exposed.to_string());
+    }
     WrittenTls {
         settings,
         client_certificates: kind,
@@ -229,8 +237,9 @@ fn read_tls(table: &Table<'_>, depth: Depth) -> WrittenTls {
 struct Door<'a> {
     name: &'a str,
     table: &'a Table<'a>,
-    addresses: &'a [(SocketAddr, Place)],
+    endpoints: &'a [(Endpoint, Place)],
     tls: Option<&'a WrittenTls>,
+    proxy: Option<&'a ProxySettings>,
     users: &'a WrittenUsers,
 }
 
@@ -240,8 +249,11 @@ impl Door<'_> {
         let asks_for_certificates = self
             .tls
             .is_some_and(|tls| tls.client_certificates != ClientCertificatesKind::None);
-        let harmless = self.off_loopback().is_none() && !self.users.are_meant() && !asks_for_certificates;
-        self.table.flag("anonymous").unwrap_or(harmless)
+        let harmless =
+            self.reached_from_outside().is_none() && !self.users.are_meant() && !asks_for_certificates;
+        self.table
+            .flag("anonymous")
+            .unwrap_or(harmless && !self.takes_user_name())
     }
 
     /// Tells every way in which it is more open than the configuration says in so many words.
@@ -251,9 +263,9 @@ impl Door<'_> {
         let allows_plaintext = allows("allow_plaintext_off_loopback");
         let allows_anonymous = allows("allow_anonymous_off_loopback");
 
-        if let (Some((address, place)), None, false) = (self.off_loopback(), self.tls, allows_plaintext) {
+        if let (Some((endpoint, place)), None, false) = (self.off_loopback(), self.tls, allows_plaintext) {
             let message = format!(
-                "{address} is off loopback and has no TLS, so passwords and data could be read and changed on the \
+                "{endpoint} is off loopback and has no TLS, so passwords and data could be read and changed on the \
                  way; add [listener.{name}.tls], listen on 127.0.0.1, or write allow_plaintext_off_loopback = true \
                  if that is what you want"
             );
@@ -262,22 +274,25 @@ impl Door<'_> {
         let proves_by_certificate = self
             .tls
             .is_some_and(|tls| tls.client_certificates == ClientCertificatesKind::Required);
-        if let (Some((address, _)), true, false, false) = (
-            self.off_loopback(),
+        if let (Some((endpoint, _)), true, false, false) = (
+            self.reached_from_outside(),
             anonymous,
             proves_by_certificate,
             allows_anonymous,
         ) {
+            let how = match endpoint.is_local() {
+                true => "behind a balancer",
+                false => "off loopback",
+            };
             let message = format!(
-                "{address} is off loopback, so everybody who reaches it could read and publish everything; remove \
+                "{endpoint} is {how}, so everybody who reaches it could read and publish everything; remove \
                  this key and set password_file in [authentication], ask for client certificates, or write \
                  allow_anonymous_off_loopback = true if that is what you want"
             );
             self.table.mistake("anonymous", message);
         }
-        let takes_user_name = self.tls.is_some_and(|tls| tls.takes_user_name);
         let anonymous_is_wrong = self.table.has("anonymous") && self.table.flag("anonymous").is_none();
-        if !anonymous && !anonymous_is_wrong && !self.users.are_meant() && !takes_user_name {
+        if !anonymous && !anonymous_is_wrong && !self.users.are_meant() && !self.takes_user_name() {
             let message = "nobody could come in: it asks for a user name and password and there is no password_file \
                            in [authentication]; make one with \"tidegate passwd FILE NAME\", ask for client \
                            certificates in its tls table, or set anonymous = true";
@@ -285,8 +300,44 @@ impl Door<'_> {
         }
     }
 
-    /// The first address that others than this machine's programs reach.
-    fn off_loopback(&self) -> Option<&(SocketAddr, Place)> {
-        self.addresses.iter().find(|(address, _)| !is_loopback(address))
+    /// Tells what a Unix socket cannot have.
+    fn refuse_what_needs_tcp(&self) {
+        let has_unix = self.endpoints.iter().any(|(endpoint, _)| is_unix(endpoint));
+        for (key, is_wanted) in [
+            ("tls", self.tls.is_some()),
+            ("proxy_protocol", self.proxy.is_some()),
+        ] {
+            if has_unix && is_wanted {
+                let message = "cannot be had on a Unix socket, which never leaves this machine; expected a listener of \
+                               its own for the Unix socket";
+                self.table.mistake(key, message);
+            }
+        }
     }
+
+    /// Whether clients can prove who they are without a password, on every one of its addresses.
+    fn takes_user_name(&self) -> bool {
+        self.tls.is_some_and(|tls| tls.takes_user_name)
+            || self.proxy.is_some_and(|proxy| proxy.common_name_is_user)
+            || self.takes_peer_user_name() && self.endpoints.iter().all(|(endpoint, _)| is_unix(endpoint))
+    }
+
+    fn takes_peer_user_name(&self) -> bool {
+        self.table.flag("peer_user_name").unwrap_or(false)
+    }
+
+    /// The first address that others than this machine's programs reach.
+    fn off_loopback(&self) -> Option<&(Endpoint, Place)> {
+        self.endpoints.iter().find(|(endpoint, _)| !endpoint.is_local())
+    }
+
+    /// The first one that clients of other machines come through, be it by a balancer on this one.
+    fn reached_from_outside(&self) -> Option<&(Endpoint, Place)> {
+        let behind_balancer = self.proxy.and(self.endpoints.first());
+        self.off_loopback().or(behind_balancer)
+    }
+}
+
+fn is_unix(endpoint: &Endpoint) -> bool {
+    matches!(endpoint, Endpoint::Unix(_))
 }

@@ -5,9 +5,11 @@
 //!
 //! A file is read as a whole: every mistake in it is told, and a file with one mistake gives no [`Settings`].
 
+mod endpoints;
 pub mod file;
 mod gateway;
 mod listeners;
+mod policy;
 mod sensors;
 pub mod settings;
 
@@ -30,7 +32,8 @@ pub fn load(path: &Path, boards: Option<&Path>) -> Result<Settings, Vec<Mistake>
     read(path, boards, Depth::Text)
 }
 
-/// Does what [`load`] does, and tries the files the configuration names, without starting anything.
+/// Does what [`load`] does, and tries the files the configuration names, without starting anything; what is unwise
+/// about them and no mistake stands in [`Settings::warnings`].
 ///
 /// # Errors
 /// Those of [`load`], and every certificate, key and folder that cannot be used.
@@ -64,7 +67,10 @@ fn read(path: &Path, boards: Option<&Path>, depth: Depth) -> Result<Settings, Ve
         Err(mistakes) => (Boards::compiled_in(), mistakes),
     };
     let document = Document::parse(path, &text, file::SECTIONS);
-    let settings = settings_of(&document, &boards, depth);
+    let settings = settings_of(&document, &boards, depth).map(|settings| Settings {
+        warnings: document.warnings(),
+        ..settings
+    });
     let mut mistakes = board_mistakes;
     mistakes.extend(document.into_mistakes());
     match settings {
@@ -90,5 +96,6 @@ fn settings_of(document: &Document<'_>, boards: &Boards, depth: Depth) -> Option
         listeners,
         users: users.into_users(),
         serial,
+        warnings: Vec::new(),
     })
 }

@@ -3,14 +3,15 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tracing::Level;
 
 use crate::auth::passwords::Users;
 use crate::board::Board;
 use crate::broker::{Limits, ListenerPolicy};
+use crate::document::Mistake;
 use crate::mqtt::TopicName;
+use crate::net::endpoint::Endpoint;
 use crate::net::listener::ListenerSettings;
 use crate::serial::PortSettings;
 use crate::storage;
@@ -34,6 +35,8 @@ pub struct Settings {
     pub users: Option<Arc<Users>>,
     /// The serial ports.
     pub serial: Vec<PortSettings>,
+    /// What is unwise in the configuration and stops nothing.
+    pub warnings: Vec<Mistake>,
 }
 
 /// A door and what it grants. A listener with several addresses becomes several doors of one name.
@@ -58,15 +61,6 @@ pub const PLAIN_PORT: u16 = 1883;
 /// The name of a gateway that was given none.
 pub const NAME: &str = "tidegate";
 
-/// Connections that have not sent a CONNECT yet, through one door, where nothing else is said.
-pub const PENDING_MAX: usize = 64;
-
-/// The same, from one address.
-pub const PENDING_PER_ADDRESS_MAX: usize = 8;
-
-/// From accept to the end of the TLS handshake, where nothing else is said.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
 impl Settings {
     /// What runs without a configuration file: anonymous, in memory, on `listen`, or where that is empty on port
     /// 1883 of the loopback addresses.
@@ -74,7 +68,7 @@ impl Settings {
     /// # Errors
     /// [`OffLoopback`] for the first address that others than this machine's programs could reach.
     pub fn local(listen: &[SocketAddr], board: Board) -> Result<Self, OffLoopback> {
-        if let Some(address) = listen.iter().find(|address| !is_loopback(address)) {
+        if let Some(address) = listen.iter().find(|address| !Endpoint::Tcp(**address).is_local()) {
             return Err(OffLoopback(*address));
         }
         let limits = board.limits.clone();
@@ -88,6 +82,7 @@ impl Settings {
             listeners,
             users: None,
             serial: Vec::new(),
+            warnings: Vec::new(),
         })
     }
 }
@@ -102,27 +97,11 @@ pub(super) fn local_listeners(listen: &[SocketAddr], anonymous: bool, limits: &L
     addresses
         .iter()
         .map(|address| Listener {
-            net: ListenerSettings {
-                name: "local".to_owned(),
-                address: *address,
-                tls: None,
-                connections_max: limits.connections_max,
-                pending_max: PENDING_MAX,
-                pending_per_address_max: PENDING_PER_ADDRESS_MAX,
-                handshake_timeout: HANDSHAKE_TIMEOUT,
-            },
-            policy: ListenerPolicy {
-                name: "local".to_owned(),
-                anonymous,
-            },
+            net: ListenerSettings::new("local", *address, limits.connections_max),
+            policy: ListenerPolicy::new("local", anonymous),
             may_be_absent: listen.is_empty() && address.is_ipv6(),
         })
         .collect()
-}
-
-/// Whether only programs of this machine reach `address`; `::ffff:127.0.0.1` counts as what it stands for.
-pub(super) fn is_loopback(address: &SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
 }
 
 pub(super) fn default_name() -> TopicName {
@@ -162,7 +141,7 @@ mod tests {
         let addresses: Vec<String> = settings
             .listeners
             .iter()
-            .map(|listener| listener.net.address.to_string())
+            .map(|listener| listener.net.endpoint.to_string())
             .collect();
         assert_eq!(addresses, ["127.0.0.1:1883", "[::1]:1883"]);
         assert!(

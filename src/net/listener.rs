@@ -1,12 +1,11 @@
 //! A door: accepts connections, within bounds and time limits, and never stops doing so.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,28 +15,45 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::time_provider::TimeProvider;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_rustls::TlsStream;
 use tracing::{debug, warn};
 
+use super::endpoint::{Endpoint, Peer};
+use super::episode::Episode;
 use super::link::Stream;
+use super::network::Network;
+use super::places::{Bounds, Places};
 use super::tls::{self, HandshakeError, TlsError};
-use super::{clock::FlooredClock, tcp};
+use super::unix::UnixDoor;
+use super::{accounts, clock::FlooredClock, proxy, tcp};
 use crate::mqtt::Utf8String;
+
+pub use super::places::{Bound, ConnectionPermit, Entrance};
 
 /// What one door is and whom it lets wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerSettings {
     /// Its name in the configuration, for logs.
     pub name: String,
-    /// Where it listens; port 0 takes a free one.
-    pub address: SocketAddr,
-    /// `None` is plain TCP.
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// `None` is plain TCP, and the only choice on a Unix socket.
     pub tls: Option<tls::ServerSettings>,
+    /// `None` where clients come by themselves.
+    pub proxy: Option<ProxySettings>,
+    /// Whether a client on a Unix socket is, without a password, the user its program runs as.
+    pub peer_user_name: bool,
     /// Connections through this door at one time, those on their way in included.
     pub connections_max: usize,
+    /// The same, from one address; `None` leaves it to `connections_max`.
+    pub connections_per_address_max: Option<usize>,
+    /// Connections accepted in one second, in the long run; what comes faster waits its turn in the kernel's queue.
+    /// `None` is as fast as they come.
+    pub connect_rate_max: Option<u32>,
     /// Connections that were accepted and have not sent a CONNECT yet.
     pub pending_max: usize,
     /// The same, from one address; addresses of this very machine are exempt, its programs share one.
@@ -46,91 +62,166 @@ pub struct ListenerSettings {
     pub handshake_timeout: Duration,
 }
 
+/// How a listener behind a balancer learns who comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxySettings {
+    /// The balancers: nobody else gets in, and nobody else is believed.
+    pub from: Vec<Network>,
+    /// Whether the common name of a certificate that the balancer has verified is the user name.
+    pub common_name_is_user: bool,
+}
+
+impl ListenerSettings {
+    /// A door at `endpoint` for `connections_max` connections, in the clear, with the usual bounds.
+    pub fn new(name: impl Into<String>, endpoint: impl Into<Endpoint>, connections_max: usize) -> Self {
+        Self {
+            name: name.into(),
+            endpoint: endpoint.into(),
+            tls: None,
+            proxy: None,
+            peer_user_name: false,
+            connections_max,
+            connections_per_address_max: None,
+            connect_rate_max: None,
+            pending_max: Self::PENDING_MAX,
+            pending_per_address_max: Self::PENDING_PER_ADDRESS_MAX,
+            handshake_timeout: Self::HANDSHAKE_TIMEOUT,
+        }
+    }
+
+    /// Connections that have not sent a CONNECT yet, where nothing else is said.
+    pub const PENDING_MAX: usize = 64;
+
+    /// The same, from one address.
+    pub const PENDING_PER_ADDRESS_MAX: usize = 8;
+
+    /// From accept to the end of the TLS handshake, where nothing else is said.
+    pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+}
+
 /// A socket that listens, and the places behind it.
 #[derive(Debug)]
 pub struct Listener {
-    name: String,
-    address: SocketAddr,
-    socket: TcpListener,
-    tls: Option<Rc<tls::Server>>,
-    handshake_timeout: Duration,
-    handshake_turns: Rc<Semaphore>,
+    endpoint: Endpoint,
+    socket: Door,
+    pace: Option<Pace>,
     places: Rc<Places>,
+    way_in: Rc<WayIn>,
     /// Held in reserve: given up for a moment when there is no other descriptor, to close on those who wait.
     spare: RefCell<Option<File>>,
     pause: Cell<Duration>,
     shortage: Episode,
     refusals: Episode,
+    crowds: Episode,
     counters: Cell<Counters>,
 }
 
+/// What a listener asks of every connection before it speaks MQTT.
+#[derive(Debug)]
+struct WayIn {
+    name: String,
+    tls: Option<tls::Server>,
+    proxy: Option<ProxySettings>,
+    peer_user_name: bool,
+    timeout: Duration,
+    /// First steps of TLS in one turn of the loop.
+    turns: Semaphore,
+}
+
+#[derive(Debug)]
+enum Door {
+    Tcp(TcpListener),
+    Unix(UnixDoor),
+}
+
+/// A connection nothing has been read from.
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
 impl Listener {
-    /// Listens as `settings` say; `clock` is what certificates are checked against. Called inside a runtime.
+    /// Listens as `settings` say, with room of its own; `clock` is what certificates are checked against. Called
+    /// inside a runtime.
     ///
     /// # Errors
     /// [`NetError`] when the address cannot be had or a file of TLS is not what it should be.
     pub fn bind(settings: ListenerSettings, clock: Option<Arc<dyn TimeProvider>>) -> Result<Self, NetError> {
-        let ListenerSettings {
-            name,
-            address,
-            tls,
-            handshake_timeout,
-            ..
-        } = settings;
-        let tls = match tls {
+        Self::bind_at(&Entrance::unbounded(), settings, clock)
+    }
+
+    /// Does what [`Listener::bind`] does, for one door of several that share the room of `entrance`.
+    ///
+    /// # Errors
+    /// [`NetError`] when the address cannot be had or a file of TLS is not what it should be.
+    pub fn bind_at(
+        entrance: &Rc<Entrance>,
+        settings: ListenerSettings,
+        clock: Option<Arc<dyn TimeProvider>>,
+    ) -> Result<Self, NetError> {
+        let ListenerSettings { name, endpoint, .. } = settings;
+        let tls = match settings.tls {
             None => None,
             Some(tls) => {
                 let clock = clock.unwrap_or_else(|| Arc::new(FlooredClock::default()));
                 match tls::Server::new(&tls, clock) {
-                    Ok(server) => Some(Rc::new(server)),
+                    Ok(server) => Some(server),
                     Err(source) => return Err(NetError::Tls { name, source }),
                 }
             }
         };
-        let bound = tcp::listen(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
-        let (address, socket) = match bound {
-            Ok(bound) => bound,
+        let (endpoint, socket) = match Door::open(&endpoint, tls.is_some() || settings.proxy.is_some()) {
+            Ok(open) => open,
             Err(source) => {
                 return Err(NetError::Listen {
                     name,
-                    address,
+                    endpoint,
                     source,
                 });
             }
         };
+        let bounds = Bounds {
+            connections_max: settings.connections_max,
+            connections_per_address_max: settings.connections_per_address_max,
+            pending_max: settings.pending_max,
+            pending_per_address_max: settings.pending_per_address_max,
+        };
         Ok(Self {
-            name,
-            address,
+            endpoint,
             socket,
-            tls,
-            handshake_timeout,
-            handshake_turns: Rc::new(Semaphore::new(HANDSHAKES_PER_TURN)),
-            places: Rc::new(Places {
-                connections_max: settings.connections_max,
-                pending_max: settings.pending_max,
-                pending_per_address_max: settings.pending_per_address_max,
-                connections: Cell::new(0),
-                pending: Cell::new(0),
-                pending_by_address: RefCell::default(),
-                are_turning_over: Cell::new(true),
-                freed: Notify::new(),
+            pace: settings.connect_rate_max.map(Pace::new),
+            places: Places::new(bounds, Rc::clone(entrance)),
+            way_in: Rc::new(WayIn {
+                name,
+                tls,
+                proxy: settings.proxy,
+                peer_user_name: settings.peer_user_name,
+                timeout: settings.handshake_timeout,
+                turns: Semaphore::new(HANDSHAKES_PER_TURN),
             }),
             spare: RefCell::new(open_spare()),
             pause: Cell::new(PAUSE_MIN),
             shortage: Episode::default(),
             refusals: Episode::default(),
+            crowds: Episode::default(),
             counters: Cell::default(),
         })
     }
 
     /// Where it listens; the port the system chose, where the settings left it open.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Its address; `None` where it listens on a Unix socket.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.endpoint.ip()
     }
 
     /// Its name in the configuration.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.way_in.name
     }
 
     /// What came to this door since it was opened.
@@ -140,12 +231,12 @@ impl Listener {
 
     /// Connections that are through, and those on their way in.
     pub fn connections(&self) -> usize {
-        self.places.connections.get()
+        self.places.connections()
     }
 
     /// Connections on their way in.
     pub fn pending(&self) -> usize {
-        self.places.pending.get()
+        self.places.pending()
     }
 
     /// The next connection that finds a place; the others are closed on the way.
@@ -154,20 +245,20 @@ impl Listener {
     /// most one connection, which was waiting for a place.
     pub async fn accept(&self) -> Accepted {
         loop {
+            self.keep_pace().await;
             match self.socket.accept().await {
-                Ok((stream, peer)) => {
+                Ok((socket, peer)) => {
                     self.pause.set(PAUSE_MIN);
+                    self.pace.iter().for_each(|pace| pace.take(Instant::now()));
                     match self.admit(peer).await {
                         Ok(permit) => {
                             self.count(|counters| &mut counters.accepted);
                             return Accepted {
-                                stream,
+                                socket,
                                 peer,
                                 permit,
-                                tls: self.tls.clone(),
-                                turns: Rc::clone(&self.handshake_turns),
-                                timeout: self.handshake_timeout,
-                                deadline: Instant::now() + self.handshake_timeout,
+                                way_in: Rc::clone(&self.way_in),
+                                deadline: Instant::now() + self.way_in.timeout,
                             };
                         }
                         Err(refusal) => self.refuse(peer, refusal),
@@ -175,49 +266,70 @@ impl Listener {
                 }
                 // That connection's own trouble, and it is gone from the queue.
                 Err(error) if is_of_one_connection(&error) => {
-                    debug!(listener = self.name, %error, "accept failed")
+                    debug!(listener = self.name(), %error, "accept failed")
                 }
                 Err(error) => self.wait_out(error).await,
             }
         }
     }
 
-    /// Gives `peer` a place. When all pending places are taken, a crowd of honest clients is through in a
-    /// moment, so it waits for one of them; where that was in vain the places are held by somebody who says
-    /// nothing, and until one moves everybody else is refused at once.
-    async fn admit(&self, peer: SocketAddr) -> Result<ConnectionPermit, Refusal> {
-        let places = &self.places;
-        let address = peer.ip().to_canonical();
-        match places.take(address) {
-            Err(Refusal::Pending) if places.are_turning_over.get() => {
-                let waited = timeout(PATIENCE, places.freed.notified()).await;
-                places.are_turning_over.set(waited.is_ok());
-                places.take(address)
-            }
-            decided => decided,
+    /// Waits while connections come faster than they may.
+    async fn keep_pace(&self) {
+        let Some(at) = self.pace.as_ref().and_then(|pace| pace.next(Instant::now())) else {
+            return;
+        };
+        self.count(|counters| &mut counters.paced);
+        if self.crowds.begins(Instant::now()) {
+            warn!(
+                listener = self.name(),
+                limit = "connect_rate_max",
+                "connections come too fast, the next ones wait"
+            );
         }
+        sleep_until(at).await;
     }
 
-    fn refuse(&self, peer: SocketAddr, refusal: Refusal) {
+    async fn admit(&self, peer: Peer) -> Result<ConnectionPermit, Refusal> {
+        let address = match &self.way_in.proxy {
+            None => peer.ip(),
+            Some(proxy) if !proxy.believes(peer) => return Err(Refusal::NoBalancer),
+            Some(_) => None, // It tells later whom it brings.
+        };
+        self.places.admit(address).await.map_err(Refusal::Bound)
+    }
+
+    fn refuse(&self, peer: Peer, refusal: Refusal) {
         self.count(|counters| match refusal {
-            Refusal::Connections => &mut counters.refused_connections,
-            Refusal::Pending => &mut counters.refused_pending,
-            Refusal::PendingOfAddress => &mut counters.refused_pending_per_address,
+            Refusal::Bound(Bound::Connections | Bound::AllConnections | Bound::Descriptors) => {
+                &mut counters.refused_connections
+            }
+            Refusal::Bound(Bound::ConnectionsOfAddress) => &mut counters.refused_connections_per_address,
+            Refusal::Bound(Bound::Pending) => &mut counters.refused_pending,
+            Refusal::Bound(Bound::PendingOfAddress) => &mut counters.refused_pending_per_address,
+            Refusal::NoBalancer => &mut counters.refused_strangers,
         });
         if self.refusals.begins(Instant::now()) {
-            warn!(listener = self.name, %peer, limit = %refusal, "refusing connections");
+            match refusal {
+                Refusal::Bound(limit) => {
+                    warn!(listener = self.name(), %peer, %limit, "refusing connections")
+                }
+                Refusal::NoBalancer => {
+                    warn!(listener = self.name(), %peer, "refusing connections that are not from a balancer")
+                }
+            }
         }
     }
 
-    /// Without descriptors or memory: closes on those who wait, as far as the spare descriptor helps, and
-    /// pauses.
+    /// Without descriptors or memory: the oldest connection that has said nothing gives way, or else those who wait
+    /// are closed on, as far as the spare descriptor helps; then it pauses.
     async fn wait_out(&self, error: io::Error) {
         self.count(|counters| &mut counters.shortages);
         let pause = self.pause.get();
         if self.shortage.begins(Instant::now()) {
-            warn!(listener = self.name, %error, "cannot accept connections, trying again");
+            warn!(listener = self.name(), %error, "cannot accept connections, trying again");
         }
-        if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) {
+        let is_of_descriptors = matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE));
+        if is_of_descriptors && !self.places.entrance().relieve() {
             self.shed().await;
         }
         sleep(pause).await;
@@ -229,10 +341,8 @@ impl Listener {
     async fn shed(&self) {
         drop(self.spare.take());
         for _ in 0..SHED_MAX {
-            let waiting = poll_fn(|cx| Poll::Ready(self.socket.poll_accept(cx))).await;
-            match waiting {
-                Poll::Ready(Ok(connection)) => drop(connection),
-                Poll::Ready(Err(_)) | Poll::Pending => break,
+            if !self.socket.shed_one().await {
+                break;
             }
             self.count(|counters| &mut counters.shed);
         }
@@ -246,58 +356,198 @@ impl Listener {
     }
 }
 
+impl Door {
+    /// Opens a door where `endpoint` says, and tells where that came to be.
+    fn open(endpoint: &Endpoint, needs_tcp: bool) -> io::Result<(Endpoint, Self)> {
+        match endpoint {
+            Endpoint::Tcp(address) => {
+                let socket = tcp::listen(*address)?;
+                Ok((socket.local_addr()?.into(), Self::Tcp(socket)))
+            }
+            Endpoint::Unix(_) if needs_tcp => {
+                let message = "TLS and the PROXY protocol are for TCP, expected neither on a Unix socket";
+                Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+            }
+            Endpoint::Unix(unix) => Ok((endpoint.clone(), Self::Unix(UnixDoor::bind(unix)?))),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(Socket, Peer)> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, peer) = socket.accept().await?;
+                Ok((Socket::Tcp(stream), Peer::Ip(peer)))
+            }
+            Self::Unix(door) => {
+                let (stream, credentials) = door.accept().await?;
+                Ok((Socket::Unix(stream), Peer::Unix(credentials)))
+            }
+        }
+    }
+
+    /// Accepts and closes one connection that waits; whether there was one.
+    async fn shed_one(&self) -> bool {
+        let accepted = match self {
+            Self::Tcp(socket) => poll_fn(|cx| Poll::Ready(socket.poll_accept(cx).map_ok(drop))).await,
+            Self::Unix(door) => poll_fn(|cx| Poll::Ready(door.socket().poll_accept(cx).map_ok(drop))).await,
+        };
+        matches!(accepted, Poll::Ready(Ok(())))
+    }
+}
+
+impl ProxySettings {
+    /// Whether `peer` is one of the balancers.
+    fn believes(&self, peer: Peer) -> bool {
+        peer.ip()
+            .is_some_and(|address| self.from.iter().any(|network| network.contains(address)))
+    }
+}
+
 /// A connection that has a place and has not done its handshake.
 #[derive(Debug)]
 pub struct Accepted {
-    stream: TcpStream,
-    peer: SocketAddr,
+    socket: Socket,
+    peer: Peer,
     permit: ConnectionPermit,
-    tls: Option<Rc<tls::Server>>,
-    turns: Rc<Semaphore>,
-    timeout: Duration,
+    way_in: Rc<WayIn>,
     deadline: Instant,
 }
 
 impl Accepted {
     /// From where it came.
-    pub fn peer(&self) -> SocketAddr {
+    pub fn peer(&self) -> Peer {
         self.peer
     }
 
-    /// Does the TLS handshake where the listener asks for one. It belongs in a task of its own: a client may
-    /// take all the time there is.
+    /// Reads what a balancer says of it and does the TLS handshake, where the listener asks for them. It belongs in
+    /// a task of its own: a client may take all the time there is.
     ///
     /// # Errors
     /// [`HandshakeError`]; the connection is closed and its place free.
     pub async fn handshake(self) -> Result<Incoming, HandshakeError> {
         let Self {
-            stream,
+            socket,
             peer,
             permit,
-            tls,
-            turns,
-            timeout,
+            way_in,
             deadline,
         } = self;
-        let Some(server) = tls else {
-            return Ok(Incoming {
-                stream: Stream::Tcp(stream),
+        Ok(match socket {
+            Socket::Tcp(tcp) if way_in.tls.is_none() && way_in.proxy.is_none() => Incoming {
+                stream: Stream::Tcp(tcp),
                 peer,
                 certificate_user: None,
                 permit,
-            });
+            },
+            Socket::Unix(unix) => Incoming {
+                stream: Stream::Unix(unix),
+                peer,
+                certificate_user: way_in.user_of(peer),
+                permit,
+            },
+            Socket::Tcp(tcp) => {
+                // Boxed, so that the task of a connection that needs none of it does not carry room for this.
+                let steps = Box::pin(way_in.enter(tcp, peer, &permit));
+                let gives_way = poll_fn(|cx| permit.poll_gives_way(cx));
+                let entered = tokio::select! {
+                    biased;
+                    () = gives_way => return Err(HandshakeError::GaveWay),
+                    entered = timeout_at(deadline, steps) => entered,
+                };
+                let Entered {
+                    stream,
+                    peer,
+                    certificate_user,
+                } = entered.map_err(|_| HandshakeError::TimedOut(way_in.timeout))??;
+                Incoming {
+                    stream,
+                    peer,
+                    certificate_user,
+                    permit,
+                }
+            }
+        })
+    }
+}
+
+/// What a connection over TCP has become before it is known to keep its place.
+struct Entered {
+    stream: Stream,
+    peer: Peer,
+    certificate_user: Option<Utf8String>,
+}
+
+impl WayIn {
+    /// All that comes before MQTT, in its order.
+    async fn enter(
+        &self,
+        mut tcp: TcpStream,
+        mut peer: Peer,
+        permit: &ConnectionPermit,
+    ) -> Result<Entered, HandshakeError> {
+        let mut certificate_user = None;
+        if let Some(proxy) = &self.proxy {
+            let header = read_proxy_header(&mut tcp).await?;
+            // Who speaks for itself counts as what it is.
+            let address = match &header {
+                proxy::Header::Client { address, .. } => Peer::Ip(*address),
+                proxy::Header::Local => peer,
+            };
+            if let Some(address) = address.ip() {
+                permit.told(address).map_err(HandshakeError::Bound)?;
+            }
+            debug!(listener = self.name, balancer = %peer, peer = %address, "told by a balancer");
+            peer = address;
+            if let proxy::Header::Client { common_name, .. } = header
+                && proxy.common_name_is_user
+            {
+                certificate_user = common_name;
+            }
+        }
+        let stream = match &self.tls {
+            None => Stream::Tcp(tcp),
+            Some(server) => {
+                let (stream, user) = secure(tcp, server, &self.turns).await?;
+                certificate_user = user.or(certificate_user);
+                Stream::Tls(stream)
+            }
         };
-        // Boxed, so that the task of a connection without TLS does not carry room for this.
-        let handshake = Box::pin(secure(stream, server, turns));
-        let (stream, certificate_user) = timeout_at(deadline, handshake)
-            .await
-            .map_err(|_| HandshakeError::TimedOut(timeout))??;
-        Ok(Incoming {
-            stream: Stream::Tls(stream),
+        Ok(Entered {
+            stream,
             peer,
             certificate_user,
-            permit,
         })
+    }
+
+    /// The user that a program on a Unix socket runs as, where the listener takes its word for it.
+    fn user_of(&self, peer: Peer) -> Option<Utf8String> {
+        match peer {
+            Peer::Unix(credentials) if self.peer_user_name => {
+                let name = accounts::name_of(credentials.uid)?;
+                Utf8String::try_from(name.as_str()).ok()
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Reads the header of a balancer and nothing of what follows it.
+async fn read_proxy_header(tcp: &mut TcpStream) -> Result<proxy::Header, HandshakeError> {
+    let mut reader = proxy::Reader::default();
+    let mut waiting = [0; 512];
+    loop {
+        let count = tcp.peek(&mut waiting).await.map_err(HandshakeError::Broken)?;
+        if count == 0 {
+            return Err(HandshakeError::Broken(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let (taken, header) = reader
+            .take(waiting.get(..count).unwrap_or_default())
+            .map_err(HandshakeError::Proxy)?;
+        let taken = waiting.get_mut(..taken).unwrap_or_default();
+        tcp.read_exact(taken).await.map_err(HandshakeError::Broken)?;
+        if let Some(header) = header {
+            return Ok(header);
+        }
     }
 }
 
@@ -309,8 +559,8 @@ impl Accepted {
 /// until the client answers, so nobody can keep it.
 async fn secure(
     stream: TcpStream,
-    server: Rc<tls::Server>,
-    turns: Rc<Semaphore>,
+    server: &tls::Server,
+    turns: &Semaphore,
 ) -> Result<(Box<TlsStream<TcpStream>>, Option<Utf8String>), HandshakeError> {
     stream.readable().await.map_err(HandshakeError::Broken)?;
     let turn = turns.acquire().await.expect("the semaphore is never closed");
@@ -329,37 +579,13 @@ async fn secure(
 pub struct Incoming {
     /// Its bytes.
     pub stream: Stream,
-    /// From where it came.
-    pub peer: SocketAddr,
-    /// The user its verified client certificate names, where the listener takes it from there.
+    /// From where it came; behind a balancer, from where that says.
+    pub peer: Peer,
+    /// Who has proved to be this user before CONNECT: by a verified client certificate, or by running as that user
+    /// on this machine, where the listener takes the name from there.
     pub certificate_user: Option<Utf8String>,
     /// Its place; to be kept as long as the connection is.
     pub permit: ConnectionPermit,
-}
-
-/// A connection's place behind its listener, given back when dropped.
-#[derive(Debug)]
-pub struct ConnectionPermit {
-    places: Rc<Places>,
-    address: IpAddr,
-    is_pending: Cell<bool>,
-}
-
-impl ConnectionPermit {
-    /// Tells that the client is in: its CONNECT was accepted, and it no longer counts as pending. Once is
-    /// enough.
-    pub fn admitted(&self) {
-        if self.is_pending.replace(false) {
-            self.places.leave_pending(self.address);
-        }
-    }
-}
-
-impl Drop for ConnectionPermit {
-    fn drop(&mut self) {
-        self.admitted();
-        self.places.connections.set(self.places.connections.get() - 1);
-    }
 }
 
 /// What came to a listener since it was opened.
@@ -367,12 +593,18 @@ impl Drop for ConnectionPermit {
 pub struct Counters {
     /// Connections that got a place.
     pub accepted: u64,
-    /// Closed at once, because `connections_max` were there.
+    /// Closed at once, because `connections_max` were there, or as many as there are descriptors for.
     pub refused_connections: u64,
-    /// Closed at once, because `pending_max` were on their way in.
+    /// Closed at once, because `connections_per_address_max` from the same address were there.
+    pub refused_connections_per_address: u64,
+    /// Closed, because `pending_max` were on their way in and none of them could give way.
     pub refused_pending: u64,
     /// Closed at once, because `pending_per_address_max` from the same address were on their way in.
     pub refused_pending_per_address: u64,
+    /// Closed at once, because they came from none of the balancers.
+    pub refused_strangers: u64,
+    /// Times that connections waited, because they came faster than `connect_rate_max`.
+    pub paced: u64,
     /// Closed at once, because there was no descriptor to keep them.
     pub shed: u64,
     /// Times that accepting failed for want of descriptors or memory.
@@ -386,8 +618,8 @@ pub enum NetError {
     Listen {
         /// The listener's name.
         name: String,
-        /// Its address.
-        address: SocketAddr,
+        /// Where it should be.
+        endpoint: Endpoint,
         /// Why.
         source: io::Error,
     },
@@ -405,11 +637,19 @@ impl fmt::Display for NetError {
         match self {
             Self::Listen {
                 name,
-                address,
+                endpoint,
                 source,
             } => {
-                write!(f, "listener {name:?} cannot listen on {address}: ")?;
+                write!(f, "listener {name:?} cannot listen on {endpoint}: ")?;
                 match source.kind() {
+                    io::ErrorKind::AddrInUse if endpoint.ip().is_none() => {
+                        f.write_str("a process that is alive listens there; stop it, or choose another path")
+                    }
+                    io::ErrorKind::PermissionDenied if endpoint.ip().is_none() => write!(
+                        f,
+                        "{source}; its folder must belong to the gateway's user, as RuntimeDirectory= of systemd \
+                         sees to"
+                    ),
                     io::ErrorKind::AddrInUse => write!(
                         f,
                         "the port is in use by another program; \
@@ -458,108 +698,65 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(maximum.unwrap_or(u64::MAX))
 }
 
+/// Descriptors this process may still open.
+pub fn descriptors_left() -> usize {
+    let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    // The directory is a descriptor itself while it is read.
+    let open =
+        std::fs::read_dir("/proc/self/fd").map_or(DESCRIPTORS_OPEN, |open| open.count().saturating_sub(1));
+    usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(open)
+}
+
+/// What is open at the start of a process like ours, where /proc does not tell: standard streams, the loop's, the
+/// state directory's.
+const DESCRIPTORS_OPEN: usize = 16;
+
 /// First steps of TLS handshakes in one turn of the loop: 5 to 10 ms each on the slowest boards, which is
 /// what everybody else waits at most.
 const HANDSHAKES_PER_TURN: usize = 4;
-/// How long one connection may wait for a pending place before its kind is refused at once.
-const PATIENCE: Duration = Duration::from_millis(500);
 /// The first pause without descriptors or memory; each one after it is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// The longest of these pauses: what a client would wait for the gateway once there are descriptors again.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Connections closed with the spare descriptor before one pause: the kernel's whole queue in half a minute.
 const SHED_MAX: usize = 32;
-/// Trouble that comes back within this time is the same trouble, and is not told again.
-const EPISODE_GAP: Duration = Duration::from_secs(60);
-
 const _: () = assert!(PAUSE_MIN.as_millis() <= PAUSE_MAX.as_millis());
 
-/// Who is through this door and who is on the way in.
-///
-/// **Invariants**
-/// 1. `connections` is the number of permits, `pending` of those that are pending.
-/// 2. `pending_by_address` adds up to `pending`; no entry is 0, so it never holds more than `pending_max`.
-#[derive(Debug)]
-struct Places {
-    connections_max: usize,
-    pending_max: usize,
-    pending_per_address_max: usize,
-    connections: Cell<usize>,
-    pending: Cell<usize>,
-    pending_by_address: RefCell<HashMap<IpAddr, usize>>,
-    /// Whether waiting for a pending place has not been in vain since the last one became free.
-    are_turning_over: Cell<bool>,
-    freed: Notify,
-}
-
-/// The bound that kept a connection out.
+/// Why a connection was closed at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
-    Connections,
-    Pending,
-    PendingOfAddress,
+    Bound(Bound),
+    NoBalancer,
 }
 
-impl Places {
-    fn take(self: &Rc<Self>, address: IpAddr) -> Result<ConnectionPermit, Refusal> {
-        if self.connections.get() >= self.connections_max {
-            return Err(Refusal::Connections);
+/// Connections in a second: a second's worth may come at once, and then they come evenly.
+#[derive(Debug)]
+struct Pace {
+    interval: Duration,
+    /// The moment at which everything accepted so far is paid for.
+    paid_at: Cell<Option<Instant>>,
+}
+
+impl Pace {
+    const BURST: Duration = Duration::from_secs(1);
+
+    fn new(per_second: u32) -> Self {
+        Self {
+            interval: Self::BURST / per_second.max(1),
+            paid_at: Cell::new(None),
         }
-        let mut pending_by_address = self.pending_by_address.borrow_mut();
-        let of_address = pending_by_address.get(&address).copied().unwrap_or(0);
-        // The programs of this machine share one address, and whoever floods from inside has easier ways.
-        // Addresses of IPv6 count one by one, for a field network's honest devices share a prefix.
-        if of_address >= self.pending_per_address_max && !address.is_loopback() {
-            return Err(Refusal::PendingOfAddress);
-        }
-        if self.pending.get() >= self.pending_max {
-            return Err(Refusal::Pending);
-        }
-        pending_by_address.insert(address, of_address + 1);
-        self.pending.set(self.pending.get() + 1);
-        self.connections.set(self.connections.get() + 1);
-        Ok(ConnectionPermit {
-            places: Rc::clone(self),
-            address,
-            is_pending: Cell::new(true),
-        })
     }
 
-    fn leave_pending(&self, address: IpAddr) {
-        let mut pending_by_address = self.pending_by_address.borrow_mut();
-        match pending_by_address.get_mut(&address) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => {
-                pending_by_address.remove(&address);
-            }
-        }
-        self.pending.set(self.pending.get() - 1);
-        self.are_turning_over.set(true);
-        self.freed.notify_waiters();
+    /// When the next connection may be accepted; `None` for now.
+    fn next(&self, now: Instant) -> Option<Instant> {
+        let debt = self.paid_at.get()?.saturating_duration_since(now) + self.interval;
+        let wait = debt.saturating_sub(Self::BURST);
+        (!wait.is_zero()).then(|| now + wait)
     }
-}
 
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Connections => "connections_max",
-            Self::Pending => "pending_max",
-            Self::PendingOfAddress => "pending_per_address_max",
-        })
-    }
-}
-
-/// Trouble that is worth one line, however often it repeats.
-#[derive(Debug, Default)]
-struct Episode {
-    last: Cell<Option<Instant>>,
-}
-
-impl Episode {
-    /// Notes the trouble; true when it begins rather than goes on.
-    fn begins(&self, now: Instant) -> bool {
-        let last = self.last.replace(Some(now));
-        last.is_none_or(|last| now.duration_since(last) > EPISODE_GAP)
+    fn take(&self, now: Instant) {
+        let paid_at = self.paid_at.get().map_or(now, |paid_at| paid_at.max(now));
+        self.paid_at.set(Some(paid_at + self.interval));
     }
 }
 
@@ -592,65 +789,29 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    fn places(connections_max: usize, pending_max: usize, pending_per_address_max: usize) -> Rc<Places> {
-        Rc::new(Places {
-            connections_max,
-            pending_max,
-            pending_per_address_max,
-            connections: Cell::new(0),
-            pending: Cell::new(0),
-            pending_by_address: RefCell::default(),
-            are_turning_over: Cell::new(true),
-            freed: Notify::new(),
-        })
-    }
-
-    fn address(last: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, last])
-    }
-
     #[test]
-    fn one_address_cannot_take_all_pending_places() {
-        let places = places(100, 10, 2);
-        let _held = [places.take(address(1)).unwrap(), places.take(address(1)).unwrap()];
-        assert_eq!(places.take(address(1)).unwrap_err(), Refusal::PendingOfAddress);
-        assert!(places.take(address(2)).is_ok());
-    }
-
-    #[test]
-    fn the_programs_of_this_machine_share_an_address_and_no_bound() {
-        let places = places(100, 10, 2);
-        let local = IpAddr::from([127, 0, 0, 1]);
-        let held: Vec<_> = (0..10).map(|_| places.take(local).unwrap()).collect();
-        assert_eq!(places.take(local).unwrap_err(), Refusal::Pending);
-        drop(held);
-    }
-
-    #[test]
-    fn an_admitted_client_frees_its_pending_place_and_keeps_its_connection() {
-        let places = places(2, 1, 1);
-        let first = places.take(address(1)).unwrap();
-        assert_eq!(places.take(address(2)).unwrap_err(), Refusal::Pending);
-        first.admitted();
-        first.admitted();
-        let second = places.take(address(1)).unwrap();
-        assert_eq!(places.take(address(3)).unwrap_err(), Refusal::Connections);
-        drop(first);
-        drop(second);
-        assert_eq!((places.connections.get(), places.pending.get()), (0, 0));
-        assert!(places.pending_by_address.borrow().is_empty());
-    }
-
-    #[test]
-    fn trouble_that_repeats_is_told_once_and_told_again_after_a_quiet_minute() {
-        let episode = Episode::default();
+    fn a_seconds_worth_of_connections_may_come_at_once_and_then_they_come_evenly() {
+        let pace = Pace::new(4);
         let mut now = Instant::now();
-        assert!(episode.begins(now));
-        for _ in 0..10 {
-            now += EPISODE_GAP / 2;
-            assert!(!episode.begins(now));
+        for _ in 0..4 {
+            assert_eq!(pace.next(now), None);
+            pace.take(now);
         }
-        now += EPISODE_GAP * 2;
-        assert!(episode.begins(now));
+        for _ in 0..10 {
+            let quarter = Duration::from_millis(250);
+            assert_eq!(pace.next(now), Some(now + quarter));
+            now += quarter;
+            assert_eq!(pace.next(now), None);
+            pace.take(now);
+        }
+        now += Duration::from_secs(3600);
+        for _ in 0..4 {
+            assert_eq!(pace.next(now), None);
+            pace.take(now);
+        }
+        assert!(
+            pace.next(now).is_some(),
+            "a quiet hour saves up one second's worth"
+        );
     }
 }

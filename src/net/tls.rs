@@ -32,6 +32,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::time::ASN1Time;
 
 use super::link::Stream;
+use super::listener::Bound;
+use super::proxy::HeaderError;
 use crate::mqtt::{StringError, Utf8String};
 
 /// What a TLS listener shows and asks for.
@@ -361,6 +363,12 @@ pub enum HandshakeError {
     TimedOut(Duration),
     /// The connection broke.
     Broken(io::Error),
+    /// What should be the header of a balancer is none.
+    Proxy(HeaderError),
+    /// The client that the balancer brought is one too many.
+    Bound(Bound),
+    /// It took so long that it had to give way to a newer connection.
+    GaveWay,
     /// One side refused the other, or the peer speaks no TLS.
     Refused(rustls::Error),
     /// The client's certificate is in order, the name in it is not.
@@ -506,7 +514,10 @@ impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use rustls::{AlertDescription, CertificateError as Bad, Error, InvalidMessage};
         match self {
-            Self::TimedOut(limit) => write!(f, "no TLS handshake within {} s", limit.as_secs_f32()),
+            Self::TimedOut(limit) => write!(f, "no handshake within {} s", limit.as_secs_f32()),
+            Self::Proxy(error) => fmt::Display::fmt(error, f),
+            Self::Bound(bound) => write!(f, "{bound} is reached"),
+            Self::GaveWay => f.write_str("it gave way to a newer connection"),
             Self::Broken(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 f.write_str("the peer closed during the TLS handshake (is it a port without TLS?)")
             }
@@ -546,7 +557,8 @@ impl std::error::Error for HandshakeError {
             Self::Broken(error) => Some(error),
             Self::Refused(error) => Some(error),
             Self::Certificate(error) => Some(error),
-            Self::TimedOut(_) | Self::ServerName { .. } => None,
+            Self::Proxy(error) => Some(error),
+            Self::TimedOut(_) | Self::ServerName { .. } | Self::Bound(_) | Self::GaveWay => None,
         }
     }
 }
@@ -719,6 +731,31 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
+/// A private key that every user of the machine can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExposedKey<'f> {
+    file: &'f Path,
+    mode: u32,
+}
+
+/// Whether every user of the machine can read the private key in `file`; who starts with such a key is told so.
+pub fn exposed_key(file: &Path) -> Option<ExposedKey<'_>> {
+    let mode = std::fs::metadata(file).ok()?.permissions().mode() & 0o7777;
+    (mode & READABLE_BY_ALL != 0).then_some(ExposedKey { file, mode })
+}
+
+impl fmt::Display for ExposedKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, mode } = self;
+        write!(
+            f,
+            "the private key file {} has permissions {mode:04o}, so every user can read it; expected 0600 or 0640 \
+             (chmod 600)",
+            file.display()
+        )
+    }
+}
+
 fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let (text, mode) = read_bounded(file)?;
     if mode & WRITABLE_BY_OTHERS != 0 {
@@ -728,8 +765,7 @@ fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
         });
     }
     if mode & READABLE_BY_ALL != 0 {
-        let mode = format_args!("{mode:04o}");
-        warn!(file = %file.display(), mode, "every user can read the private key");
+        warn!("{}", ExposedKey { file, mode });
     }
     let says = |words: &[u8]| text.windows(words.len()).any(|window| window == words);
     if says(b"BEGIN ENCRYPTED PRIVATE KEY") || says(b"Proc-Type: 4,ENCRYPTED") {

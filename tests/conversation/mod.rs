@@ -107,11 +107,13 @@ impl House {
     }
 
     pub fn arrive_through(&mut self, anonymous: bool, certificate_user: Option<&str>) -> LinkId {
+        self.arrive_at(ListenerPolicy::new("door", anonymous), certificate_user)
+    }
+
+    /// A byte stream through a door that grants what `policy` says.
+    pub fn arrive_at(&mut self, policy: ListenerPolicy, certificate_user: Option<&str>) -> LinkId {
         let link = self.keys.insert(());
-        let listener = Rc::new(ListenerPolicy {
-            name: "door".into(),
-            anonymous,
-        });
+        let listener = Rc::new(policy);
         let certificate_user = certificate_user.map(text);
         self.broker.handle(
             self.now,
@@ -153,6 +155,13 @@ impl House {
     /// CONNECT on a new link, whatever comes of it.
     pub fn connect(&mut self, connect: Connect) -> (LinkId, Vec<Output>) {
         let link = self.arrive();
+        let outputs = self.receive(link, Packet::Connect(Box::new(connect)));
+        (link, outputs)
+    }
+
+    /// CONNECT on a new link through a door that grants what `policy` says, whatever comes of it.
+    pub fn connect_at(&mut self, policy: ListenerPolicy, connect: Connect) -> (LinkId, Vec<Output>) {
+        let link = self.arrive_at(policy, None);
         let outputs = self.receive(link, Packet::Connect(Box::new(connect)));
         (link, outputs)
     }

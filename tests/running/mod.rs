@@ -26,6 +26,7 @@ use tidegate::mqtt::{
     ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling, Subscribe, SubscribeProperties, Subscription,
     TopicFilter, TopicName, Utf8String,
 };
+use tidegate::net::endpoint::Endpoint;
 use tidegate::net::link::{Buffers, Link, Stream};
 use tidegate::net::tls::{ClientCertificates, ClientSettings, Roots, ServerSettings};
 use tokio::net::{TcpSocket, TcpStream};
@@ -70,7 +71,7 @@ pub fn with_gateway(settings: Settings, story: impl AsyncFnOnce(&Doors)) {
 
 /// The way to a running gateway.
 pub struct Doors {
-    addresses: Vec<(String, SocketAddr)>,
+    addresses: Vec<(String, Endpoint)>,
     stop: RefCell<Option<oneshot::Sender<()>>>,
     over: Notify,
     is_over: Cell<bool>,
@@ -80,7 +81,8 @@ impl Doors {
     /// Where the door called `name` is.
     pub fn address(&self, name: &str) -> SocketAddr {
         let door = self.addresses.iter().find(|(door, _)| door == name);
-        door.expect("there is such a door").1
+        let (_, endpoint) = door.expect("there is such a door");
+        endpoint.ip().expect("the door is one of TCP")
     }
 
     /// Asks the gateway to stop.

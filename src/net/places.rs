@@ -1,0 +1,737 @@
+//! Who is through the doors of a gateway and who is on the way in, and who gives way when there is no more room.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+use tracing::warn;
+
+use super::episode::Episode;
+
+/// What all doors of one gateway share: the connections it can have, and the order in which those that have not
+/// said who they are give way to newer ones.
+///
+/// **Invariants**
+/// 1. `connections` is the number of permits, `waiting` holds those of them that are pending, the oldest first.
+#[derive(Debug)]
+pub struct Entrance {
+    /// Beyond this, connections that are pending give way; where there are none, one more comes in to be told that
+    /// it may not stay.
+    connections_max: usize,
+    /// Beyond this nobody comes in: what the process has descriptors for.
+    descriptors_max: usize,
+    connections: Cell<usize>,
+    waiting: RefCell<BTreeMap<u64, Waiting>>,
+    /// The key of the next permit.
+    next: Cell<u64>,
+    last_admitted: Cell<Option<Instant>>,
+    /// Whether waiting for a place has not been in vain since the last one became free.
+    are_turning_over: Cell<bool>,
+    freed: Notify,
+    gave_way: Cell<u64>,
+    floods: Episode,
+}
+
+/// The bounds of one door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bounds {
+    pub(super) connections_max: usize,
+    pub(super) connections_per_address_max: Option<usize>,
+    pub(super) pending_max: usize,
+    pub(super) pending_per_address_max: usize,
+}
+
+/// Who is through one door and who is on the way in.
+///
+/// **Invariants**
+/// 1. `connections` is the number of its permits, `pending` of those that are pending.
+/// 2. `by_address` holds the addresses of its permits and adds up to no more than both; no entry is empty, so
+///    there are never more than `connections_max`.
+#[derive(Debug)]
+pub(super) struct Places {
+    bounds: Bounds,
+    /// Tells the door's own among all that wait.
+    door: u64,
+    entrance: Rc<Entrance>,
+    connections: Cell<usize>,
+    pending: Cell<usize>,
+    by_address: RefCell<HashMap<IpAddr, OfAddress>>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct OfAddress {
+    connections: usize,
+    pending: usize,
+}
+
+/// A connection that has not said who it is.
+#[derive(Debug)]
+struct Waiting {
+    door: u64,
+    address: Option<IpAddr>,
+    since: Instant,
+    /// Its CONNECT is here and its password is being checked: it has done its part.
+    is_held: bool,
+    /// It was refused, and is only being told so.
+    is_leaving: bool,
+    gives_way: bool,
+    task: Option<Waker>,
+}
+
+/// A connection's place behind its listener, given back when dropped.
+#[derive(Debug)]
+pub struct ConnectionPermit {
+    places: Rc<Places>,
+    key: u64,
+    address: Cell<Option<IpAddr>>,
+    is_pending: Cell<bool>,
+}
+
+/// The bound that kept a connection out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// `connections_max` of the listener.
+    Connections,
+    /// `connections_per_address_max` of the listener.
+    ConnectionsOfAddress,
+    /// `pending_max` of the listener.
+    Pending,
+    /// `pending_per_address_max` of the listener.
+    PendingOfAddress,
+    /// `connections_max` of the whole gateway.
+    AllConnections,
+    /// What the process has descriptors for.
+    Descriptors,
+}
+
+/// How room can be had for one more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// Somebody was told to give way.
+    Made,
+    /// Somebody can be told so then.
+    At(Instant),
+    /// Those who wait have done their part; one of them may be through at any moment.
+    Held,
+    /// Nobody who could give way.
+    None,
+}
+
+/// How long every connection is left alone before it has to give way: a TLS handshake and a CONNECT over a slow
+/// mobile network. A full queue of the kernel, 1,024 half-open connections, is through the usual 64 places in eight
+/// seconds.
+const GRACE: Duration = Duration::from_millis(500);
+/// The same while clients come in: a whole site that reconnects is a crowd and no flood, and its handshakes take
+/// their time on a small board.
+const GRACE_OF_CROWD: Duration = Duration::from_secs(1);
+/// How long a listener waits for a place before it refuses.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+const _: () = assert!(GRACE.as_millis() <= GRACE_OF_CROWD.as_millis());
+const _: () = assert!(GRACE_OF_CROWD.as_millis() < PATIENCE.as_millis());
+
+impl Entrance {
+    /// Room for `connections_max` connections, as far as `descriptors_max` descriptors carry.
+    pub fn new(connections_max: usize, descriptors_max: usize) -> Rc<Self> {
+        Rc::new(Self {
+            connections_max,
+            descriptors_max,
+            connections: Cell::new(0),
+            waiting: RefCell::default(),
+            next: Cell::new(0),
+            last_admitted: Cell::new(None),
+            are_turning_over: Cell::new(true),
+            freed: Notify::new(),
+            gave_way: Cell::new(0),
+            floods: Episode::default(),
+        })
+    }
+
+    /// Without bounds of its own, for a listener that stands alone.
+    pub fn unbounded() -> Rc<Self> {
+        Self::new(usize::MAX, usize::MAX)
+    }
+
+    /// Connections through all doors, those on their way in included.
+    pub fn connections(&self) -> usize {
+        self.connections.get()
+    }
+
+    /// Connections that had to give way before they had said who they are.
+    pub fn gave_way(&self) -> u64 {
+        self.gave_way.get()
+    }
+
+    /// Tells the oldest connection that may give way to do so, or says when there is one.
+    fn make_room(&self, now: Instant, may: impl Fn(&Waiting) -> bool) -> Room {
+        let is_crowd = |at: Instant| now.saturating_duration_since(at) < GRACE;
+        let grace = match self.last_admitted.get().is_some_and(is_crowd) {
+            true => GRACE_OF_CROWD,
+            false => GRACE,
+        };
+        let mut waiting = self.waiting.borrow_mut();
+        let mut is_any_held = false;
+        for (_, waiting) in waiting.iter_mut().filter(|(_, waiting)| may(waiting)) {
+            if waiting.gives_way {
+                return Room::Made;
+            }
+            if waiting.is_held {
+                is_any_held = true;
+                continue;
+            }
+            let at = waiting.since + grace;
+            if at > now && !waiting.is_leaving {
+                return Room::At(at);
+            }
+            waiting.gives_way = true;
+            self.gave_way.set(self.gave_way.get() + 1);
+            if !waiting.is_leaving && self.floods.begins(now) {
+                warn!("connections that say nothing give way to newer ones");
+            }
+            if let Some(task) = waiting.task.take() {
+                task.wake();
+            }
+            return Room::Made;
+        }
+        if is_any_held { Room::Held } else { Room::None }
+    }
+
+    /// Descriptors have run out though they should not: the oldest connection that may give way does. Whether there
+    /// is one.
+    pub(super) fn relieve(&self) -> bool {
+        self.make_room(Instant::now(), |_| true) == Room::Made
+    }
+
+    fn changed(&self) {
+        self.are_turning_over.set(true);
+        self.freed.notify_waiters();
+    }
+}
+
+impl Places {
+    pub(super) fn new(bounds: Bounds, entrance: Rc<Entrance>) -> Rc<Self> {
+        let door = entrance.next.replace(entrance.next.get() + 1);
+        Rc::new(Self {
+            bounds,
+            door,
+            entrance,
+            connections: Cell::new(0),
+            pending: Cell::new(0),
+            by_address: RefCell::default(),
+        })
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        self.connections.get()
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.pending.get()
+    }
+
+    pub(super) fn entrance(&self) -> &Rc<Entrance> {
+        &self.entrance
+    }
+
+    /// Gives a connection from `address` a place; where there is none, the oldest of those that have said nothing
+    /// gives way, once it has had its time.
+    ///
+    /// So a crowd of honest clients waits here for its turn, a flood that says nothing makes place for whoever
+    /// comes after it, and where everybody who is on the way in has a password under check, the others are refused
+    /// until one is through.
+    pub(super) async fn admit(self: &Rc<Self>, address: Option<IpAddr>) -> Result<ConnectionPermit, Bound> {
+        let entrance = &self.entrance;
+        let patience_ends = Instant::now() + PATIENCE;
+        loop {
+            // Made before the look, so that no place that becomes free after it is missed.
+            let mut freed = pin!(entrance.freed.notified());
+            let now = Instant::now();
+            let bound = match self.take(address, now) {
+                Ok(permit) => return Ok(permit),
+                Err(bound) => bound,
+            };
+            if now >= patience_ends {
+                entrance.are_turning_over.set(false);
+                return Err(bound);
+            }
+            let until = match self.make_room(bound, address, now) {
+                Room::Made => patience_ends,
+                // Who has its share already keeps nobody else waiting.
+                Room::At(_) if bound.is_of_address() => return Err(bound),
+                Room::At(at) => at,
+                Room::Held if entrance.are_turning_over.get() && !bound.is_of_address() => patience_ends,
+                Room::Held | Room::None => return Err(bound),
+            };
+            // Whichever comes first, the next look tells.
+            let _ = timeout_at(until.min(patience_ends), freed.as_mut()).await;
+        }
+    }
+
+    /// Tells the oldest connection to give way of those whose place would do.
+    fn make_room(&self, bound: Bound, address: Option<IpAddr>, now: Instant) -> Room {
+        self.entrance.make_room(now, |waiting| match bound {
+            Bound::Connections | Bound::Pending => waiting.door == self.door,
+            Bound::ConnectionsOfAddress | Bound::PendingOfAddress => {
+                waiting.door == self.door && waiting.address == address
+            }
+            Bound::AllConnections | Bound::Descriptors => true,
+        })
+    }
+
+    fn take(self: &Rc<Self>, address: Option<IpAddr>, now: Instant) -> Result<ConnectionPermit, Bound> {
+        let (bounds, entrance) = (&self.bounds, &self.entrance);
+        if entrance.connections.get() >= entrance.descriptors_max {
+            return Err(Bound::Descriptors);
+        }
+        if entrance.connections.get() >= entrance.connections_max && !entrance.waiting.borrow().is_empty() {
+            return Err(Bound::AllConnections);
+        }
+        if self.connections.get() >= bounds.connections_max {
+            return Err(Bound::Connections);
+        }
+        self.check_address(address)?;
+        if self.pending.get() >= bounds.pending_max {
+            return Err(Bound::Pending);
+        }
+        self.count_address(address);
+        let waiting = Waiting {
+            door: self.door,
+            address,
+            since: now,
+            is_held: false,
+            is_leaving: false,
+            gives_way: false,
+            task: None,
+        };
+        let key = entrance.next.replace(entrance.next.get() + 1);
+        entrance.waiting.borrow_mut().insert(key, waiting);
+        entrance.connections.set(entrance.connections.get() + 1);
+        self.connections.set(self.connections.get() + 1);
+        self.pending.set(self.pending.get() + 1);
+        Ok(ConnectionPermit {
+            places: Rc::clone(self),
+            key,
+            address: Cell::new(address),
+            is_pending: Cell::new(true),
+        })
+    }
+
+    /// Whether one more may come from `address`.
+    fn check_address(&self, address: Option<IpAddr>) -> Result<(), Bound> {
+        let Some(address) = address else { return Ok(()) };
+        let by_address = self.by_address.borrow();
+        let found = by_address.get(&address).copied().unwrap_or_default();
+        if self
+            .bounds
+            .connections_per_address_max
+            .is_some_and(|most| found.connections >= most)
+        {
+            return Err(Bound::ConnectionsOfAddress);
+        }
+        // The programs of this machine share one address, and whoever floods from inside has easier ways.
+        // Addresses of IPv6 count one by one, for a field network's honest devices share a prefix.
+        if found.pending >= self.bounds.pending_per_address_max && !address.is_loopback() {
+            return Err(Bound::PendingOfAddress);
+        }
+        Ok(())
+    }
+
+    fn count_address(&self, address: Option<IpAddr>) {
+        if let Some(address) = address {
+            let mut by_address = self.by_address.borrow_mut();
+            let found = by_address.entry(address).or_default();
+            found.connections += 1;
+            found.pending += 1;
+        }
+    }
+
+    /// Takes one connection of `address` off the count, and with it one that is pending, or only that.
+    fn uncount_address(&self, address: Option<IpAddr>, is_connection: bool, is_pending: bool) {
+        let Some(address) = address else { return };
+        let mut by_address = self.by_address.borrow_mut();
+        if let Some(found) = by_address.get_mut(&address) {
+            found.connections -= usize::from(is_connection);
+            found.pending -= usize::from(is_pending);
+            if found.connections == 0 {
+                by_address.remove(&address);
+            }
+        }
+    }
+}
+
+impl ConnectionPermit {
+    /// Tells that the client is in: its CONNECT was accepted, and it no longer counts as pending. Once is
+    /// enough.
+    pub fn admitted(&self) {
+        if self.is_pending.get() {
+            self.places.entrance.last_admitted.set(Some(Instant::now()));
+            self.leave_pending(false);
+        }
+    }
+
+    /// Whether its client is on the way in.
+    pub fn is_pending(&self) -> bool {
+        self.is_pending.get()
+    }
+
+    /// Ready when the connection has to give way to another.
+    pub fn poll_gives_way(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut waiting = self.places.entrance.waiting.borrow_mut();
+        match waiting.get_mut(&self.key) {
+            Some(waiting) if waiting.gives_way => Poll::Ready(()),
+            Some(waiting) => {
+                match &mut waiting.task {
+                    Some(task) => task.clone_from(cx.waker()),
+                    None => waiting.task = Some(cx.waker().clone()),
+                }
+                Poll::Pending
+            }
+            None => Poll::Pending,
+        }
+    }
+
+    /// Says that its client has done its part and waits for us, so that it need not give way.
+    pub fn hold(&self) {
+        if let Some(waiting) = self.places.entrance.waiting.borrow_mut().get_mut(&self.key) {
+            waiting.is_held = true;
+        }
+    }
+
+    /// Says that the connection is being ended: should its place be wanted, it gives way at once.
+    pub fn leave(&self) {
+        if let Some(waiting) = self.places.entrance.waiting.borrow_mut().get_mut(&self.key) {
+            waiting.is_held = false;
+            waiting.is_leaving = true;
+        }
+    }
+
+    /// Counts it under `address` from here on: the one that a balancer told.
+    pub(super) fn told(&self, address: IpAddr) -> Result<(), Bound> {
+        let places = &self.places;
+        places.check_address(Some(address))?;
+        places.uncount_address(self.address.get(), true, true);
+        places.count_address(Some(address));
+        self.address.set(Some(address));
+        if let Some(waiting) = places.entrance.waiting.borrow_mut().get_mut(&self.key) {
+            waiting.address = Some(address);
+        }
+        Ok(())
+    }
+
+    fn leave_pending(&self, leaves: bool) {
+        let places = &self.places;
+        let is_pending = self.is_pending.replace(false);
+        places.uncount_address(self.address.get(), leaves, is_pending);
+        if is_pending {
+            places.pending.set(places.pending.get() - 1);
+            places.entrance.waiting.borrow_mut().remove(&self.key);
+        }
+        if leaves {
+            places.connections.set(places.connections.get() - 1);
+            places
+                .entrance
+                .connections
+                .set(places.entrance.connections.get() - 1);
+        }
+        places.entrance.changed();
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        self.leave_pending(true);
+    }
+}
+
+impl Bound {
+    fn is_of_address(self) -> bool {
+        matches!(self, Self::ConnectionsOfAddress | Self::PendingOfAddress)
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connections => "connections_max",
+            Self::ConnectionsOfAddress => "connections_per_address_max",
+            Self::Pending => "pending_max",
+            Self::PendingOfAddress => "pending_per_address_max",
+            Self::AllConnections => "connections_max of [limits]",
+            Self::Descriptors => "open files",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(connections_max: usize, pending_max: usize, pending_per_address_max: usize) -> Rc<Places> {
+        door(
+            &Entrance::unbounded(),
+            connections_max,
+            pending_max,
+            pending_per_address_max,
+        )
+    }
+
+    fn door(
+        entrance: &Rc<Entrance>,
+        connections_max: usize,
+        pending_max: usize,
+        pending_per_address_max: usize,
+    ) -> Rc<Places> {
+        let bounds = Bounds {
+            connections_max,
+            connections_per_address_max: None,
+            pending_max,
+            pending_per_address_max,
+        };
+        Places::new(bounds, Rc::clone(entrance))
+    }
+
+    fn address(last: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([192, 0, 2, last]))
+    }
+
+    /// Whether `permit` was told to give way.
+    fn gives_way(permit: &ConnectionPermit) -> bool {
+        permit
+            .poll_gives_way(&mut Context::from_waker(Waker::noop()))
+            .is_ready()
+    }
+
+    /// Is for a while what a task that holds `permits` is: gives back those that have to go.
+    async fn yielding(permits: &mut Vec<ConnectionPermit>) {
+        std::future::poll_fn(|cx| {
+            permits.retain(|permit| permit.poll_gives_way(cx).is_pending());
+            Poll::<()>::Pending
+        })
+        .await;
+    }
+
+    #[test]
+    fn one_address_cannot_take_all_pending_places() {
+        let places = places(100, 10, 2);
+        let _held = [
+            places.take(address(1), Instant::now()).unwrap(),
+            places.take(address(1), Instant::now()).unwrap(),
+        ];
+        assert_eq!(
+            places.take(address(1), Instant::now()).unwrap_err(),
+            Bound::PendingOfAddress
+        );
+        assert!(places.take(address(2), Instant::now()).is_ok());
+    }
+
+    #[test]
+    fn one_address_cannot_take_all_connections() {
+        let bounds = Bounds {
+            connections_max: 100,
+            connections_per_address_max: Some(2),
+            pending_max: 100,
+            pending_per_address_max: 100,
+        };
+        let places = Places::new(bounds, Entrance::unbounded());
+        let local = Some(IpAddr::from([127, 0, 0, 1]));
+        for address in [address(1), local] {
+            let held = [
+                places.take(address, Instant::now()).unwrap(),
+                places.take(address, Instant::now()).unwrap(),
+            ];
+            held.iter().for_each(ConnectionPermit::admitted);
+            assert_eq!(
+                places.take(address, Instant::now()).unwrap_err(),
+                Bound::ConnectionsOfAddress
+            );
+            drop(held);
+            assert!(places.take(address, Instant::now()).is_ok());
+        }
+        assert!(places.by_address.borrow().is_empty());
+    }
+
+    #[test]
+    fn the_programs_of_this_machine_share_an_address_and_no_bound() {
+        let places = places(100, 10, 2);
+        let local = Some(IpAddr::from([127, 0, 0, 1]));
+        for address in [local, None] {
+            let held: Vec<_> = (0..10)
+                .map(|_| places.take(address, Instant::now()).unwrap())
+                .collect();
+            assert_eq!(places.take(address, Instant::now()).unwrap_err(), Bound::Pending);
+            drop(held);
+        }
+    }
+
+    #[test]
+    fn an_admitted_client_frees_its_pending_place_and_keeps_its_connection() {
+        let places = places(2, 1, 1);
+        let first = places.take(address(1), Instant::now()).unwrap();
+        assert_eq!(
+            places.take(address(2), Instant::now()).unwrap_err(),
+            Bound::Pending
+        );
+        first.admitted();
+        first.admitted();
+        let second = places.take(address(1), Instant::now()).unwrap();
+        assert_eq!(
+            places.take(address(3), Instant::now()).unwrap_err(),
+            Bound::Connections
+        );
+        drop(first);
+        drop(second);
+        assert_eq!((places.connections.get(), places.pending.get()), (0, 0));
+        assert!(places.by_address.borrow().is_empty());
+        assert_eq!(places.entrance.connections(), 0);
+        assert!(places.entrance.waiting.borrow().is_empty());
+    }
+
+    #[test]
+    fn a_connection_counts_under_the_address_a_balancer_told() {
+        let places = places(100, 10, 1);
+        let balancer = address(9);
+        let first = places.take(balancer, Instant::now()).unwrap();
+        assert_eq!(first.told(address(1).unwrap()), Ok(()));
+        let second = places.take(balancer, Instant::now()).unwrap();
+        assert_eq!(second.told(address(1).unwrap()), Err(Bound::PendingOfAddress));
+        assert_eq!(second.told(address(2).unwrap()), Ok(()));
+        first.admitted();
+        drop((first, second));
+        assert!(places.by_address.borrow().is_empty());
+    }
+
+    #[test]
+    fn when_all_places_are_taken_the_oldest_gives_way_once_it_has_had_its_time() {
+        let places = places(100, 3, 100);
+        let now = Instant::now();
+        let permits: Vec<_> = (0..3).map(|_| places.take(address(1), now).unwrap()).collect();
+        let room = |at| places.make_room(Bound::Pending, address(2), at);
+        assert_eq!(room(now), Room::At(now + GRACE));
+        assert!(permits.iter().all(|permit| !gives_way(permit)));
+        for _ in 0..2 {
+            // Who was told so and has not gone yet is not followed by others.
+            assert_eq!(room(now + GRACE), Room::Made);
+            let told: Vec<_> = permits.iter().map(gives_way).collect();
+            assert_eq!(told, [true, false, false]);
+        }
+    }
+
+    #[test]
+    fn a_crowd_that_comes_in_one_after_the_other_is_left_more_time() {
+        let places = places(100, 3, 100);
+        let now = Instant::now();
+        let crowd: Vec<_> = (0..3).map(|_| places.take(address(1), now).unwrap()).collect();
+        crowd[2].admitted();
+        let moment = Duration::from_millis(1);
+        let room = |at| places.make_room(Bound::Pending, address(2), at);
+        assert_eq!(room(now + GRACE - moment), Room::At(now + GRACE_OF_CROWD));
+        assert_eq!(room(now + GRACE_OF_CROWD), Room::Made);
+        assert!(gives_way(&crowd[0]) && !gives_way(&crowd[1]));
+    }
+
+    #[test]
+    fn a_client_whose_password_is_being_checked_does_not_give_way() {
+        let places = places(100, 2, 100);
+        let now = Instant::now();
+        let permits = [places.take(address(1), now), places.take(address(1), now)].map(Result::unwrap);
+        let room = |at| places.make_room(Bound::Pending, address(2), at);
+        permits[0].hold();
+        assert_eq!(room(now + GRACE), Room::Made);
+        assert!(!gives_way(&permits[0]) && gives_way(&permits[1]));
+        let [first, second] = permits;
+        drop(second);
+        assert_eq!(room(now + GRACE), Room::Held);
+
+        // Once it was refused, and is only being told so, it gives way before its time.
+        first.leave();
+        assert_eq!(room(now), Room::Made);
+        assert!(gives_way(&first));
+    }
+
+    #[test]
+    fn an_address_that_has_its_share_gets_another_place_by_leaving_its_oldest() {
+        let places = places(100, 10, 2);
+        let now = Instant::now();
+        let other = places.take(address(2), now).unwrap();
+        let permits = [places.take(address(1), now), places.take(address(1), now)].map(Result::unwrap);
+        assert_eq!(places.take(address(1), now).unwrap_err(), Bound::PendingOfAddress);
+        let room = |at| places.make_room(Bound::PendingOfAddress, address(1), at);
+        assert_eq!(room(now + GRACE), Room::Made);
+        assert!(gives_way(&permits[0]) && !gives_way(&permits[1]) && !gives_way(&other));
+    }
+
+    #[test]
+    fn a_flood_at_one_door_gives_way_to_whoever_comes_to_another() {
+        let entrance = Entrance::new(2, 3);
+        let (flooded, quiet) = (door(&entrance, 100, 100, 100), door(&entrance, 100, 100, 100));
+        let now = Instant::now();
+        let flood = [flooded.take(address(1), now), flooded.take(address(1), now)].map(Result::unwrap);
+        assert_eq!(quiet.take(address(2), now).unwrap_err(), Bound::AllConnections);
+        assert_eq!(
+            quiet.make_room(Bound::AllConnections, address(2), now + GRACE),
+            Room::Made
+        );
+        assert!(gives_way(&flood[0]) && !gives_way(&flood[1]));
+        // Its own bounds are no reason to look at other doors.
+        assert_eq!(
+            quiet.make_room(Bound::Pending, address(2), now + GRACE),
+            Room::None
+        );
+    }
+
+    #[tokio::test]
+    async fn whoever_comes_when_all_places_are_taken_gets_that_of_the_oldest() {
+        let places = places(100, 2, 100);
+        let now = Instant::now();
+        let mut permits = vec![
+            places.take(address(1), now).unwrap(),
+            places.take(address(1), now).unwrap(),
+        ];
+        for _ in 0..2 {
+            let newest = tokio::select! {
+                permit = places.admit(address(2)) => permit.unwrap(),
+                () = yielding(&mut permits) => unreachable!("it never ends"),
+            };
+            assert_eq!(permits.len(), 1, "one gave way");
+            permits.push(newest);
+        }
+    }
+
+    #[tokio::test]
+    async fn where_all_are_being_checked_one_waits_in_vain_and_the_next_are_refused_at_once() {
+        let places = places(100, 1, 100);
+        let busy = places.take(address(1), Instant::now()).unwrap();
+        busy.hold();
+        assert_eq!(places.admit(address(3)).await.unwrap_err(), Bound::Pending);
+        let refused = poll_once(places.admit(address(3)));
+        assert!(matches!(refused, Poll::Ready(Err(Bound::Pending))));
+        busy.admitted();
+        assert!(places.admit(address(3)).await.is_ok());
+    }
+
+    fn poll_once<T>(future: impl Future<Output = T>) -> Poll<T> {
+        pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn when_only_clients_are_in_one_more_may_come_to_be_told_so_as_far_as_descriptors_carry() {
+        let entrance = Entrance::new(1, 2);
+        let places = door(&entrance, 100, 100, 100);
+        let first = places.take(address(1), Instant::now()).unwrap();
+        first.admitted();
+        let second = places.take(address(1), Instant::now()).unwrap();
+        assert_eq!(
+            places.take(address(1), Instant::now()).unwrap_err(),
+            Bound::Descriptors
+        );
+        drop(second);
+        assert!(places.take(address(1), Instant::now()).is_ok());
+    }
+}
