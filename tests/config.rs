@@ -12,6 +12,7 @@ use tidegate::board::Boards;
 use tidegate::broker::QueueClass;
 use tidegate::config::{self, Settings};
 use tidegate::net::tls::{CertificateField, ClientCertificates};
+use tidegate::net::websocket::upgrade::Origins;
 
 /// A folder with a configuration, a password file `users`, and no board profiles of the machine.
 struct Folder {
@@ -355,6 +356,86 @@ fn tls_without_its_files_and_an_unknown_security_key_are_mistakes() {
             "t.toml:6: listener.a.tls.verify: unknown key, expected \"certificate\", \"key\", \"client_certificates\", \
              \"client_ca\" or \"user_name\"",
         ]
+    );
+}
+
+#[test]
+fn a_websocket_table_reaches_the_settings_of_its_listener() {
+    let websocket = |keys: &str| {
+        let text = format!("[listener.web]\naddress = '127.0.0.1:9001'\n[listener.web.websocket]\n{keys}\n");
+        settings(&text).listeners[0]
+            .net
+            .websocket
+            .clone()
+            .expect("there is the table")
+    };
+    let plain = websocket("");
+    assert_eq!(
+        (plain.paths, plain.origins),
+        (vec!["/mqtt".to_owned()], Origins::SameHost)
+    );
+    let full =
+        websocket("path = ['/', '/ws/mqtt']\norigins = ['https://Page.example', 'http://10.0.0.5:8080']");
+    assert_eq!(full.paths, ["/", "/ws/mqtt"]);
+    let listed =
+        ["https://page.example", "http://10.0.0.5:8080"].map(|text| text.parse().expect("an origin"));
+    assert_eq!(full.origins, Origins::Listed(listed.into()));
+    assert_eq!(websocket("origins = ['*']").origins, Origins::Any);
+    assert_eq!(websocket("origins = []").origins, Origins::Listed(Vec::new()));
+    assert!(
+        settings("[listener.web]\naddress = '127.0.0.1:9001'\n").listeners[0]
+            .net
+            .websocket
+            .is_none()
+    );
+}
+
+#[test]
+fn every_mistake_of_a_websocket_table_is_told() {
+    let text = r#"
+[listener.web]
+address = "127.0.0.1:9001"
+[listener.web.websocket]
+path = ["mqtt", "/a b", "/a?b"]
+origins = ["*", "dashboard.example", "https://page.example/path"]
+orgins = []
+[listener.other]
+address = "127.0.0.1:9002"
+[listener.other.websocket]
+path = []
+origins = "x"
+[listener.third]
+address = "127.0.0.1:9003"
+websocket = true
+"#;
+    let origin = "expected an origin such as \"https://dashboard.example\" or \"http://10.0.0.5:8080\", without a path";
+    let path = "expected a path such as \"/mqtt\", as it stands in a URL";
+    assert_eq!(
+        told(text),
+        [
+            format!("t.toml:5: listener.web.websocket.path: found \"mqtt\", {path}"),
+            format!("t.toml:5: listener.web.websocket.path: found \"/a b\", {path}"),
+            format!("t.toml:5: listener.web.websocket.path: found \"/a?b\", {path}"),
+            "t.toml:6: listener.web.websocket.origins: found \"*\" beside others, which lets every page in; expected \
+             it alone, or without it"
+                .to_owned(),
+            format!("t.toml:6: listener.web.websocket.origins: found \"dashboard.example\", {origin}"),
+            format!("t.toml:6: listener.web.websocket.origins: found \"https://page.example/path\", {origin}"),
+            "t.toml:7: listener.web.websocket.orgins: unknown key, did you mean \"origins\"?".to_owned(),
+            "t.toml:11: listener.other.websocket.path: found an empty list, expected at least one path".to_owned(),
+            format!("t.toml:12: listener.other.websocket.origins: found \"x\", {origin}"),
+            "t.toml:15: listener.third.websocket: found true, expected a table".to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn a_websocket_listener_off_loopback_needs_tls_as_any_other() {
+    let told = told("[listener.web]\naddress = '0.0.0.0:9001'\nanonymous = true\n[listener.web.websocket]\n");
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert!(
+        told[0].contains("is off loopback and has no TLS") && told[1].contains("anonymous"),
+        "{told:#?}"
     );
 }
 

@@ -75,7 +75,9 @@ fn the_example_is_right_once_the_two_things_it_names_are_made() {
         [
             ("local", false, false),
             ("local", false, false),
-            ("field", true, false)
+            ("field", true, false),
+            ("web", false, false),
+            ("web", false, false),
         ]
     );
     assert_eq!(settings.serial.len(), 1);
@@ -87,10 +89,10 @@ fn the_example_shows_every_key_live_or_commented_out() {
     for section in file::SECTIONS.iter().filter(|section| !section.name.is_empty()) {
         let heading = section.name.replacen(
             "NAME",
-            if section.name.starts_with("serial") {
-                "climate"
-            } else {
-                "field"
+            match section.name {
+                "listener.NAME.websocket" => "web",
+                name if name.starts_with("serial") => "climate",
+                _ => "field",
             },
             1,
         );
@@ -101,7 +103,7 @@ fn the_example_shows_every_key_live_or_commented_out() {
         let body = &text[start + 1..];
         let body = body.split("\n[").next().expect("a first part");
         for key in section.keys {
-            if matches!(key.name, "tls" | "lines" | "point") {
+            if matches!(key.name, "tls" | "websocket" | "lines" | "point") {
                 continue; // Tables, with headings of their own.
             }
             let live = format!("\n{} = ", key.name);
@@ -157,6 +159,7 @@ fn the_commented_defaults_of_the_example_change_nothing() {
     // and some have no value that changes nothing.
     let alone = [
         "mount_point",
+        "origins",
         "connect_rate_max",
         "connections_per_address_max",
         "proxy_from",

@@ -1,7 +1,7 @@
 //! The command line: one file for each command, and what they share.
 //!
 //! - `server`: the options that lead to a server, of `pub`, `sub` and `bench`.
-//! - `password`: where a password comes from.
+//! - `login`: as whom a client comes. `password`: where a password comes from.
 //! - `format`: how `sub` prints a message.
 
 use std::fmt;
@@ -19,6 +19,7 @@ mod completions;
 mod demo;
 mod format;
 mod logging;
+mod login;
 mod passwd;
 mod password;
 mod publish;

@@ -11,6 +11,7 @@ use clap::ArgAction;
 use tokio::sync::mpsc;
 
 use super::UsageError;
+use super::login::Login;
 use super::server::{self, PACKET_BYTES_MAX, Persistence, ServerArguments};
 use crate::client::{Client, Disconnection, Event, Message, Published, Target};
 use crate::mqtt::{ProtocolVersion, PublishProperties, QoS, ReasonCode, TopicName, Utf8String};
@@ -126,6 +127,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             options.version
         )));
     }
+    let login = Login::of(&options);
     let template = Message {
         topic: arguments.topic,
         payload: Bytes::new(),
@@ -135,7 +137,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     if arguments.content.lines {
         let window = usize::from(options.inflight_max);
-        return server::run(async {
+        let published = server::run(async {
             let mut client = Client::connect(&target, options).await?;
             tokio::select! {
                 result = publish_lines(&mut client, &target, &template, window) => result?,
@@ -150,12 +152,13 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         });
+        return published.map_err(|error| login.advise(error));
     }
     let message = Message {
         payload: arguments.content.payload()?,
         ..template
     };
-    server::run(async {
+    let published = server::run(async {
         let mut client = Client::connect(&target, options).await?;
         for round in 0..arguments.repeat {
             if round > 0 {
@@ -165,7 +168,8 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         client.disconnect(ReasonCode::Success).await;
         Ok(ExitCode::SUCCESS)
-    })
+    });
+    published.map_err(|error| login.advise(error))
 }
 
 /// Waits without letting the connection die of silence.

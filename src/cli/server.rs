@@ -8,7 +8,8 @@ use bytes::Bytes;
 use clap::Args;
 use clap::builder::PossibleValue;
 
-use super::{UsageError, password, tell};
+use super::login::{Login, LoginArguments};
+use super::{UsageError, tell};
 use crate::client::{Address, Client, ClientError, Connected, Disconnection, Options, Target};
 use crate::mqtt::{
     ClientId, ProtocolVersion, PublishProperties, QoS, ReasonCode, TopicFilter, TopicName, Utf8String, Will,
@@ -19,9 +20,12 @@ use crate::net::tls::{ClientSettings, Roots};
 /// The options of every command that connects.
 #[derive(Debug, Args)]
 pub(super) struct ServerArguments {
-    /// Where the server is, instead of --host, --port and --tls: mqtt[s]://[user@]host[:port]
-    #[arg(long, value_name = "URL", conflicts_with_all = ["host", "port", "tls"], help_heading = "Server")]
+    /// Where the server is, instead of --host, --port and --tls: mqtt[s]://[user@]host[:port], ws[s]://…, unix:/path
+    #[arg(long, value_name = "URL", conflicts_with_all = ["host", "port", "tls", "unix"], help_heading = "Server")]
     url: Option<String>,
+    /// Unix socket of a server on this machine, instead of --host and --port
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["host", "port", "tls"], help_heading = "Server")]
+    unix: Option<PathBuf>,
     /// Name or address of the server
     #[arg(short = 'h', long, default_value = "localhost", help_heading = "Server")]
     host: String,
@@ -53,15 +57,8 @@ pub(super) struct ServerArguments {
     /// Client identifier; the server chooses one where not given
     #[arg(short, long, value_name = "ID", value_parser = client_id, help_heading = "Client")]
     id: Option<ClientId>,
-    /// User name; the password is asked for at a terminal, or comes from --password-file or TIDEGATE_PASSWORD
-    #[arg(short, long, value_parser = text, help_heading = "Client")]
-    user: Option<Utf8String>,
-    /// File with the password in its first line
-    #[arg(long, value_name = "FILE", help_heading = "Client")]
-    password_file: Option<PathBuf>,
-    /// Only there to say why there is none.
-    #[arg(short = 'P', hide = true, value_name = "PASSWORD", num_args = 0..=1, default_missing_value = "")]
-    password: Option<String>,
+    #[command(flatten)]
+    login: LoginArguments,
     /// Take up the session of an earlier run, and leave this one behind for the next
     #[arg(
         short = 'c',
@@ -135,22 +132,12 @@ impl ServerArguments {
     /// # Errors
     /// Where a file cannot be used, or options contradict each other.
     pub(super) fn prepare(&self, stdin_is_free: bool) -> anyhow::Result<(Target, Options)> {
-        if self.password.is_some() {
-            return Err(UsageError::new(format_args!(
-                "a password in the arguments can be read by every user of this machine; use --password-file FILE, or \
-                 set {}, or leave it out to be asked",
-                password::VARIABLE
-            )));
-        }
+        self.login.check()?;
         let address = self.address()?;
         let user_of_url = address.user.as_deref().map(Utf8String::try_from).transpose();
         let user_of_url =
             user_of_url.map_err(|error| UsageError::new(format_args!("user name of --url: {error}")))?;
-        let user_name = self.user.clone().or(user_of_url);
-        let password = password::find(
-            self.password_file.as_deref(),
-            user_name.is_some() && stdin_is_free,
-        )?;
+        let Login { user_name, password } = self.login.find(user_of_url, stdin_is_free)?;
         let version = self.protocol_version.0;
         let session_expiry_secs = match self.session_expiry {
             Some(seconds) => seconds,
@@ -171,7 +158,7 @@ impl ServerArguments {
             session_expiry_secs,
             keep_alive_secs: self.keep_alive,
             user_name,
-            password: password.map(Bytes::from),
+            password,
             will: self.will(),
             answer_timeout: timeout,
             // The person at the shell asked for it, whatever its size.
@@ -187,7 +174,8 @@ impl ServerArguments {
         };
         if self.tls_options() && !address.tls {
             return Err(UsageError::new(format_args!(
-                "--cafile, --cert, --key, --server-name and --insecure are of no use to {address}, expected mqtts://"
+                "--cafile, --cert, --key, --server-name and --insecure are of no use to {address}, expected \
+                 mqtts:// or wss://"
             )));
         }
         Ok((Target::new(address, &settings, timeout)?, options))
@@ -195,11 +183,12 @@ impl ServerArguments {
 
     /// Read here rather than by clap, which would repeat a password that stands in it.
     fn address(&self) -> anyhow::Result<Address> {
-        match &self.url {
-            Some(url) => url
+        match (&self.url, &self.unix) {
+            (Some(url), _) => url
                 .parse()
                 .map_err(|error| UsageError::new(format_args!("--url: {error}"))),
-            None => Ok(Address::new(
+            (None, Some(path)) => Ok(Address::unix(path)),
+            (None, None) => Ok(Address::new(
                 &self.host,
                 self.port,
                 self.tls || self.tls_options(),

@@ -9,6 +9,7 @@ use clap::ArgAction;
 use clap::builder::PossibleValue;
 
 use super::format::{CONVERSIONS, Format};
+use super::login::Login;
 use super::publish::seconds;
 use super::server::{self, Persistence, ServerArguments};
 use super::{UsageError, tell};
@@ -128,7 +129,8 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             "--retain-handling and --retain-as-published need MQTT 5.0, expected -V 5",
         ));
     }
-    server::run(async {
+    let login = Login::of(&options);
+    let ended = server::run(async {
         let timeout = async {
             match arguments.timeout {
                 Some(timeout) => tokio::time::sleep(timeout).await,
@@ -155,7 +157,8 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             ));
         }
         Ok(code)
-    })
+    });
+    ended.map_err(|error| login.advise(error))
 }
 
 /// Prints what comes, until there is a reason to end.

@@ -10,6 +10,7 @@ pub static SECTIONS: &[&Section] = &[
     &AUTHENTICATION,
     &LISTENER,
     &TLS,
+    &WEBSOCKET,
     &limits::SECTION,
     &SERIAL,
     &LINES,
@@ -139,6 +140,12 @@ pub static LISTENER: Section = Section {
             expects: TABLE,
             default: "none: plain TCP",
             about: "TLS, and client certificates.",
+        },
+        Key {
+            name: "websocket",
+            expects: TABLE,
+            default: "none: MQTT without it",
+            about: "WebSocket around MQTT, for web pages; an empty table is enough.",
         },
         Key {
             name: "anonymous",
@@ -297,6 +304,26 @@ pub static TLS: Section = Section {
             expects: "\"none\", \"common-name\", \"san-dns\", \"san-uri\" or \"san-email\"",
             default: "\"common-name\" with client certificates",
             about: "Where in a client's certificate its user name stands; it then needs no password.",
+        },
+    ],
+};
+
+/// WebSocket at a door.
+pub static WEBSOCKET: Section = Section {
+    name: "listener.NAME.websocket",
+    about: "MQTT over WebSocket on this door, secure where it has TLS.",
+    keys: &[
+        Key {
+            name: "path",
+            expects: "a path such as \"/mqtt\", or a list of them",
+            default: "\"/mqtt\"",
+            about: "Where clients find it; any other path is answered 404.",
+        },
+        Key {
+            name: "origins",
+            expects: "a list of origins such as [\"https://dashboard.example\"], or [\"*\"] for any",
+            default: "the host a page connects to, and only localhost for pages on this machine",
+            about: "The web pages whose scripts may connect; clients that are no browsers are not asked.",
         },
     ],
 };

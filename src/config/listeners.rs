@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::endpoints::{self, Taken};
 use super::gateway::WrittenUsers;
 use super::policy::{self, Bounds};
-use super::settings::{Listener, local_listeners};
+use super::settings::{Listener, WEBSOCKET_PATH, local_listeners};
 use super::{Depth, file};
 use crate::broker::Limits;
 use crate::document::{Place, Table};
@@ -14,6 +14,7 @@ use crate::net::clock::FlooredClock;
 use crate::net::endpoint::Endpoint;
 use crate::net::listener::{ListenerSettings, ProxySettings};
 use crate::net::tls::{self, CertificateField, ClientCertificates, ServerSettings};
+use crate::net::websocket::upgrade::{self, Origin, Origins};
 
 pub(super) fn read(root: &Table<'_>, limits: &Limits, users: &WrittenUsers, depth: Depth) -> Vec<Listener> {
     if !root.has("listener") {
@@ -33,6 +34,8 @@ pub(super) fn read(root: &Table<'_>, limits: &Limits, users: &WrittenUsers, dept
         let tls = table.table("tls", &file::TLS);
         let tls = tls.map(|tls| read_tls(&tls, depth));
         let proxy = read_proxy(table, tls.as_ref());
+        let websocket = table.table("websocket", &file::WEBSOCKET);
+        let websocket = websocket.map(|websocket| read_websocket(&websocket));
         let door = Door {
             name,
             table,
@@ -53,6 +56,7 @@ pub(super) fn read(root: &Table<'_>, limits: &Limits, users: &WrittenUsers, dept
                     name: (*name).to_owned(),
                     endpoint: endpoint.clone(),
                     tls: tls.as_ref().and_then(|tls| tls.settings.clone()),
+                    websocket: websocket.clone(),
                     proxy: proxy.clone(),
                     peer_user_name: is_unix(endpoint) && door.takes_peer_user_name(),
                     ..bounds.clone()
@@ -231,6 +235,53 @@ fn read_tls(table: &Table<'_>, depth: Depth) -> WrittenTls {
         client_certificates: kind,
         takes_user_name: user_name_from.is_some(),
     }
+}
+
+/// `[listener.NAME.websocket]`; what is wrong in it is told, and nothing runs then.
+fn read_websocket(table: &Table<'_>) -> upgrade::ServerSettings {
+    let wrong = |place: &Place, message: String| table.document().mistake(place, message);
+    let mut paths = Vec::new();
+    match table.texts("path") {
+        None => paths.push(WEBSOCKET_PATH.to_owned()),
+        Some(texts) if texts.is_empty() => {
+            table.mistake("path", "found an empty list, expected at least one path");
+        }
+        Some(texts) => {
+            for (text, place) in texts {
+                let is_visible = text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
+                if !text.starts_with('/') || !is_visible {
+                    let expected = "expected a path such as \"/mqtt\", as it stands in a URL";
+                    wrong(&place, format!("found {text:?}, {expected}"));
+                }
+                paths.push(text.to_owned());
+            }
+        }
+    }
+    let mut origins = Origins::SameHost;
+    if let Some(texts) = table.texts("origins") {
+        let is_any = texts.iter().any(|(text, _)| *text == "*");
+        if is_any && texts.len() > 1 {
+            table.mistake(
+                "origins",
+                "found \"*\" beside others, which lets every page in; expected it alone, or without it",
+            );
+        }
+        let mut listed = Vec::new();
+        for (text, place) in texts.iter().filter(|(text, _)| *text != "*") {
+            match text.parse::<Origin>() {
+                Ok(origin) => listed.push(origin),
+                Err(error) => wrong(place, format!("found {text:?}, {error}")),
+            }
+        }
+        origins = if is_any {
+            Origins::Any
+        } else {
+            Origins::Listed(listed)
+        };
+    }
+    upgrade::ServerSettings { paths, origins }
 }
 
 /// A listener as far as it matters to its safety.

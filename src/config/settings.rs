@@ -58,6 +58,9 @@ pub struct OffLoopback(pub SocketAddr);
 /// The port of MQTT without TLS, assigned by IANA.
 pub const PLAIN_PORT: u16 = 1883;
 
+/// The path of a WebSocket listener, where nothing else is said: what clients of MQTT ask for by themselves.
+pub const WEBSOCKET_PATH: &str = "/mqtt";
+
 /// The name of a gateway that was given none.
 pub const NAME: &str = "tidegate";
 

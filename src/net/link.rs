@@ -1,6 +1,6 @@
 //! One MQTT connection: bytes in, packets out, and back. Nothing is held for a link that is idle.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
+use super::websocket::WebSocket;
 use crate::mqtt::{DecodeError, Decoder, Packet, ProtocolVersion, encode};
 
 /// One MQTT byte stream with its decoder and the bytes that wait to go out.
@@ -42,6 +43,8 @@ pub enum Stream {
     Unix(UnixStream),
     /// Encrypted; boxed, because the state of TLS is a kilobyte and more.
     Tls(Box<TlsStream<TcpStream>>),
+    /// In frames over another of these; boxed, because few links are.
+    WebSocket(Box<WebSocket<Stream>>),
 }
 
 /// The buffers all links of one thread share: one to read into, and spare ones for what goes out.
@@ -163,7 +166,8 @@ impl Link {
         }
     }
 
-    /// The bytes that wait to go out; at least 1 while TLS holds some back that it has already taken.
+    /// The bytes that wait to go out; at least 1 while TLS holds some back that it has already taken, or WebSocket owes
+    /// an answer of its own.
     pub fn unsent(&self) -> usize {
         (self.outgoing.len() - self.sent).max(usize::from(self.stream.holds_back()))
     }
@@ -190,8 +194,8 @@ impl Link {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes what waits, then says that nothing more will come: close_notify over TLS, and the end of the
-    /// TCP stream.
+    /// Writes what waits, then says that nothing more will come: a close frame over WebSocket, close_notify over TLS,
+    /// and the end of the TCP stream.
     ///
     /// A socket that is dropped while bytes from the peer lie unread in it is reset, and the peer may lose
     /// what was sent last: after this, [`Link::poll_discard`] for a moment lets the peer read it.
@@ -266,6 +270,7 @@ impl Stream {
         match self {
             Self::Tcp(_) | Self::Unix(_) => false,
             Self::Tls(stream) => stream.get_ref().1.wants_write(),
+            Self::WebSocket(stream) => stream.owes() || stream.inner().holds_back(),
         }
     }
 }
@@ -280,6 +285,7 @@ impl AsyncRead for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::WebSocket(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -290,6 +296,20 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::WebSocket(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::WebSocket(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
@@ -298,6 +318,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::WebSocket(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -306,6 +327,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::WebSocket(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

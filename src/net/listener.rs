@@ -29,6 +29,7 @@ use super::network::Network;
 use super::places::{Bounds, Places};
 use super::tls::{self, HandshakeError, TlsError};
 use super::unix::UnixDoor;
+use super::websocket::upgrade;
 use super::{accounts, clock::FlooredClock, proxy, tcp};
 use crate::mqtt::Utf8String;
 
@@ -43,6 +44,8 @@ pub struct ListenerSettings {
     pub endpoint: Endpoint,
     /// `None` is plain TCP, and the only choice on a Unix socket.
     pub tls: Option<tls::ServerSettings>,
+    /// `None` is MQTT without frames around it.
+    pub websocket: Option<upgrade::ServerSettings>,
     /// `None` where clients come by themselves.
     pub proxy: Option<ProxySettings>,
     /// Whether a client on a Unix socket is, without a password, the user its program runs as.
@@ -58,7 +61,7 @@ pub struct ListenerSettings {
     pub pending_max: usize,
     /// The same, from one address; addresses of this very machine are exempt, its programs share one.
     pub pending_per_address_max: usize,
-    /// From accept to the end of the TLS handshake.
+    /// From accept to the end of the handshakes: the header of a balancer, TLS and WebSocket together.
     pub handshake_timeout: Duration,
 }
 
@@ -78,6 +81,7 @@ impl ListenerSettings {
             name: name.into(),
             endpoint: endpoint.into(),
             tls: None,
+            websocket: None,
             proxy: None,
             peer_user_name: false,
             connections_max,
@@ -95,7 +99,7 @@ impl ListenerSettings {
     /// The same, from one address.
     pub const PENDING_PER_ADDRESS_MAX: usize = 8;
 
-    /// From accept to the end of the TLS handshake, where nothing else is said.
+    /// From accept to the end of the handshakes, where nothing else is said.
     pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 }
 
@@ -121,6 +125,7 @@ pub struct Listener {
 struct WayIn {
     name: String,
     tls: Option<tls::Server>,
+    websocket: Option<upgrade::ServerSettings>,
     proxy: Option<ProxySettings>,
     peer_user_name: bool,
     timeout: Duration,
@@ -195,6 +200,7 @@ impl Listener {
             way_in: Rc::new(WayIn {
                 name,
                 tls,
+                websocket: settings.websocket,
                 proxy: settings.proxy,
                 peer_user_name: settings.peer_user_name,
                 timeout: settings.handshake_timeout,
@@ -419,8 +425,8 @@ impl Accepted {
         self.peer
     }
 
-    /// Reads what a balancer says of it and does the TLS handshake, where the listener asks for them. It belongs in
-    /// a task of its own: a client may take all the time there is.
+    /// Reads what a balancer says of it and does the handshakes the listener asks for, TLS and then WebSocket. It
+    /// belongs in a task of its own: a client may take all the time there is.
     ///
     /// # Errors
     /// [`HandshakeError`]; the connection is closed and its place free.
@@ -432,45 +438,45 @@ impl Accepted {
             way_in,
             deadline,
         } = self;
-        Ok(match socket {
-            Socket::Tcp(tcp) if way_in.tls.is_none() && way_in.proxy.is_none() => Incoming {
-                stream: Stream::Tcp(tcp),
-                peer,
-                certificate_user: None,
-                permit,
-            },
-            Socket::Unix(unix) => Incoming {
-                stream: Stream::Unix(unix),
+        if way_in.is_open() {
+            return Ok(Incoming {
+                stream: socket.into(),
                 peer,
                 certificate_user: way_in.user_of(peer),
                 permit,
-            },
-            Socket::Tcp(tcp) => {
-                // Boxed, so that the task of a connection that needs none of it does not carry room for this.
-                let steps = Box::pin(way_in.enter(tcp, peer, &permit));
-                let gives_way = poll_fn(|cx| permit.poll_gives_way(cx));
-                let entered = tokio::select! {
-                    biased;
-                    () = gives_way => return Err(HandshakeError::GaveWay),
-                    entered = timeout_at(deadline, steps) => entered,
-                };
-                let Entered {
-                    stream,
-                    peer,
-                    certificate_user,
-                } = entered.map_err(|_| HandshakeError::TimedOut(way_in.timeout))??;
-                Incoming {
-                    stream,
-                    peer,
-                    certificate_user,
-                    permit,
-                }
-            }
+            });
+        }
+        // Boxed, so that the task of a connection that needs none of this does not carry room for it.
+        let steps = Box::pin(way_in.enter(socket, peer, &permit));
+        let entered = tokio::select! {
+            biased;
+            () = poll_fn(|cx| permit.poll_gives_way(cx)) => return Err(HandshakeError::GaveWay),
+            entered = timeout_at(deadline, steps) => entered,
+        };
+        let Entered {
+            stream,
+            peer,
+            certificate_user,
+        } = entered.map_err(|_| HandshakeError::TimedOut(way_in.timeout))??;
+        Ok(Incoming {
+            stream,
+            peer,
+            certificate_user,
+            permit,
         })
     }
 }
 
-/// What a connection over TCP has become before it is known to keep its place.
+impl From<Socket> for Stream {
+    fn from(socket: Socket) -> Self {
+        match socket {
+            Socket::Tcp(tcp) => Self::Tcp(tcp),
+            Socket::Unix(unix) => Self::Unix(unix),
+        }
+    }
+}
+
+/// What a connection has become before it is known to keep its place.
 struct Entered {
     stream: Stream,
     peer: Peer,
@@ -478,38 +484,40 @@ struct Entered {
 }
 
 impl WayIn {
+    /// Whether MQTT may begin at once.
+    fn is_open(&self) -> bool {
+        self.tls.is_none() && self.websocket.is_none() && self.proxy.is_none()
+    }
+
     /// All that comes before MQTT, in its order.
     async fn enter(
         &self,
-        mut tcp: TcpStream,
+        socket: Socket,
         mut peer: Peer,
         permit: &ConnectionPermit,
     ) -> Result<Entered, HandshakeError> {
-        let mut certificate_user = None;
-        if let Some(proxy) = &self.proxy {
-            let header = read_proxy_header(&mut tcp).await?;
-            // Who speaks for itself counts as what it is.
-            let address = match &header {
-                proxy::Header::Client { address, .. } => Peer::Ip(*address),
-                proxy::Header::Local => peer,
-            };
-            if let Some(address) = address.ip() {
-                permit.told(address).map_err(HandshakeError::Bound)?;
+        let mut certificate_user = self.user_of(peer);
+        let stream = match socket {
+            Socket::Unix(unix) => Stream::Unix(unix),
+            Socket::Tcp(mut tcp) => {
+                if let Some(proxy) = &self.proxy {
+                    (peer, certificate_user) = self.ask_balancer(&mut tcp, proxy, peer, permit).await?;
+                }
+                match &self.tls {
+                    None => Stream::Tcp(tcp),
+                    Some(server) => {
+                        let (stream, user) = secure(tcp, server, &self.turns).await?;
+                        certificate_user = user.or(certificate_user);
+                        Stream::Tls(stream)
+                    }
+                }
             }
-            debug!(listener = self.name, balancer = %peer, peer = %address, "told by a balancer");
-            peer = address;
-            if let proxy::Header::Client { common_name, .. } = header
-                && proxy.common_name_is_user
-            {
-                certificate_user = common_name;
-            }
-        }
-        let stream = match &self.tls {
-            None => Stream::Tcp(tcp),
-            Some(server) => {
-                let (stream, user) = secure(tcp, server, &self.turns).await?;
-                certificate_user = user.or(certificate_user);
-                Stream::Tls(stream)
+        };
+        let stream = match &self.websocket {
+            None => stream,
+            Some(settings) => {
+                let upgraded = upgrade::accept(stream, settings, peer.ip()).await;
+                Stream::WebSocket(Box::new(upgraded.map_err(HandshakeError::Upgrade)?))
             }
         };
         Ok(Entered {
@@ -517,6 +525,29 @@ impl WayIn {
             peer,
             certificate_user,
         })
+    }
+
+    /// Who comes, and as which user, by the word of `balancer`; the connection counts under that address from here on.
+    async fn ask_balancer(
+        &self,
+        tcp: &mut TcpStream,
+        settings: &ProxySettings,
+        balancer: Peer,
+        permit: &ConnectionPermit,
+    ) -> Result<(Peer, Option<Utf8String>), HandshakeError> {
+        let (peer, user) = match read_proxy_header(tcp).await? {
+            // Who speaks for itself counts as what it is.
+            proxy::Header::Local => (balancer, None),
+            proxy::Header::Client { address, common_name } => (
+                address.into(),
+                common_name.filter(|_| settings.common_name_is_user),
+            ),
+        };
+        if let Some(address) = peer.ip() {
+            permit.told(address).map_err(HandshakeError::Bound)?;
+        }
+        debug!(listener = self.name, %balancer, %peer, "told by a balancer");
+        Ok((peer, user))
     }
 
     /// The user that a program on a Unix socket runs as, where the listener takes its word for it.

@@ -1,10 +1,10 @@
-//! MQTT over byte streams: TCP and TLS, IPv4 and IPv6, and Unix sockets, as server and as client.
+//! MQTT over byte streams: TCP, TLS and WebSocket, IPv4, IPv6 and Unix sockets, as server and as client.
 //!
 //! - [`link`]: one connection: bytes in, packets out, and back.
 //! - [`listener`]: accepts connections, within bounds and time limits; `places`: who gives way when there is no room;
 //!   `episode`: what is told once however often it happens.
 //! - [`endpoint`]: where a listener is, and who came. [`network`]: a range of addresses.
-//! - [`tcp`], [`tls`], [`unix`]: the streams. [`proxy`]: what a balancer says before them.
+//! - [`tcp`], [`tls`], [`websocket`], [`unix`]: the streams. [`proxy`]: what a balancer says before them.
 //! - [`accounts`]: users and groups of the operating system, to whom a Unix socket may belong.
 //! - [`clock`]: the wall clock certificates are checked against, on boards that may have none.
 //!
@@ -22,3 +22,4 @@ pub mod proxy;
 pub mod tcp;
 pub mod tls;
 pub mod unix;
+pub mod websocket;

@@ -34,6 +34,7 @@ use x509_parser::time::ASN1Time;
 use super::link::Stream;
 use super::listener::Bound;
 use super::proxy::HeaderError;
+use super::websocket::upgrade::UpgradeError;
 use crate::mqtt::{StringError, Utf8String};
 
 /// What a TLS listener shows and asks for.
@@ -378,6 +379,8 @@ pub enum HandshakeError {
         /// What was given.
         name: String,
     },
+    /// What comes above TLS, or stands without it, did not become a WebSocket.
+    Upgrade(UpgradeError),
 }
 
 /// Why a verified client certificate gives no user name.
@@ -547,6 +550,7 @@ impl fmt::Display for HandshakeError {
             Self::Refused(error) => write!(f, "TLS refused: {error}"),
             Self::Certificate(error) => write!(f, "the client's certificate {error}"),
             Self::ServerName { name } => write_server_name(f, name),
+            Self::Upgrade(error) => error.fmt(f),
         }
     }
 }
@@ -558,7 +562,11 @@ impl std::error::Error for HandshakeError {
             Self::Refused(error) => Some(error),
             Self::Certificate(error) => Some(error),
             Self::Proxy(error) => Some(error),
-            Self::TimedOut(_) | Self::ServerName { .. } | Self::Bound(_) | Self::GaveWay => None,
+            Self::TimedOut(_)
+            | Self::ServerName { .. }
+            | Self::Upgrade(_)
+            | Self::Bound(_)
+            | Self::GaveWay => None,
         }
     }
 }

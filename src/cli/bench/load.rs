@@ -18,6 +18,7 @@ use tokio::time::{Sleep, sleep};
 use super::histogram::Histogram;
 use super::ledger::Ledger;
 use super::process::Observed;
+use crate::cli::login::Login;
 use crate::client::{Options, Target};
 use crate::mqtt::{
     Ack, ClientId, Connect, ConnectProperties, Packet, PacketId, ProtocolVersion, Publish, QoS,
@@ -40,6 +41,8 @@ pub(super) struct Plan {
     pub(super) rate: f64,
     pub(super) extent: Extent,
     pub(super) version: ProtocolVersion,
+    /// As whom they come.
+    pub(super) login: Login,
 }
 
 /// How long it goes on.
@@ -122,17 +125,19 @@ pub(super) async fn open_idle(
     target: &Rc<Target>,
     count: usize,
     version: ProtocolVersion,
+    login: &Login,
 ) -> anyhow::Result<Vec<Link>> {
-    open(target, version, "idle", count).await
+    open(target, version, login, "idle", count).await
 }
 
 async fn connect(target: &Rc<Target>, plan: &Plan, role: &str, count: usize) -> anyhow::Result<Vec<Link>> {
-    open(target, plan.version, role, count).await
+    open(target, plan.version, &plan.login, role, count).await
 }
 
 async fn open(
     target: &Rc<Target>,
     version: ProtocolVersion,
+    login: &Login,
     role: &str,
     count: usize,
 ) -> anyhow::Result<Vec<Link>> {
@@ -141,7 +146,7 @@ async fn open(
         let dials: Vec<_> = (first..count.min(first + DIALS))
             .map(|index| {
                 let id = format!("bench-{}-{role}-{index}", std::process::id());
-                tokio::task::spawn_local(open_one(Rc::clone(target), version, id))
+                tokio::task::spawn_local(open_one(Rc::clone(target), version, login.clone(), id))
             })
             .collect();
         for dial in dials {
@@ -151,7 +156,12 @@ async fn open(
     Ok(links)
 }
 
-async fn open_one(target: Rc<Target>, version: ProtocolVersion, id: String) -> anyhow::Result<Link> {
+async fn open_one(
+    target: Rc<Target>,
+    version: ProtocolVersion,
+    login: Login,
+    id: String,
+) -> anyhow::Result<Link> {
     let options = Options {
         version,
         ..Options::default()
@@ -165,14 +175,20 @@ async fn open_one(target: Rc<Target>, version: ProtocolVersion, id: String) -> a
         keep_alive_secs: 0,
         client_id: ClientId::new(Utf8String::try_from(id.as_str())?),
         will: None,
-        user_name: None,
-        password: None,
+        user_name: login.user_name.clone(),
+        password: login.password.clone(),
         properties: ConnectProperties::default(),
     };
     link.send(&Packet::Connect(Box::new(connect)), &mut buffers);
     match exchange(&mut link, &mut buffers).await? {
         Packet::ConnAck(ack) if !ack.reason.is_error() => Ok(link),
-        Packet::ConnAck(ack) => bail!("the broker refused a connection: {}", ack.reason),
+        Packet::ConnAck(ack) => {
+            bail!(
+                "the broker refused a connection: {}{}",
+                ack.reason,
+                login.hint(ack.reason)
+            )
+        }
         other => bail!("the broker answered CONNECT with {}", other.name()),
     }
 }

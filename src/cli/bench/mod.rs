@@ -15,6 +15,7 @@ use clap::{ArgAction, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use super::login::{Login, LoginArguments};
 use super::publish::seconds;
 use super::server::{self, Version};
 use super::{UsageError, print, tell};
@@ -116,6 +117,14 @@ pub(super) struct Arguments {
         help_heading = "Brokers"
     )]
     port: Option<u16>,
+    /// Its Unix socket, instead of --host and --port
+    #[arg(
+        long,
+        value_name = "PATH",
+        conflicts_with_all = ["host", "port", "tls", "spawn", "broker"],
+        help_heading = "Brokers"
+    )]
+    unix: Option<PathBuf>,
     /// Its process, for CPU time and memory
     #[arg(long, conflicts_with_all = ["spawn", "broker"], help_heading = "Brokers")]
     pid: Option<u32>,
@@ -125,6 +134,9 @@ pub(super) struct Arguments {
     /// Started brokers run on this core, the generator on the other one
     #[arg(long, value_name = "CORE,CORE", value_parser = cores, help_heading = "Brokers")]
     pin: Option<(usize, usize)>,
+
+    #[command(flatten)]
+    login: LoginArguments,
 
     /// Over TLS
     #[arg(long, help_heading = "TLS")]
@@ -158,6 +170,7 @@ const EXAMPLES: &str = "Examples:
   tidegate bench --scenario fan-in -q 1 --window 1 --rounds 5 --pin 0,1 \\
       --broker 'tidegate=tidegate run --listen 127.0.0.1:{port}' \\
       --broker 'mosquitto=mosquitto -p {port}'
+  tidegate bench --unix /run/tidegate/mqtt.sock -u bench --password-file secret
   tidegate bench --idle 5000 --spawn 'tidegate run --listen 127.0.0.1:{port}'
 
 Latencies are from end to end; at full load they tell of the window rather than of the broker.
@@ -178,10 +191,11 @@ enum Candidate {
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let candidates = arguments.candidates()?;
-    let plan = arguments.plan()?;
+    let login = arguments.login.find(None, true)?;
+    let plan = arguments.plan(login)?;
     raise_open_files();
     match arguments.idle {
-        Some(count) => arguments.measure_idle(&candidates, count),
+        Some(count) => arguments.measure_idle(&candidates, count, &plan.login),
         None => arguments.compare(&candidates, &plan),
     }
 }
@@ -217,7 +231,7 @@ impl Arguments {
         Ok(candidates)
     }
 
-    fn plan(&self) -> anyhow::Result<Plan> {
+    fn plan(&self, login: Login) -> anyhow::Result<Plan> {
         let (publishers, subscribers) = match self.scenario {
             Scenario::OneToOne => (1, 1),
             Scenario::FanOut => (1, 20),
@@ -255,6 +269,7 @@ impl Arguments {
                 },
             },
             version: self.version(),
+            login,
         })
     }
 
@@ -311,7 +326,12 @@ impl Arguments {
         )
     }
 
-    fn measure_idle(&self, candidates: &[Candidate], count: usize) -> anyhow::Result<ExitCode> {
+    fn measure_idle(
+        &self,
+        candidates: &[Candidate],
+        count: usize,
+        login: &Login,
+    ) -> anyhow::Result<ExitCode> {
         let mut text = format!(
             "{count} idle connections{}\n",
             if self.tls { ", TLS" } else { "" }
@@ -326,9 +346,9 @@ impl Arguments {
                 .with(candidate, async |target, observed| {
                     let observed = observed.context("the broker's process is not known, expected --pid")?;
                     // One first: what a broker sets up for its first client belongs to none in particular.
-                    let _first = load::open_idle(target, 1, self.version()).await?;
+                    let _first = load::open_idle(target, 1, self.version(), login).await?;
                     let before = observed.resident_bytes()?;
-                    let links = load::open_idle(target, count, self.version()).await?;
+                    let links = load::open_idle(target, count, self.version(), login).await?;
                     tokio::time::sleep(WARM_UP).await;
                     let after = observed.resident_bytes()?;
                     drop(links);
@@ -381,7 +401,10 @@ impl Arguments {
             insecure: self.insecure,
             ..ClientSettings::default()
         };
-        let address = Address::new(host, Some(port), self.tls);
+        let address = match &self.unix {
+            Some(path) => Address::unix(path),
+            None => Address::new(host, Some(port), self.tls),
+        };
         let target = Rc::new(Target::new(address, &settings, Duration::from_secs(30))?);
         server::run(async {
             tokio::select! {
