@@ -1,5 +1,5 @@
-//! The peer dies in the middle of what it is being sent, at every byte: the messages stay in its session, and it is gone
-//! once.
+//! The peer dies in the middle of what it is being sent, at every byte: the messages stay in its session, and it is
+//! gone once.
 
 mod running;
 mod witness;

@@ -1,5 +1,5 @@
-//! Doors that are pushed at, held and leant on: whoever means well is served at once all the same, through every kind of
-//! door there is.
+//! Doors that are pushed at, held and leant on: whoever means well is served at once all the same, through every kind
+//! of door there is.
 
 mod running;
 mod witness;

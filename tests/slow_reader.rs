@@ -1,5 +1,5 @@
-//! A subscriber that stops reading, so that its window closes: what it costs, whom it disturbs, and what it finds when it
-//! reads again.
+//! A subscriber that stops reading, so that its window closes: what it costs, whom it disturbs, and what it finds when
+//! it reads again.
 
 mod running;
 mod witness;

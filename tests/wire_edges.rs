@@ -1,5 +1,5 @@
-//! What stands at an edge: of a packet, of a read, of the standard. Everything else is tested with the codec and the core;
-//! here it comes through sockets.
+//! What stands at an edge: of a packet, of a read, of the standard. Everything else is tested with the codec and the
+//! core; here it comes through sockets.
 
 mod catalogue;
 mod running;

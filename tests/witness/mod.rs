@@ -90,9 +90,9 @@ impl Default for Setup {
     }
 }
 
-/// Starts the program, tells it `story` while the witnesses talk, and asserts what must hold after each: they saw no gap
-/// and no duplicate; descriptors, connections, sessions and tasks are as many as before; memory stayed within bounds;
-/// and the program lives, and ends as it is told to.
+/// Starts the program, tells it `story` while the witnesses talk, and asserts what must hold after each: they saw no
+/// gap and no duplicate; descriptors, connections, sessions and tasks are as many as before; memory stayed within
+/// bounds; and the program lives, and ends as it is told to.
 pub fn watched(setup: Setup, story: impl AsyncFnOnce(&Program)) {
     let idle = Program::start(setup.clone());
     let runtime = gateway::runtime().expect("an event queue");
@@ -507,16 +507,5 @@ impl Witness {
         self.subscriber
             .hear_farewell(ReasonCode::ServerShuttingDown)
             .await;
-    }
-}
-
-/// What a publisher of its own numbers has said on `name`: `from` to `to`, at QoS 1, each acknowledged before the next.
-pub async fn publish_numbers(publisher: &mut Peer, name: &str, numbers: std::ops::Range<u32>) {
-    for number in numbers {
-        publisher.say(&publish(name, number.to_string(), Some(1))).await;
-        match publisher.hear().await {
-            Some(Packet::PubAck(ack)) => assert!(!ack.reason.is_error()),
-            other => panic!("expected PUBACK, found {other:?}"),
-        }
     }
 }
