@@ -42,7 +42,7 @@ fn through_a_flood_past_the_descriptor_limit_an_honest_client_is_in_within_ten_s
         ..Setup::default()
     };
     watched(setup, async |program| {
-        for flooded in &DOORS {
+        for (flooded, neighbour) in DOORS.iter().zip(DOORS.iter().cycle().skip(1)) {
             for opening in [&b""[..], b"\x10\x0e\0\x04MQTT", b"\x16\x03\x01"] {
                 let mut flood = Vec::new();
                 for _ in 0..FLOOD {
@@ -50,7 +50,7 @@ fn through_a_flood_past_the_descriptor_limit_an_honest_client_is_in_within_ten_s
                     stream.write_all(opening).await.ok();
                     flood.push(stream);
                 }
-                for door in &DOORS {
+                for door in [flooded, neighbour] {
                     admit_an_honest_client(program, door).await;
                 }
             }
@@ -66,16 +66,14 @@ fn through_a_flood_that_comes_back_as_soon_as_it_is_sent_away_an_honest_client_i
         ..Setup::default()
     };
     watched(setup, async |program| {
-        for flooded in &DOORS {
+        for (flooded, neighbour) in DOORS.iter().zip(DOORS.iter().cycle().skip(1)) {
             let address = program.address(flooded.name);
             let mut flood = JoinSet::new();
             for _ in 0..RETURNING {
                 flood.spawn_local(come_back_for_ever(address));
             }
-            for door in &DOORS {
-                for _ in 0..2 {
-                    admit_an_honest_client(program, door).await;
-                }
+            for door in [flooded, neighbour] {
+                admit_an_honest_client(program, door).await;
             }
             flood.shutdown().await;
         }

@@ -41,8 +41,8 @@ pub struct Entrance {
     floods: Episode,
 }
 
-/// A door's turn to get the next place of the whole gateway: without it, the door that is flooded takes every place that
-/// becomes free, because its connections are always there first. Given back when dropped.
+/// A door's turn to get the next place of the whole gateway: without it, the door that is flooded takes every place
+/// that becomes free, because its connections are always there first. Given back when dropped.
 struct Turn<'a> {
     entrance: &'a Entrance,
     door: u64,
