@@ -186,7 +186,8 @@ fn before_connack_nothing_but_auth_and_disconnect_is_heard() {
     let mut house = house();
     let (link, _) = house.connect(proving("bill", METHOD));
     let outputs = house.receive(link, disconnect(ReasonCode::Success));
-    assert_eq!(acts(outputs), [close(link)]);
+    let farewell = send(link, refusal(ReasonCode::ServerUnavailable));
+    assert_eq!(acts(outputs), [farewell, close(link)]);
     assert_eq!(answered(&mut house, link, allow("bill", None)), []);
     assert_eq!(house.stats().sessions, 0);
 }
