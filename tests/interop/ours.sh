@@ -36,7 +36,9 @@ check "tidegate pub and sub speak with tidegate over TLS and with a password" \
   our_clients 5 2 "${over_tls[@]}" --password-file "$work/secret"
 
 our_lines() {
-  start reader "$tidegate" sub -h 127.0.0.1 -p "$1" -q 2 -t ours/lines
+  # Not by 5.0: on a busy machine mosquitto 2.0.11 miscounts its send quota and breaks the receive maximum it was told,
+  # and our client rightly ends that connection.
+  start reader "$tidegate" sub -h 127.0.0.1 -p "$1" -V 3.1.1 -q 2 -t ours/lines
   # The subscription is there when a canary comes through.
   eventually 20 canary_arrives "$1"
   seq 1 299 | tidegate pub -h 127.0.0.1 -p "$1" -q 2 -t ours/lines -l
