@@ -77,4 +77,3 @@ check "tidegate pub and sub speak with tidegate over TLS" \
 check "tidegate pub and sub speak with tidegate over WebSocket" our_clients 3.1.1 2 --url "ws://127.0.0.1:$DOOR_WS/mqtt"
 check "tidegate pub and sub speak with tidegate over secure WebSocket" \
   our_clients 5 2 --url "wss://localhost:$DOOR_WSS/mqtt" --cafile "$DOOR_CA"
-check "tidegate pub and sub speak with tidegate through a Unix socket" our_clients 3.1 2 --unix "$DOOR_UNIX"
