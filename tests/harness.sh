@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # What tests/interop/run and tests/arm/run share; sourced, never run. Every check is a function; it says
-# `ok - name` or, with what it printed, `not ok - name`. Whatever a check starts ends with it, by process id.
+# `ok 1 - name` or, with what it printed, `not ok 1 - name`. Whatever a check starts ends with it, by process id.
 
 work=$(mktemp -d)
 failed=0
@@ -49,10 +49,10 @@ check() {
   stop_all "$work/check.pids"
   if ((status == 0)); then
     passed=$((passed + 1))
-    echo "ok - $name"
+    echo "ok $((passed + failed)) - $name"
   else
     failed=$((failed + 1))
-    echo "not ok - $name"
+    echo "not ok $((passed + failed)) - $name"
     sed 's/^/#   /' "$work/check.log"
     local log
     for log in "$work"/check/*.log; do
@@ -62,6 +62,30 @@ check() {
     done
   fi
   rm -rf "$work/check"
+}
+
+# checks NAME COMMAND ...: a program that makes checks of its own and says `ok - …`, or `not ok - …` with the reasons as
+# comments below, and ends with 0 when it has made them all. Its lines are numbered on.
+checks() {
+  local name=$1 line status=0 made=0
+  shift
+  while IFS= read -r line; do
+    case $line in
+      "ok - "*)
+        passed=$((passed + 1)) made=$((made + 1))
+        echo "ok $((passed + failed)) - ${line#ok - }" ;;
+      "not ok - "*)
+        failed=$((failed + 1)) made=$((made + 1))
+        echo "not ok $((passed + failed)) - ${line#not ok - }" ;;
+      *) echo "#   $line" ;;
+    esac
+  done < <("$@" 2>&1 </dev/null; echo "$?" >"$work/checks.status")
+  wait $! || true
+  status=$(cat "$work/checks.status")
+  if ((status != 0 || made == 0)); then
+    failed=$((failed + 1))
+    echo "not ok $((passed + failed)) - $name comes to its end (exit code $status after $made checks)"
+  fi
 }
 
 # Prints the sum; the exit code of the whole.
