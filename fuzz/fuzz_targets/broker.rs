@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use bytes::{Bytes, BytesMut};
-use conversation::{House, client_id, filter, text, topic};
+use conversation::{House, V5, V311, client_id, filter, text, topic};
 use libfuzzer_sys::fuzz_target;
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial, Rights};
@@ -31,6 +31,8 @@ use tidegate::mqtt::{
 #[derive(Debug, Arbitrary)]
 struct Script {
     limits: u8,
+    /// Two bits for each of three clients that are there from the beginning: whether it is, and whether it reads all.
+    residents: u8,
     steps: Vec<Step>,
 }
 
@@ -302,6 +304,7 @@ fn packet_id(number: u8) -> PacketId {
 
 fuzz_target!(|script: Script| {
     let mut world = World::new(script.limits);
+    world.settle(script.residents);
     for step in script.steps.into_iter().take(STEPS_MAX) {
         world.take(step);
     }
@@ -349,6 +352,27 @@ impl World {
             house: House::within(limits).decided(settings),
             peers: Vec::new(),
             gone: Vec::new(),
+        }
+    }
+
+    /// Lets clients in, so that not every script has to find out how that is done.
+    fn settle(&mut self, residents: u8) {
+        for (number, (version, name)) in [(V5, "ann"), (V311, "bill"), (V5, "carl")]
+            .into_iter()
+            .enumerate()
+        {
+            let bits = residents >> (2 * number);
+            let Some(at) = (bits & 1 != 0).then(|| self.arrive(0, None)).flatten() else {
+                continue;
+            };
+            self.say(
+                at,
+                &Packet::Connect(Box::new(conversation::resuming(version, name))),
+            );
+            if bits & 2 != 0 {
+                let everything = conversation::subscription("#", of(&QUALITIES, number as u8 + 1));
+                self.say(at, &conversation::subscribe_packet(&[everything]));
+            }
         }
     }
 
