@@ -25,7 +25,13 @@ fuzz_target!(|input: &[u8]| {
         0..=2 => read_frames(bytes, state, true),
         3 => read_frames(bytes, state, false),
         4 => write_frames(bytes, state),
-        5 | 6 => accept(bytes, state, setting & 8 == 0, setting & 16 == 0),
+        5 => accept(bytes, state, setting & 8 == 0, setting & 16 == 0),
+        6 => accept(
+            &[REQUEST, bytes].concat(),
+            state,
+            setting & 8 == 0,
+            setting & 16 == 0,
+        ),
         _ => connect(bytes, state),
     }
 });
@@ -192,6 +198,11 @@ fn write_frames(bytes: &[u8], state: u32) {
         assert!(read_all(&mut other_end) == (bytes, End::Silent));
     }
 }
+
+/// A request that wants no more than its end, so that not every input has to find it.
+const REQUEST: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: gateway.example\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n";
 
 fn accept(bytes: &[u8], state: u32, any_origin: bool, peer_is_local: bool) {
     let settings = ServerSettings {
