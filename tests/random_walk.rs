@@ -250,7 +250,8 @@ impl Walk {
             };
         }
         if connect.properties.authentication_method.is_some() && !self.chance.one_in(8) {
-            connect.client_id = client(version, "dora").client_id; // few others come by her name, and so by another identity
+            // Few others come by her name, and so by another identity.
+            connect.client_id = client(version, "dora").client_id;
         }
         if locked && !self.chance.one_in(8) {
             connect.user_name = Some(text(self.chance.of(&USERS)));
