@@ -4,7 +4,7 @@
 check "the client libraries of Python install" until_installed installs_python
 if [[ -f $work/installs_python.done ]]; then
   export PYTHONDONTWRITEBYTECODE=1
-  for library in paho gmqtt aiomqtt; do
-    checks "$library" timeout 120 "$work/python/bin/python" "$interop/try_$library.py"
+  for story in try_paho.py try_gmqtt.py try_aiomqtt.py; do
+    checks "${story%.py}" timeout 120 "$work/python/bin/python" "$interop/$story"
   done
 fi
