@@ -58,6 +58,9 @@ const FLUSH_EARLY_BYTES: usize = 32 * 1024;
 /// heard, or its keep-alive would end it.
 const READ_PAUSE_BYTES: usize = 64 * 1024;
 
+/// What may be held for a link without the broker's knowing: a packet that happened to be cut at the end of a read.
+const HOLDING_BYTES_UNTOLD: usize = 1024;
+
 /// What is kept to encode packets for many links in; a larger one was an exception.
 const ENCODED_BYTES_KEPT: usize = 4 * 1024;
 
@@ -314,6 +317,10 @@ struct Slot {
     state: SlotState,
     /// Of what was sent since everything was out: the bytes of packets that are no PUBLISH.
     unsent_answers_bytes: usize,
+    /// What the broker knows to be held for it.
+    holding_bytes: usize,
+    /// Whether the broker wants nothing more from it for now.
+    is_paused: bool,
     /// Whether the link stands in [`Core::dirty`].
     dirty: bool,
 }
@@ -372,13 +379,16 @@ impl Core {
     fn connect(&mut self, incoming: Incoming, policy: Rc<ListenerPolicy>) -> LinkId {
         let peer = incoming.peer;
         let link = self.links.insert(Slot {
-            link: Link::server(incoming.stream, self.broker.limits().packet_bytes_max),
+            // Whoever it is may bring a CONNECT; larger packets are for those who were let in.
+            link: Link::server(incoming.stream, self.broker.limits().connect_bytes_max),
             peer,
             permit: incoming.permit,
             task: None,
             // Nobody could be woken to write before the link's task has run; it begins by writing.
             state: SlotState::Blocked,
             unsent_answers_bytes: 0,
+            holding_bytes: 0,
+            is_paused: false,
             dirty: false,
         });
         debug!(?link, %peer, listener = policy.name, "connection accepted");
@@ -392,6 +402,7 @@ impl Core {
                 certificate_user,
             },
         );
+        self.tell_holding(now(), link);
         link
     }
 
@@ -429,6 +440,8 @@ impl Core {
             match output {
                 Output::Send { link, packet } => self.send(link, &packet),
                 Output::SendToEach { links, publish } => self.send_to_each(&links, *publish),
+                Output::Pause { link } => self.set_paused(link, true),
+                Output::Resume { link } => self.set_paused(link, false),
                 Output::Close { link } => self.close(now, link),
                 Output::Verify { link, user, password } => {
                     self.verify(PasswordCheck { link, user, password })
@@ -591,9 +604,11 @@ impl Core {
                 identity,
                 session_present,
             } => {
-                let Some(slot) = self.links.get(*link) else {
+                let packet_bytes_max = self.broker.limits().packet_bytes_max;
+                let Some(slot) = self.links.get_mut(*link) else {
                     return;
                 };
+                slot.link.set_packet_bytes_max(packet_bytes_max);
                 slot.permit.admitted();
                 info!(?client, ?identity, peer = %slot.peer, session_present, ?link, "client connected");
             }
@@ -667,6 +682,9 @@ impl Core {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
+            if slot.is_paused {
+                return Poll::Pending; // woken when the broker wants to hear it again
+            }
             if slot.unsent_answers_bytes >= READ_PAUSE_BYTES {
                 self.flush(link);
                 self.take_arisen();
@@ -710,7 +728,33 @@ impl Core {
                 }
             }
         }
+        self.tell_holding(now, link);
         self.arm();
+    }
+
+    /// Tells the broker what is held for `link` where that has become much more or much less.
+    #[inline(always)]
+    fn tell_holding(&mut self, now: Now, link: LinkId) {
+        if let Some(slot) = self.links.get_mut(link)
+            && slot.state != SlotState::Closing
+            && slot.link.holding_bytes().abs_diff(slot.holding_bytes) > HOLDING_BYTES_UNTOLD
+        {
+            slot.holding_bytes = slot.link.holding_bytes();
+            let bytes = slot.holding_bytes;
+            self.step(now, Input::Holding { link, bytes });
+        }
+    }
+
+    /// Stops or goes on reading a link.
+    fn set_paused(&mut self, link: LinkId, is_paused: bool) {
+        if let Some(slot) = self.links.get_mut(link) {
+            slot.is_paused = is_paused;
+            if let Some(task) = &slot.task
+                && !is_paused
+            {
+                task.wake_by_ref();
+            }
+        }
     }
 
     /// Hands the broker what came up outside of [`Core::input`].

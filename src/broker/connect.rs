@@ -1,13 +1,18 @@
 //! The way in (sections 3.1 and 3.2): CONNECT, the check of a password, and only then the session.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::budget::{Account, Charge, LINK_BYTES, Use};
+use super::kept::Kept;
 use super::link::{Arrival, Attachment, Link, LinkId, RETAINED_SLICE, Stage, Verifying};
-use super::session::Session;
+use super::owners::Owner;
+use super::pace::Pace;
+use super::session::{Session, SessionKey};
 use super::timers::Timer;
 use super::will::Testament;
 use super::{Broker, DetachReason, Event, ListenerPolicy, Output, Verdict};
@@ -72,16 +77,18 @@ impl Broker {
         now: Instant,
         link: LinkId,
         listener: Rc<ListenerPolicy>,
+        peer: Option<IpAddr>,
         certificate_user: Option<Utf8String>,
     ) {
         if self.links.contains_key(link) {
             return;
         }
         self.stats.links_accepted += 1;
-        let surplus = self.links.len() >= self.limits.connections_max;
+        let mut surplus = self.links.len() >= self.limits.connections_max;
         if surplus {
             self.limit_reached(now, "connections_max");
         }
+        surplus |= !self.has_memory(now, Use::Connection, LINK_BYTES);
         if self.stopping || self.links.len() >= self.limits.connections_max.saturating_add(SURPLUS_MAX) {
             self.stats.connections_refused += 1;
             let reason = DetachReason::Refused(ReasonCode::QuotaExceeded);
@@ -92,6 +99,7 @@ impl Broker {
         }
         let arrival = Arrival {
             listener,
+            peer,
             certificate_user,
             surplus,
             version: None,
@@ -106,6 +114,7 @@ impl Broker {
             Link {
                 stage: Stage::Arrived(Box::new(arrival)),
                 timer_at,
+                charge: Charge::new(&self.budget.account, LINK_BYTES),
             },
         );
         self.stats.links += 1;
@@ -127,8 +136,10 @@ impl Broker {
                 Some((packet, bytes)) => {
                     verifying.waiting.push(packet);
                     verifying.waiting_bytes += bytes;
+                    verifying.charge.set(verifying.waiting_bytes);
                     if verifying.waiting.len() > WAITING_PACKETS_MAX
                         || verifying.waiting_bytes > WAITING_BYTES_MAX
+                        || !self.budget.allows(Use::Packet, 0)
                     {
                         self.refuse(now, link, ReasonCode::QuotaExceeded);
                     }
@@ -156,7 +167,7 @@ impl Broker {
         if let Err(reason) = self.check_connect(connect) {
             return self.refuse(now, link, reason);
         }
-        let admission = Admission::new(connect);
+        let admission = Admission::new(connect, &self.budget.account);
         match (certificate_user, &connect.user_name) {
             (Some(user), _) => self.admit(now, link, admission, Rc::new(Identity::User(user))),
             (None, Some(user)) => {
@@ -165,16 +176,19 @@ impl Broker {
                 let Some(Link {
                     stage: Stage::Arrived(arrival),
                     timer_at,
+                    ..
                 }) = self.links.get_mut(link)
                 else {
                     return;
                 };
                 let (waiting, waiting_bytes) = (Vec::new(), 0);
+                let charge = Charge::new(&self.budget.account, 0);
                 arrival.verifying = Some(Verifying {
                     admission,
                     user: user.clone(),
                     waiting,
                     waiting_bytes,
+                    charge,
                 });
                 // The client has done its part in time; the check, which may queue behind others, has its own.
                 self.timers.cancel(*timer_at, Timer::Link(link));
@@ -198,7 +212,7 @@ impl Broker {
         if connect.properties.authentication_method.is_some() {
             return Err(ReasonCode::BadAuthenticationMethod); // [MQTT-4.12.0-1]
         }
-        if connect.properties.user_properties.len() > limits.user_properties_max {
+        if !limits.allow_user_properties(&connect.properties.user_properties) {
             return Err(ReasonCode::QuotaExceeded);
         }
         match &connect.client_id {
@@ -229,8 +243,7 @@ impl Broker {
             let properties = &will.properties.publish;
             let bytes =
                 will.topic.as_str().len() + will.payload.len() + super::kept::properties_bytes(properties);
-            if bytes > limits.will_bytes_max || properties.user_properties.len() > limits.user_properties_max
-            {
+            if bytes > limits.will_bytes_max || !limits.allow_user_properties(&properties.user_properties) {
                 return Err(ReasonCode::QuotaExceeded);
             }
         }
@@ -287,7 +300,18 @@ impl Broker {
                 None => return self.refuse(now, link, ReasonCode::ClientIdentifierNotValid),
             },
         };
+        let peer = match self.links.get(link).map(|link| &link.stage) {
+            Some(Stage::Arrived(arrival)) => arrival.peer,
+            _ => None,
+        };
+        let owner = self.owners.owner(&identity, peer);
         let known = self.sessions.find(&client);
+        let is_others = (known.and_then(|key| self.sessions.get(key)))
+            .is_some_and(|session| session.identity != identity);
+        if !is_others && !self.has_room_for(now, known, owner, &client, admission.will.as_deref()) {
+            self.stats.sessions_refused += 1;
+            return self.refuse(now, link, ReasonCode::QuotaExceeded);
+        }
         if let Some(session) = known.and_then(|key| self.sessions.get(key)) {
             if session.identity != identity {
                 return self.refuse(now, link, ReasonCode::ClientIdentifierNotValid);
@@ -296,9 +320,6 @@ impl Broker {
                 self.stats.takeovers += 1;
                 self.detach(now, old, DetachReason::TakenOver); // [MQTT-3.1.4-3]
             }
-        } else if self.sessions.len() >= self.limits.sessions_max {
-            self.limit_reached(now, "sessions_max");
-            return self.refuse(now, link, ReasonCode::QuotaExceeded);
         }
         // The session may have ended with the connection that was taken over.
         let kept = match self.sessions.find(&client) {
@@ -314,23 +335,25 @@ impl Broker {
         let session_present = kept.is_some(); // [MQTT-3.2.2-2] [MQTT-3.2.2-3]
         let key = kept.unwrap_or_else(|| {
             self.stats.sessions += 1;
-            self.sessions
-                .insert(Session::new(client.clone(), identity.clone()))
+            self.owners.change(owner, |usage| usage.sessions += 1);
+            let session = Session::new(client.clone(), identity.clone(), owner, &self.budget.account);
+            self.sessions.insert(session)
         });
         let granted = self.grant(&admission);
         if let Some(session) = self.sessions.get_mut(key) {
             session.link = Some(link);
             session.expiry_secs = granted.session_expiry_secs;
             session.will = admission.will.take();
+            let will = session.will.as_ref();
+            self.stats.wills_bytes += will.map_or(0, |will| will.message().size_bytes as u64);
         }
         let Some(entry) = self.links.get_mut(link) else {
             return;
         };
         self.timers.cancel(entry.timer_at.take(), Timer::Link(link));
         let silence_max = Duration::from_millis(u64::from(granted.keep_alive_secs) * 1500);
-        if !silence_max.is_zero() {
-            let at = now + silence_max;
-            entry.timer_at = Some(at);
+        entry.timer_at = Link::keep_alive_deadline(now, silence_max);
+        if let Some(at) = entry.timer_at {
             self.timers.set(at, Timer::Link(link));
         }
         entry.stage = Stage::Attached(Attachment {
@@ -342,8 +365,7 @@ impl Broker {
             send_window: admission.receive_maximum.min(self.limits.inflight_max).max(1),
             packet_bytes_max: admission.packet_bytes_max,
             aliases: Vec::new(),
-            rate_count: 0,
-            rate_until: now,
+            pace: Pace::new(now),
             unsent_bytes: 0,
             unsent_control_bytes: 0,
             retained_left: RETAINED_SLICE,
@@ -374,6 +396,51 @@ impl Broker {
             session_present,
         }));
         self.pump(now, key);
+    }
+
+    /// Whether there is room for the session and the will of a client whose session is `known`.
+    ///
+    /// An owner that has all the sessions it may have loses the one that has been absent longest.
+    fn has_room_for(
+        &mut self,
+        now: Instant,
+        known: Option<SessionKey>,
+        owner: Owner,
+        client: &ClientId,
+        will: Option<&Testament>,
+    ) -> bool {
+        if let Some(will) = will {
+            let before = known.and_then(|key| self.sessions.get(key)?.will.as_ref());
+            let before = before.map_or(0, |will| will.message().size_bytes);
+            let others = usize::try_from(self.stats.wills_bytes).unwrap_or(usize::MAX) - before;
+            if others.saturating_add(will.message().size_bytes) > self.limits.wills_bytes_total_max {
+                self.limit_reached(now, "wills_bytes_total_max");
+                return false;
+            }
+            // It was charged when it was copied.
+            if !self.has_memory(now, Use::Session, 0) {
+                return false;
+            }
+        }
+        if known.is_some() {
+            return true;
+        }
+        while self.owners.usage(owner).sessions >= self.limits.sessions_per_user_max {
+            self.limit_reached_by(now, "sessions_per_user_max", Some(client.clone()));
+            let absent = (self.sessions.iter())
+                .filter(|(_, session)| session.owner == owner && session.link.is_none())
+                .min_by_key(|(_, session)| session.left);
+            let Some((key, _)) = absent else {
+                return false;
+            };
+            self.stats.sessions_displaced += 1;
+            self.end_session(now, key);
+        }
+        if self.sessions.len() >= self.limits.sessions_max {
+            self.limit_reached(now, "sessions_max");
+            return false;
+        }
+        self.has_memory(now, Use::Session, Session::cost_bytes(client))
     }
 
     /// What the client gets of what it asked for.
@@ -425,7 +492,12 @@ struct Granted {
 }
 
 impl Admission {
-    fn new(connect: &Connect) -> Self {
+    /// The will it brings.
+    pub(super) fn will(&self) -> Option<&Kept> {
+        self.will.as_deref().map(Testament::message)
+    }
+
+    fn new(connect: &Connect, account: &Account) -> Self {
         let properties = &connect.properties;
         let session_expiry_secs = match connect.version {
             ProtocolVersion::V5 => properties.session_expiry_secs.unwrap_or(0),
@@ -439,7 +511,10 @@ impl Admission {
             clean_start: connect.clean_start,
             keep_alive_secs: connect.keep_alive_secs,
             client_id: connect.client_id.as_ref().map(ClientId::detached),
-            will: connect.will.as_ref().map(|will| Box::new(Testament::new(will))),
+            will: connect
+                .will
+                .as_ref()
+                .map(|will| Box::new(Testament::new(will, account))),
             session_expiry_secs,
             receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX),
             packet_bytes_max: properties.packet_bytes_max.unwrap_or(u32::MAX),

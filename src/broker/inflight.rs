@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::budget::{ALLOCATION_BYTES, Account, Charge};
 use super::kept::Queued;
 use crate::mqtt::{PacketId, QoS};
 
@@ -14,7 +15,7 @@ use crate::mqtt::{PacketId, QoS};
 /// 4. `outstanding` counts the entries whose PUBLISH was sent on the link that is attached now: what Receive
 ///    Maximum bounds.
 /// 5. `size_bytes` is the sum over the messages still held.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Inflight {
     entries: VecDeque<Entry>,
     resend_next: usize,
@@ -23,12 +24,17 @@ pub(super) struct Inflight {
     size_bytes: usize,
     /// A bit for each identifier, kept only while there are many entries.
     used: Option<Box<UsedIds>>,
+    /// What the tables cost; the messages in them are charged for themselves.
+    charge: Charge,
 }
 
 type UsedIds = [u64; 1024];
 
 /// From how many entries on a bitmap is quicker than looking through them.
 const LOOK_THROUGH_MAX: usize = 64;
+
+/// Entries for which room is kept when none is left: those of a client that is sent one message after the other.
+const ENTRIES_KEPT: usize = 8;
 
 /// One unfinished delivery.
 #[derive(Debug)]
@@ -60,6 +66,23 @@ pub(super) enum Acked {
 }
 
 impl Inflight {
+    pub(super) fn new(account: &Account) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            resend_next: 0,
+            outstanding: 0,
+            last_id: 0,
+            size_bytes: 0,
+            used: None,
+            charge: Charge::new(account, 0),
+        }
+    }
+
+    /// What its tables cost.
+    pub(super) fn charged_bytes(&self) -> usize {
+        self.charge.bytes()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -109,7 +132,7 @@ impl Inflight {
     pub(super) fn begin(&mut self, queued: Queued) -> Option<PacketId> {
         let packet_id = self.free_id()?;
         self.last_id = packet_id.get();
-        self.size_bytes += queued.message.size_bytes;
+        self.size_bytes += queued.size_bytes();
         self.entries.push_back(Entry {
             packet_id,
             stage: Stage::Published(queued),
@@ -124,6 +147,7 @@ impl Inflight {
                 self.mark(self.entries[index].packet_id, true);
             }
         }
+        self.charge_tables();
         Some(packet_id)
     }
 
@@ -165,7 +189,7 @@ impl Inflight {
         };
         match &entry.stage {
             Stage::Published(queued) if queued.qos == QoS::ExactlyOnce => {
-                self.size_bytes -= queued.message.size_bytes;
+                self.size_bytes -= queued.size_bytes();
                 entry.stage = Stage::Released;
                 Acked::Done
             }
@@ -206,14 +230,25 @@ impl Inflight {
             self.resend_next -= 1;
         }
         if let Stage::Published(queued) = &entry.stage {
-            self.size_bytes -= queued.message.size_bytes;
+            self.size_bytes -= queued.size_bytes();
         }
         if self.entries.is_empty() {
             self.used = None;
-            if self.entries.capacity() > LOOK_THROUGH_MAX {
+            if self.entries.capacity() > ENTRIES_KEPT {
                 self.entries = VecDeque::new();
             }
+            self.charge_tables();
         }
+    }
+
+    fn charge_tables(&mut self) {
+        let entries = self.entries.capacity() * size_of::<Entry>() + ALLOCATION_BYTES;
+        let used = if self.used.is_some() {
+            size_of::<UsedIds>()
+        } else {
+            0
+        };
+        self.charge.set(entries + used);
     }
 
     fn position(&self, packet_id: PacketId) -> Option<usize> {
@@ -283,7 +318,7 @@ impl Inflight {
         }
         let size_bytes: usize = (self.entries.iter())
             .map(|entry| match &entry.stage {
-                Stage::Published(queued) => queued.message.size_bytes,
+                Stage::Published(queued) => queued.size_bytes(),
                 Stage::Released => 0,
             })
             .sum();

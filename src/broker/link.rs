@@ -1,14 +1,17 @@
 //! What belongs to one connection and ends with it.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::budget::{Account, Charge};
 use super::connect::Admission;
 use super::inflight::Inflight;
 use super::kept::properties_bytes;
+use super::pace::Pace;
 use super::session::SessionKey;
 use super::timers::Timer;
 use super::{Broker, DetachReason, Event, ListenerPolicy, Output};
@@ -31,6 +34,8 @@ slotmap::new_key_type! {
 pub(super) struct Link {
     pub(super) stage: Stage,
     pub(super) timer_at: Option<Instant>,
+    /// What it costs, with what its transport holds for it.
+    pub(super) charge: Charge,
 }
 
 /// How far a connection has come.
@@ -46,6 +51,7 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Arrival {
     pub(super) listener: Rc<ListenerPolicy>,
+    pub(super) peer: Option<IpAddr>,
     pub(super) certificate_user: Option<Utf8String>,
     /// Accepted beyond `connections_max`, to be told so.
     pub(super) surplus: bool,
@@ -64,6 +70,7 @@ pub(super) struct Verifying {
     /// buffer.
     pub(super) waiting: Vec<Packet>,
     pub(super) waiting_bytes: usize,
+    pub(super) charge: Charge,
 }
 
 /// The parameters of a connected client, by value.
@@ -83,10 +90,9 @@ pub(super) struct Attachment {
     pub(super) packet_bytes_max: u32,
     /// What the client's topic aliases stand for, from 1 on.
     pub(super) aliases: Vec<Option<TopicName>>,
-    /// Messages it published in the second that ends at `rate_until`.
-    pub(super) rate_count: u32,
-    pub(super) rate_until: Instant,
-    /// PUBLISH bytes sent since the last [`super::Input::Flushed`].
+    /// How fast it publishes.
+    pub(super) pace: Pace,
+    /// PUBLISH bytes sent since the last [`super::Input::Flushed`]; on the account of the memory budget, as the next.
     pub(super) unsent_bytes: usize,
     /// Bytes of all other packets sent since.
     pub(super) unsent_control_bytes: usize,
@@ -104,6 +110,11 @@ pub(super) const RETAINED_SLICE: u16 = 64;
 const CONTROL_BYTES: usize = 4;
 
 impl Link {
+    /// When a client that was heard `now` has been silent for `silence_max`; zero: never.
+    pub(super) fn keep_alive_deadline(now: Instant, silence_max: Duration) -> Option<Instant> {
+        (!silence_max.is_zero()).then(|| now + silence_max)
+    }
+
     /// What the client that came in by this link has agreed on; `None` before that.
     pub(super) fn attachment(&self) -> Option<&Attachment> {
         match &self.stage {
@@ -130,6 +141,11 @@ impl Link {
 }
 
 impl Attachment {
+    /// What is on its way to the client, as it is booked on the account of the memory budget.
+    pub(super) fn booked_bytes(&self) -> usize {
+        self.unsent_bytes + self.unsent_control_bytes
+    }
+
     /// Whether so much is on its way to the client that nothing but acknowledgements is added.
     pub(super) fn is_stalled(&self, unsent_bytes_max: usize) -> bool {
         self.unsent_bytes >= unsent_bytes_max
@@ -148,16 +164,6 @@ impl Attachment {
     /// client that never completes would otherwise gather more with every connection.
     pub(super) fn takes_more(&self, inflight: &Inflight, unsent_bytes_max: usize) -> bool {
         inflight.len() < usize::from(self.send_window) && !self.is_stalled(unsent_bytes_max)
-    }
-
-    /// Counts one more message of the client; whether it is one too many for the second that runs.
-    pub(super) fn exceeds_rate(&mut self, now: Instant, rate_max: u32) -> bool {
-        if now >= self.rate_until {
-            self.rate_until = now + Duration::from_secs(1);
-            self.rate_count = 0;
-        }
-        self.rate_count = self.rate_count.saturating_add(1);
-        self.rate_count > rate_max
     }
 
     /// The topic of a PUBLISH that carries `alias` (section 3.3.2.3.4).
@@ -219,7 +225,10 @@ impl Broker {
                 self.outputs
                     .push_back(Output::Event(Event::ConnectionRefused { link, reason }));
             }
-            Stage::Attached(attachment) => self.leave(now, link, attachment.session, reason),
+            Stage::Attached(attachment) => {
+                self.budget.account.take_off(attachment.booked_bytes());
+                self.leave(now, link, attachment.session, reason);
+            }
         }
     }
 
@@ -245,6 +254,7 @@ impl Broker {
         }) = self.links.get_mut(link)
         {
             attachment.unsent_control_bytes += bytes;
+            self.budget.account.add(bytes);
             if attachment.unsent_control_bytes > self.limits.unsent_bytes_max.saturating_mul(2) {
                 self.refuse(now, link, ReasonCode::QuotaExceeded);
             }
@@ -276,6 +286,7 @@ impl Broker {
             ..
         }) = self.links.get_mut(link)
         {
+            self.budget.account.take_off(attachment.booked_bytes());
             attachment.unsent_bytes = 0;
             attachment.unsent_control_bytes = 0;
             attachment.retained_left = RETAINED_SLICE;
@@ -292,6 +303,7 @@ impl Broker {
         known.timer_at = None;
         match &known.stage {
             Stage::Arrived(_) => self.detach(now, link, DetachReason::ConnectTimeout),
+            Stage::Attached(attachment) if attachment.pace.is_paused => self.resume(now, link),
             Stage::Attached(attachment) => {
                 let due = attachment.last_received + attachment.silence_max;
                 if due <= now {
@@ -313,6 +325,7 @@ impl Broker {
 #[inline(always)]
 pub(super) fn send_publish(
     outputs: &mut VecDeque<Output>,
+    account: &Account,
     link: LinkId,
     attachment: &mut Attachment,
     publish: Publish,
@@ -328,6 +341,7 @@ pub(super) fn send_publish(
         return Err(TooLarge);
     }
     attachment.unsent_bytes += bytes;
+    account.add(bytes);
     outputs.push_back(Output::Send {
         link,
         packet: Packet::Publish(publish),

@@ -25,12 +25,13 @@ impl Broker {
             ..
         } = publish;
         let (key, version) = (attachment.session, attachment.version);
-        if attachment.exceeds_rate(now, self.limits.publish_rate_max) {
-            if let Some(client) = self.sessions.get(key).map(|session| session.client.clone()) {
-                self.limit_reached_for("publish_rate_max", &client);
-            }
-            return self.refuse(now, link, ReasonCode::MessageRateTooHigh);
+        let bytes = payload.len() + topic.as_ref().map_or(0, |topic| topic.as_str().len());
+        if attachment.pace.exceeds(now, 1, bytes, &self.limits) {
+            self.pause(now, link); // this one is taken all the same, the next ones wait
         }
+        let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut) else {
+            return;
+        };
         let alias = properties
             .as_deref_mut()
             .and_then(|properties| properties.topic_alias.take());
@@ -75,7 +76,7 @@ impl Broker {
             if !properties.subscription_ids.is_empty() {
                 return self.refuse(now, link, ReasonCode::ProtocolError); // [MQTT-3.3.4-6]
             }
-            if properties.user_properties.len() > self.limits.user_properties_max {
+            if !self.limits.allow_user_properties(&properties.user_properties) {
                 refusal = Some(ReasonCode::QuotaExceeded);
             }
         }
@@ -87,6 +88,10 @@ impl Broker {
         let passing = Passing::new(topic, payload, properties, qos, retain, expires_at);
         let reached = self.route(now, Some(key), passing);
         let reason = match version {
+            // It went to whoever is there, but nobody who comes will find it.
+            ProtocolVersion::V5 if retain && std::mem::take(&mut self.retain_refused) => {
+                ReasonCode::QuotaExceeded
+            }
             ProtocolVersion::V5 if !reached => ReasonCode::NoMatchingSubscribers,
             _ => ReasonCode::Success,
         };

@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use super::Broker;
+use super::budget::{ALLOCATION_BYTES, Charge, SHARED_BYTES, Use};
 use super::deliver::{attached, outgoing_properties};
 use super::kept::{Queued, SubscriptionIds};
 use super::link::{Link, LinkId, TooLarge, send_publish};
 use super::retained::Cursor;
 use super::session::SessionKey;
-use super::subscriptions::{Options, Place};
+use super::subscriptions::{Options, Place, Subscriptions};
 use crate::auth::access::Action;
 use crate::mqtt::{
     Packet, ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, Subscription,
@@ -22,6 +23,16 @@ pub(super) struct Replay {
     filter: TopicFilter,
     pub(super) place: Place,
     cursor: Cursor,
+    charge: Charge,
+}
+
+/// What a replay costs beside its filter's text: its entry, and the topic its cursor holds, which it mostly shares.
+const REPLAY_BYTES: usize = size_of::<Replay>() * 3 / 2 + SHARED_BYTES + ALLOCATION_BYTES;
+
+impl Replay {
+    pub(super) fn charged_bytes(&self) -> usize {
+        self.charge.bytes()
+    }
 }
 
 impl Broker {
@@ -30,11 +41,14 @@ impl Broker {
             return;
         };
         let (key, bridge, version) = (attachment.session, attachment.bridge, attachment.version);
+        self.pace_filters(now, link, subscribe.subscriptions.len());
         let mut subscriptions = subscribe.subscriptions.iter();
         if subscriptions.any(|subscription| subscription.no_local && subscription.filter.share().is_some()) {
             return self.refuse(now, link, ReasonCode::ProtocolError); // [MQTT-3.8.3-4]
         }
-        let crowded = subscribe.properties.user_properties.len() > self.limits.user_properties_max;
+        let crowded = !self
+            .limits
+            .allow_user_properties(&subscribe.properties.user_properties);
         let subscription_id = subscribe.properties.subscription_id.unwrap_or(0);
         let reasons = (subscribe.subscriptions.iter())
             .map(|subscription| {
@@ -86,18 +100,15 @@ impl Broker {
         {
             return Err(ReasonCode::NotAuthorized);
         }
-        let known = self.subscriptions.find(key, filter);
-        if known.is_none() {
-            if session.places.len() >= self.limits.subscriptions_per_client_max {
-                return Err(ReasonCode::QuotaExceeded);
-            }
-            if self.subscriptions.len() >= self.limits.subscriptions_max {
-                self.limit_reached(now, "subscriptions_max");
-                return Err(ReasonCode::QuotaExceeded);
-            }
-        }
         if !self.is_topic_within_limits(filter.as_str()) {
             return Err(ReasonCode::TopicFilterInvalid);
+        }
+        let known = self.subscriptions.find(key, filter);
+        if known.is_none() {
+            if !self.has_room_for_filter(now, key, filter) {
+                self.stats.subscriptions_refused += 1;
+                return Err(ReasonCode::QuotaExceeded);
+            }
         }
         let place = self.subscriptions.insert(key, filter, options);
         let Some(session) = self.sessions.get_mut(key) else {
@@ -105,7 +116,12 @@ impl Broker {
         };
         if known.is_none() {
             session.places.push(place);
+            let owner = session.owner;
+            self.owners.change(owner, |usage| usage.subscriptions += 1);
         }
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Err(ReasonCode::UnspecifiedError);
+        };
         let wanted = match subscription.retain_handling {
             RetainHandling::Send => true,                 // [MQTT-3.3.1-9]
             RetainHandling::SendIfNew => known.is_none(), // [MQTT-3.3.1-10]
@@ -118,9 +134,42 @@ impl Broker {
                 filter: filter.detached(),
                 place,
                 cursor: Cursor::default(),
+                charge: Charge::new(&self.budget.account, REPLAY_BYTES + filter.as_str().len()),
             });
         }
         Ok(())
+    }
+
+    /// Counts topic filters like messages: each changes the tree, and may bring retained messages.
+    fn pace_filters(&mut self, now: Instant, link: LinkId, count: usize) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        if let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut)
+            && attachment.pace.exceeds(now, count, 0, &self.limits)
+        {
+            self.pause(now, link);
+        }
+    }
+
+    /// Whether a session may have one more filter.
+    fn has_room_for_filter(&mut self, now: Instant, key: SessionKey, filter: &TopicFilter) -> bool {
+        let Some(session) = self.sessions.get(key) else {
+            return false;
+        };
+        if session.places.len() >= self.limits.subscriptions_per_client_max {
+            let client = session.client.clone();
+            self.limit_reached_by(now, "subscriptions_per_client_max", Some(client));
+            return false;
+        }
+        if self.owners.usage(session.owner).subscriptions >= self.limits.subscriptions_per_user_max {
+            self.limit_reached(now, "subscriptions_per_user_max");
+            return false;
+        }
+        if self.subscriptions.len() >= self.limits.subscriptions_max {
+            self.limit_reached(now, "subscriptions_max");
+            return false;
+        }
+        let replay = REPLAY_BYTES + filter.as_str().len();
+        self.has_memory(now, Use::Session, Subscriptions::cost_bytes_max(filter) + replay)
     }
 
     pub(super) fn handle_unsubscribe(&mut self, now: Instant, link: LinkId, unsubscribe: &Unsubscribe) {
@@ -128,6 +177,7 @@ impl Broker {
             return;
         };
         let key = attachment.session;
+        self.pace_filters(now, link, unsubscribe.filters.len());
         let reasons = (unsubscribe.filters.iter())
             .map(|filter| match self.subscriptions.find(key, filter) {
                 Some(place) => {
@@ -152,6 +202,8 @@ impl Broker {
         self.subscriptions.remove(key, place);
         if let Some(session) = self.sessions.get_mut(key) {
             session.places.retain(|&other| other != place);
+            self.owners
+                .change(session.owner, |usage| usage.subscriptions -= 1);
             session.replays.retain(|replay| replay.place != place);
         }
     }
@@ -173,7 +225,7 @@ impl Broker {
         let Some((link, attachment)) = attached(session, &mut self.links) else {
             return false;
         };
-        if attachment.retained_left == 0 || attachment.is_stalled(self.limits.unsent_bytes_max) {
+        if attachment.retained_left == 0 || attachment.is_stalled(self.budget.unsent_bytes_max()) {
             return false;
         }
         let mut cursor = replay.cursor.clone();
@@ -185,7 +237,6 @@ impl Broker {
             }
             return true;
         };
-        let size_bytes = message.size_bytes;
         let qos = message.qos.min(options.qos); // [MQTT-3.8.4-8]
         let ids = if options.subscription_id == 0 {
             Vec::new()
@@ -193,6 +244,7 @@ impl Broker {
             vec![options.subscription_id]
         };
         let subscription_ids = SubscriptionIds::new(ids);
+        let size_bytes = message.size_bytes + size_of_val(subscription_ids.as_slice());
         if message.is_expired(now) {
             self.stats.dropped_expired += 1;
         } else if !self
@@ -212,7 +264,7 @@ impl Broker {
                 properties: outgoing_properties(attachment.version, properties, &subscription_ids, now),
             };
             attachment.retained_left -= 1;
-            match send_publish(&mut self.outputs, link, attachment, publish) {
+            match send_publish(&mut self.outputs, &self.budget.account, link, attachment, publish) {
                 Ok(()) => self.stats.messages_sent += 1,
                 Err(TooLarge) => self.stats.dropped_too_large += 1,
             }

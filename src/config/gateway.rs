@@ -67,6 +67,8 @@ pub(super) fn read(root: &Table<'_>, boards: &Boards, depth: Depth) -> Gateway {
     let mut limits = board.limits.clone();
     if let Some(table) = root.table("limits", &limits::SECTION) {
         limits::read(&table, &mut limits);
+        let misfits = limits::misfits(&limits, board.ram_mib, board.password_cost.memory_kib());
+        limits::tell_misfits(&table, misfits);
     }
     Gateway {
         name: name.unwrap_or_else(settings::default_name),
