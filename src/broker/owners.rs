@@ -12,6 +12,9 @@ use crate::auth::Identity;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Owner(u64);
 
+/// What is one place of IPv6: whoever has one address there commonly has 2^64.
+const NETWORK_MASK: u128 = !0 << 64;
+
 /// What one owner takes up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Usage {
@@ -38,17 +41,15 @@ impl Owners {
 
     /// Whom a client counts for that has proved to be `identity` and came from `peer`.
     pub(super) fn owner(&self, identity: &Identity, peer: Option<IpAddr>) -> Owner {
-        let place = match (identity, peer.map(|address| address.to_canonical())) {
-            (Identity::Anonymous, Some(IpAddr::V4(address))) => u64::from(address.to_bits()),
-            // A subscriber is commonly given 2^64 of these at once.
+        let address = peer.map(|address| address.to_canonical());
+        let place = match (identity, address) {
+            (Identity::Anonymous, Some(IpAddr::V4(address))) => Some(IpAddr::V4(address)),
             (Identity::Anonymous, Some(IpAddr::V6(address))) => {
-                let network = address.to_bits() >> 64;
-                u64::try_from(network).unwrap_or(u64::MAX)
+                Some(IpAddr::V6((address.to_bits() & NETWORK_MASK).into()))
             }
-            _ => 0,
+            _ => None,
         };
-        let is_v6 = matches!(peer, Some(IpAddr::V6(_)));
-        Owner(self.hasher.hash_one((identity, place, is_v6 && place != 0)))
+        Owner(self.hasher.hash_one((identity, place)))
     }
 
     pub(super) fn usage(&self, owner: Owner) -> Usage {
