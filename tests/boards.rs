@@ -107,8 +107,8 @@ fn a_profile_that_does_not_fit_its_memory_is_told_with_key_figure_and_way_out() 
             .collect()
     };
     let too_much = "memory_bytes_max is 64 MiB, expected at most 49152 KiB: half of the 128 MiB this board has, less \
-                    12 MiB for the program and 4 MiB for a password check; lower it, or write a profile of a board with \
-                    more ram_mib";
+                    12 MiB for the program and 4 MiB for a password check; lower it, or write a profile of a board \
+                    with more ram_mib";
     assert_eq!(
         told("ram_mib = 128\n[limits]\nmemory_bytes_max = '64 MiB'"),
         [format!("3: limits.memory_bytes_max: {too_much}")]

@@ -160,7 +160,8 @@ pub fn contradictions(limits: &Limits) -> Vec<(&'static str, String)> {
     let small = small.then(|| {
         let memory = limits.memory_bytes_max;
         let message = format!(
-            "packet_bytes_max is {packet_bytes_max} and must not exceed a twentieth of memory_bytes_max, which is {memory}"
+            "packet_bytes_max is {packet_bytes_max} and must not exceed a twentieth of memory_bytes_max, which is \
+             {memory}"
         );
         [("packet_bytes_max", message.clone()), ("memory_bytes_max", message)]
     });
@@ -199,8 +200,8 @@ pub fn misfits(limits: &Limits, ram_mib: u64, password_kib: u32) -> Vec<(Vec<&'s
     let mut misfits = Vec::new();
     if memory > fitting {
         let message = format!(
-            "memory_bytes_max is {}, expected at most {} KiB: half of the {ram_mib} MiB this board has, less {} for the \
-             program and {} for a password check; lower it, or write a profile of a board with more ram_mib",
+            "memory_bytes_max is {}, expected at most {} KiB: half of the {ram_mib} MiB this board has, less {} for \
+             the program and {} for a password check; lower it, or write a profile of a board with more ram_mib",
             size_text(memory),
             fitting / 1024,
             size_text(PROGRAM_BYTES),

@@ -10,8 +10,9 @@
 //!   messages that outlive their call.
 //! - `deliver`: into sessions and out of them. `subscribe`: new readers, and the retained messages they are
 //!   owed.
-//! - `limits`: every bound. `budget`: what it costs in memory, and who gives way. `owners`: who takes up what all share.
-//!   `room`: who gives way in full queues. `pace`: who publishes too fast. `stats`: every count. `invariants`: the walk over all of it.
+//! - `limits`: every bound. `budget`: what it costs in memory, and who gives way. `owners`: who takes up what all
+//!   share. `room`: who gives way in full queues. `pace`: who publishes too fast.
+//! - `stats`: every count. `invariants`: the walk over all of it.
 
 mod budget;
 mod connect;
