@@ -61,6 +61,10 @@ const READ_PAUSE_BYTES: usize = 64 * 1024;
 /// What may be held for a link without the broker's knowing: a packet that happened to be cut at the end of a read.
 const HOLDING_BYTES_UNTOLD: usize = 1024;
 
+/// The least time between two goes of the tick task: what is due in the same tenth of a second, as the keep-alive of
+/// clients that came together, wakes the processor once. Deadlines are whole seconds, and may be this late.
+const TICK_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
 /// What is kept to encode packets for many links in; a larger one was an exception.
 const ENCODED_BYTES_KEPT: usize = 4 * 1024;
 
@@ -301,6 +305,8 @@ struct Core {
     tick_task: Option<Waker>,
     /// What the tick task sleeps until.
     armed: Option<Instant>,
+    /// The tick task has had its go; it has the next one not before this.
+    next_tick: Option<Instant>,
     /// Told whenever a link is gone.
     gone: Rc<Notify>,
     /// Told when a task panicked.
@@ -370,6 +376,7 @@ impl Core {
             flush_task: None,
             tick_task: None,
             armed: None,
+            next_tick: None,
             gone: Rc::new(Notify::new()),
             broken: Rc::new(Notify::new()),
         }
@@ -567,6 +574,16 @@ impl Core {
                 task.wake();
             }
             self.gone.notify_waiters();
+            self.forget_lingering();
+        }
+    }
+
+    /// Forgets the deadlines of links that are gone, as most are long before: nobody has to wake up for them.
+    fn forget_lingering(&mut self) {
+        while let Some((_, link)) = self.lingering.front()
+            && !self.links.contains_key(*link)
+        {
+            self.lingering.pop_front();
         }
     }
 
@@ -639,10 +656,9 @@ impl Core {
 
     fn next_deadline(&self) -> Option<Instant> {
         let lingering = self.lingering.front().map(|(deadline, _)| *deadline);
-        [self.broker.poll_timeout(), lingering]
-            .into_iter()
-            .flatten()
-            .min()
+        let deadlines = [self.broker.poll_timeout(), lingering].into_iter().flatten();
+        let deadline = deadlines.min()?;
+        Some(self.next_tick.map_or(deadline, |next| deadline.max(next)))
     }
 
     /// One go of a link's task; ready when the link is gone.
@@ -788,6 +804,8 @@ impl Core {
             self.lingering.pop_front();
             self.remove(link);
         }
+        self.forget_lingering();
+        self.next_tick = Some(now.mono + TICK_INTERVAL_MIN);
         if self
             .broker
             .poll_timeout()
@@ -923,8 +941,41 @@ fn random_bytes<const N: usize>() -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
     use super::*;
     use crate::config;
+
+    #[test]
+    fn nothing_wakes_a_gateway_whose_clients_have_gone() {
+        let runtime = runtime().expect("an event queue");
+        runtime.block_on(async {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let file = folder.path().join("tidegate.toml");
+            std::fs::write(&file, "[listener.local]\naddress = \"127.0.0.1:0\"\n").expect("written");
+            let settings = config::load(&file, None).expect("right");
+            let core = Hold::new(Broker::new(settings.limits.clone(), Rights::default(), 1));
+            let gateway = Gateway::bind(settings).expect("a free port");
+            let (_, address) = gateway.addresses()[0].clone();
+            tokio::task::spawn_local(gateway.serve(core.clone(), std::future::pending()));
+            for _ in 0..20 {
+                let mut stream = TcpStream::connect(address).await.expect("the door is open");
+                // CONNECT with a keep-alive of a minute, and DISCONNECT.
+                let said = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a\xe0\x00";
+                stream.write_all(said).await.expect("the gateway listens");
+                let mut heard = Vec::new();
+                stream.read_to_end(&mut heard).await.expect("an end");
+                assert_eq!(heard, b"\x20\x02\x00\x00");
+            }
+            let gone = core.borrow().gone.clone();
+            while !core.borrow().links.is_empty() {
+                gone.notified().await;
+            }
+            let core = core.borrow();
+            assert_eq!((core.lingering.len(), core.next_deadline()), (0, None));
+        });
+    }
 
     #[test]
     fn a_gateway_does_not_go_on_when_a_task_panicked_over_its_state() {

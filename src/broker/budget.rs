@@ -97,13 +97,13 @@ pub(super) enum Use {
     SlowReader = 70,
     /// A retained message, of a topic that has none or larger than the one it has.
     Retained = 75,
-    /// A session, a will, a subscription, a topic alias.
+    /// A session, a will, a subscription.
     Session = 80,
     /// A message of QoS 1 or 2 that has to wait.
     Queue = 85,
-    /// A connection, be it to a session that is there: it may have come for what waits.
+    /// A connection, be it to a session that is there: it may have come for what waits. A topic alias.
     Connection = 90,
-    /// A packet of which a part has arrived.
+    /// A packet of which a part has arrived, a message of QoS 1 or 2 that goes out at once.
     Packet = 95,
     /// What is on its way to those who read.
     Transit = 100,

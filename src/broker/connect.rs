@@ -364,7 +364,7 @@ impl Broker {
             last_received: now,
             send_window: admission.receive_maximum.min(self.limits.inflight_max).max(1),
             packet_bytes_max: admission.packet_bytes_max,
-            aliases: Vec::new(),
+            aliases: None,
             pace: Pace::new(now),
             unsent_bytes: 0,
             unsent_control_bytes: 0,

@@ -61,7 +61,10 @@ impl Broker {
         for link in self.links.values() {
             bytes += link.charge.bytes();
             match &link.stage {
-                Stage::Attached(attachment) => bytes += attachment.booked_bytes(),
+                Stage::Attached(attachment) => {
+                    let aliases = attachment.aliases.as_ref();
+                    bytes += attachment.booked_bytes() + aliases.map_or(0, |aliases| aliases.charge.bytes());
+                }
                 Stage::Arrived(arrival) => {
                     let verifying = arrival.verifying.as_ref();
                     bytes += verifying.map_or(0, |verifying| verifying.charge.bytes());

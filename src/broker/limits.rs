@@ -15,11 +15,13 @@
 //!
 //! 1. from 70 % on: QoS 0 to readers that have more than 32 KiB on their way, whatever `unsent_bytes_max` says;
 //! 2. from 75 %: retained messages that need more room than the one they replace;
-//! 3. from 80 %: new sessions, wills, subscriptions, topic aliases;
+//! 3. from 80 %: new sessions, wills, subscriptions;
 //! 4. from 85 %: messages of QoS 1 and 2 that would have to wait: what gives way is decided as when a queue is full;
-//! 5. from 90 %: connections, those to a session that is there included, which come last because they drain it;
-//! 6. from 95 %: packets of which a part has arrived, with their connection;
-//! 7. at 100 %: whatever else is on its way to those who read.
+//! 5. from 90 %: connections, those to a session that is there included, which come so late because they drain it,
+//!    and new topic aliases;
+//! 6. from 95 %: packets of which a part has arrived, with their connection, and messages of QoS 1 and 2 that could go
+//!    out at once;
+//! 7. at 100 %: whatever else is on its way to those who read; and the connection that holds most in buffers goes.
 //!
 //! All of it ends by itself when memory is free again, and what waits is sent then.
 //!

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::budget::{Account, Charge};
+use super::budget::{ALLOCATION_BYTES, Account, Budget, Charge, SHARED_BYTES, Use};
 use super::connect::Admission;
 use super::inflight::Inflight;
 use super::kept::properties_bytes;
@@ -88,8 +88,8 @@ pub(super) struct Attachment {
     pub(super) send_window: u16,
     /// Maximum Packet Size of the client.
     pub(super) packet_bytes_max: u32,
-    /// What the client's topic aliases stand for, from 1 on.
-    pub(super) aliases: Vec<Option<TopicName>>,
+    /// What the client's topic aliases stand for; `None` until there is one.
+    pub(super) aliases: Option<Box<Aliases>>,
     /// How fast it publishes.
     pub(super) pace: Pace,
     /// PUBLISH bytes sent since the last [`super::Input::Flushed`]; on the account of the memory budget, as the next.
@@ -100,6 +100,13 @@ pub(super) struct Attachment {
     pub(super) retained_left: u16,
     /// When this client last lost a message because it reads too slowly.
     pub(super) slow_at: Option<Instant>,
+}
+
+/// What topic aliases stand for, from 1 on.
+#[derive(Debug)]
+pub(super) struct Aliases {
+    topics: Vec<Option<TopicName>>,
+    pub(super) charge: Charge,
 }
 
 /// Retained messages sent to one link in one go: enough for a dashboard's first screen, few enough that
@@ -175,6 +182,7 @@ impl Attachment {
         topic: Option<TopicName>,
         alias: u16,
         alias_max: u16,
+        budget: &Budget,
     ) -> Result<TopicName, ReasonCode> {
         if alias == 0 || alias > alias_max {
             return Err(ReasonCode::TopicAliasInvalid); // [MQTT-3.3.2-8] [MQTT-3.3.2-9]
@@ -182,22 +190,47 @@ impl Attachment {
         let index = usize::from(alias) - 1;
         match topic {
             Some(topic) => {
-                if self.aliases.len() <= index {
-                    self.aliases.resize(index + 1, None);
-                }
-                if let Some(known) = self.aliases.get_mut(index)
-                    && known.as_ref() != Some(&topic)
-                {
-                    *known = Some(topic.detached());
-                }
+                let aliases = self.aliases.get_or_insert_with(|| {
+                    Box::new(Aliases {
+                        topics: Vec::new(),
+                        charge: Charge::new(&budget.account, size_of::<Aliases>() + ALLOCATION_BYTES),
+                    })
+                });
+                aliases.set(index, &topic, budget)?;
                 Ok(topic)
             }
-            None => self
-                .aliases
-                .get(index)
-                .cloned()
-                .flatten()
+            None => (self.aliases.as_ref())
+                .and_then(|aliases| aliases.topics.get(index)?.clone())
                 .ok_or(ReasonCode::ProtocolError),
+        }
+    }
+}
+
+impl Aliases {
+    /// Lets the alias of `index` stand for `topic`.
+    ///
+    /// # Errors
+    /// Quota Exceeded where memory is short.
+    fn set(&mut self, index: usize, topic: &TopicName, budget: &Budget) -> Result<(), ReasonCode> {
+        if self.topics.len() <= index {
+            self.topics.resize(index + 1, None);
+        }
+        let Some(known) = self.topics.get_mut(index) else {
+            return Ok(());
+        };
+        if known.as_ref() == Some(topic) {
+            return Ok(());
+        }
+        *known = Some(topic.detached());
+        let texts = self.topics.iter().flatten();
+        let texts: usize = texts.map(|topic| SHARED_BYTES + topic.as_str().len()).sum();
+        let table = self.topics.capacity() * size_of::<Option<TopicName>>() + ALLOCATION_BYTES;
+        let before = self.charge.bytes();
+        self.charge
+            .set(size_of::<Self>() + ALLOCATION_BYTES + table + texts);
+        match self.charge.bytes() <= before || budget.allows(Use::Connection, 0) {
+            true => Ok(()),
+            false => Err(ReasonCode::QuotaExceeded),
         }
     }
 }

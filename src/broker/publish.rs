@@ -38,7 +38,7 @@ impl Broker {
         let topic = match (topic, alias) {
             (Some(topic), None) => topic,
             (topic, Some(alias)) => {
-                match attachment.resolve_alias(topic, alias, self.limits.topic_alias_maximum) {
+                match attachment.resolve_alias(topic, alias, self.limits.topic_alias_maximum, &self.budget) {
                     Ok(topic) => topic,
                     Err(reason) => return self.refuse(now, link, reason),
                 }
