@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Broker;
 use super::deliver::Passing;
 use super::inflight::Acked;
-use super::kept::expiry;
+use super::kept::{expiry, properties_bytes};
 use super::link::{Link, LinkId, Stage};
 use crate::auth::access::Action;
 use crate::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode};
@@ -25,13 +25,10 @@ impl Broker {
             ..
         } = publish;
         let (key, version) = (attachment.session, attachment.version);
-        let bytes = payload.len() + topic.as_ref().map_or(0, |topic| topic.as_str().len());
-        if attachment.pace.exceeds(now, 1, bytes, &self.limits) {
-            self.pause(now, link); // this one is taken all the same, the next ones wait
-        }
-        let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut) else {
-            return;
-        };
+        let bytes = payload.len()
+            + topic.as_ref().map_or(0, |topic| topic.as_str().len())
+            + properties.as_deref().map_or(0, properties_bytes);
+        let is_too_fast = attachment.pace.exceeds(now, 1, bytes, &self.limits);
         let alias = properties
             .as_deref_mut()
             .and_then(|properties| properties.topic_alias.take());
@@ -45,6 +42,9 @@ impl Broker {
             }
             (None, None) => return self.refuse(now, link, ReasonCode::ProtocolError),
         };
+        if is_too_fast {
+            self.pause(now, link); // this one is taken all the same, the next ones wait
+        }
         self.stats.messages_received += 1;
         let Some(session) = self.sessions.get(key) else {
             return;

@@ -104,11 +104,9 @@ impl Broker {
             return Err(ReasonCode::TopicFilterInvalid);
         }
         let known = self.subscriptions.find(key, filter);
-        if known.is_none() {
-            if !self.has_room_for_filter(now, key, filter) {
-                self.stats.subscriptions_refused += 1;
-                return Err(ReasonCode::QuotaExceeded);
-            }
+        if known.is_none() && !self.has_room_for_filter(now, key, filter) {
+            self.stats.subscriptions_refused += 1;
+            return Err(ReasonCode::QuotaExceeded);
         }
         let place = self.subscriptions.insert(key, filter, options);
         let Some(session) = self.sessions.get_mut(key) else {

@@ -263,7 +263,8 @@ impl Default for Buffers {
     }
 }
 
-/// What the state of TLS costs: its keys, and buffers for the records on their way in and out. Measured.
+/// What the state of TLS costs: its keys, and buffers for the records on their way in and out. Measured: 8 KiB at
+/// first, 12 once it has carried some.
 const TLS_BYTES: usize = 12 * 1024;
 
 impl Stream {
