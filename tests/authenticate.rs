@@ -228,7 +228,8 @@ fn an_exchange_that_takes_too_long_ends_the_connection() {
     assert_eq!(house.wait(secs(9)), []);
     answered(&mut house, link, go_on("?"));
     let outputs = house.wait(secs(2));
-    assert_eq!(acts(outputs), [close(link)]);
+    let farewell = send(link, refusal(ReasonCode::ServerUnavailable));
+    assert_eq!(acts(outputs), [farewell, close(link)]);
     assert_eq!(answered(&mut house, link, allow("bill", None)), []);
 }
 

@@ -73,7 +73,14 @@ fn openings(door: &Door) -> Vec<Bytes> {
         connect_bytes.freeze().slice(..9),
         Bytes::from_static(b"GET / HTTP/1.1\r\n"),
     ];
-    if door.is_secured {
+    if matches!(door.scheme, "ws" | "wss") {
+        // An upgrade that never ends, and one that nobody asked for.
+        openings.push(Bytes::from_static(
+            b"GET /mqtt HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n",
+        ));
+        openings.push(Bytes::from_static(b"POST /mqtt HTTP/1.1\r\nHost: a\r\n\r\n"));
+    }
+    if matches!(door.scheme, "mqtts" | "wss") {
         let hello = client_hello();
         openings.push(hello.slice(..5)); // the head of a record
         openings.push(hello.slice(..hello.len() / 2));

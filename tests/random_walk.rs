@@ -168,7 +168,7 @@ impl Walk {
     fn step(&mut self) {
         let outputs = match self.chance.below(40) {
             0..=3 => self.arrive(),
-            4 if self.chance.one_in(2) => self.answer_an_authentication(),
+            8..=9 => self.answer_an_authentication(),
             4 => self.answer_a_verification(),
             7 if self.chance.one_in(10) => {
                 let client = client_id(self.chance.of(&NAMES));
@@ -250,9 +250,13 @@ impl Walk {
                 topic_alias_maximum: self.chance.of(&[None, Some(1), Some(9)]),
                 request_problem_information: self.chance.of(&[None, Some(false)]),
                 request_response_information: self.chance.of(&[None, Some(true)]),
-                authentication_method: self.chance.one_in(5).then(|| text("METHOD")),
+                authentication_method: self.chance.one_in(3).then(|| text("METHOD")),
                 ..ConnectProperties::default()
             };
+        }
+        if connect.properties.authentication_method.is_some() && !self.chance.one_in(8) {
+            // Few others come by her name, and so by another identity.
+            connect.client_id = client(version, "dora").client_id;
         }
         if locked && !self.chance.one_in(8) {
             connect.user_name = Some(text(self.chance.of(&USERS)));

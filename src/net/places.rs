@@ -1,7 +1,7 @@
 //! Who is through the doors of a gateway and who is on the way in, and who gives way when there is no more room.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -31,12 +31,35 @@ pub struct Entrance {
     waiting: RefCell<BTreeMap<u64, Waiting>>,
     /// The key of the next permit.
     next: Cell<u64>,
+    /// Doors that wait for a place of the whole gateway, each once, in their order.
+    turns: RefCell<VecDeque<u64>>,
     last_admitted: Cell<Option<Instant>>,
     /// Whether waiting for a place has not been in vain since the last one became free.
     are_turning_over: Cell<bool>,
     freed: Notify,
     gave_way: Cell<u64>,
     floods: Episode,
+}
+
+/// A door's turn to get the next place of the whole gateway: without it, the door that is flooded takes every place
+/// that becomes free, because its connections are always there first. Given back when dropped.
+struct Turn<'a> {
+    entrance: &'a Entrance,
+    door: u64,
+}
+
+impl<'a> Turn<'a> {
+    fn wait(entrance: &'a Entrance, door: u64) -> Self {
+        entrance.turns.borrow_mut().push_back(door);
+        Self { entrance, door }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.entrance.turns.borrow_mut().retain(|door| *door != self.door);
+        self.entrance.freed.notify_waiters();
+    }
 }
 
 /// The bounds of one door.
@@ -156,6 +179,7 @@ impl Entrance {
             connections: Cell::new(0),
             waiting: RefCell::default(),
             next: Cell::new(0),
+            turns: RefCell::default(),
             last_admitted: Cell::new(None),
             are_turning_over: Cell::new(true),
             freed: Notify::new(),
@@ -257,6 +281,7 @@ impl Places {
     pub(super) async fn admit(self: &Rc<Self>, address: Option<IpAddr>) -> Result<ConnectionPermit, Bound> {
         let entrance = &self.entrance;
         let patience_ends = Instant::now() + PATIENCE;
+        let mut turn = None;
         loop {
             // Made before the look, so that no place that becomes free after it is missed.
             let mut freed = pin!(entrance.freed.notified());
@@ -265,6 +290,9 @@ impl Places {
                 Ok(permit) => return Ok(permit),
                 Err(bound) => bound,
             };
+            if matches!(bound, Bound::AllConnections | Bound::Descriptors) {
+                turn.get_or_insert_with(|| Turn::wait(entrance, self.door));
+            }
             if now >= patience_ends {
                 entrance.are_turning_over.set(false);
                 return Err(bound);
@@ -295,7 +323,12 @@ impl Places {
 
     fn take(self: &Rc<Self>, address: Option<IpAddr>, now: Instant) -> Result<ConnectionPermit, Bound> {
         let (bounds, entrance) = (&self.bounds, &self.entrance);
-        if entrance.connections.get() >= entrance.descriptors_max {
+        let is_turn_of_another = entrance
+            .turns
+            .borrow()
+            .front()
+            .is_some_and(|&door| door != self.door);
+        if is_turn_of_another || entrance.connections.get() >= entrance.descriptors_max {
             return Err(Bound::Descriptors);
         }
         if entrance.connections.get() >= entrance.connections_max && !entrance.waiting.borrow().is_empty() {

@@ -173,6 +173,16 @@ impl Peer {
         connack.session_present
     }
 
+    /// Says `connect`; whether it may stay. The door may be slammed at any moment.
+    pub async fn try_enter(&mut self, connect: Connect) -> bool {
+        let said = self.try_say(&Packet::Connect(Box::new(connect))).await;
+        let answer = match said {
+            Ok(()) => self.hear().await,
+            Err(_) => None,
+        };
+        matches!(answer, Some(Packet::ConnAck(connack)) if connack.reason == ReasonCode::Success)
+    }
+
     /// Says `connect` and hears the answer, whatever it is.
     pub async fn knock(&mut self, connect: Connect) -> ConnAck {
         self.say(&Packet::Connect(Box::new(connect))).await;

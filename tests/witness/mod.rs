@@ -38,21 +38,31 @@ pub struct Door {
     pub name: &'static str,
     /// What of its configuration is its own.
     configuration: &'static str,
-    /// Whether there is TLS on it.
-    pub is_secured: bool,
+    /// How one comes through it, as URLs say it.
+    pub scheme: &'static str,
 }
 
 /// See [`Door`].
-pub const DOORS: [Door; 2] = [
+pub const DOORS: [Door; 4] = [
     Door {
         name: "local",
         configuration: "",
-        is_secured: false,
+        scheme: "mqtt",
     },
     Door {
         name: "tls",
         configuration: "[listener.tls.tls]\ncertificate = 'SERVER'\nkey = 'KEY'\n",
-        is_secured: true,
+        scheme: "mqtts",
+    },
+    Door {
+        name: "ws",
+        configuration: "[listener.ws.websocket]\n",
+        scheme: "ws",
+    },
+    Door {
+        name: "wss",
+        configuration: "[listener.wss.tls]\ncertificate = 'SERVER'\nkey = 'KEY'\n[listener.wss.websocket]\n",
+        scheme: "wss",
     },
 ];
 
@@ -269,7 +279,8 @@ impl Program {
             roots: Roots::File(self.papers.ca.clone()),
             ..ClientSettings::default()
         };
-        let address = Address::new("127.0.0.1", Some(self.address(door.name).port()), door.is_secured);
+        let url = format!("{}://{}", door.scheme, self.address(door.name));
+        let address: Address = url.parse().expect("a URL");
         let target =
             Target::new(address, &settings, IN_VAIN).expect("the authority's certificate is in order");
         let link = target.dial(&options).await.ok()?;
