@@ -218,15 +218,9 @@ impl Board {
         })
     }
 
-    /// The most that peers can make the broker hold, in bytes: queues, retained messages, and for each connection
-    /// one packet half received and one outgoing buffer full.
-    pub fn held_bytes_max(&self) -> u64 {
-        let wide = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
-        let limits = &self.limits;
-        let connection = wide(limits.unsent_bytes_max).saturating_add(limits.packet_bytes_max.into());
-        wide(limits.queued_bytes_total_max)
-            .saturating_add(wide(limits.retained_bytes_max))
-            .saturating_add(wide(limits.connections_max).saturating_mul(connection))
+    /// The most that `memory_bytes_max` may be on it.
+    pub fn memory_bytes_fitting(&self) -> u64 {
+        limits::memory_bytes_fitting(self.ram_mib, self.password_cost.memory_kib())
     }
 
     /// What the base is written over.
@@ -236,7 +230,7 @@ impl Board {
             title: String::new(),
             compatible: Vec::new(),
             target: None,
-            ram_mib: 0,
+            ram_mib: 512,
             verified: None,
             storage: None,
             clock: Clock::None,
@@ -316,9 +310,21 @@ impl Board {
             );
             set(&mut self.password_cost, cost);
         }
-        if let Some(table) = root.table("limits", &limits::SECTION) {
-            limits::read(&table, &mut self.limits);
+        let table = root.table("limits", &limits::SECTION);
+        if let Some(table) = &table {
+            limits::read(table, &mut self.limits);
         }
+        let misfits = self.misfits();
+        let is_told = table.is_some_and(|table| limits::tell_misfits(&table, misfits.clone()));
+        // What does not fit may be what the base says.
+        if let Some((_, message)) = misfits.into_iter().next().filter(|_| !is_told) {
+            root.mistake(if root.has("ram_mib") { "ram_mib" } else { "limits" }, message);
+        }
+    }
+
+    /// What in its limits does not fit into its memory; see [`limits::misfits`].
+    pub fn misfits(&self) -> Vec<(Vec<&'static str>, String)> {
+        limits::misfits(&self.limits, self.ram_mib, self.password_cost.memory_kib())
     }
 
     fn take_verified(&mut self, root: &Table<'_>) {
@@ -586,11 +592,14 @@ mod tests {
         let base = "title='Any'\nram_mib=512\nverified='me'\n[limits]\nconnections_max=256\nretained_max=7\n";
         let boards = boards(&[
             ("base", base),
-            ("small", "ram_mib=64\n[limits]\nconnections_max=8"),
+            (
+                "small",
+                "ram_mib=128\n[limits]\nconnections_max=8\nmemory_bytes_max='32 MiB'",
+            ),
         ]);
         let boards = boards.expect("right");
         let small = boards.get("small").expect("there");
-        assert_eq!((small.title.as_str(), small.ram_mib), ("Any", 64));
+        assert_eq!((small.title.as_str(), small.ram_mib), ("Any", 128));
         assert_eq!((small.limits.connections_max, small.limits.retained_max), (8, 7));
         assert_eq!(small.verified, None, "nobody ran the small one");
         assert_eq!(boards.base().verified.as_deref(), Some("me"));

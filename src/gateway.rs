@@ -59,6 +59,13 @@ const FLUSH_EARLY_BYTES: usize = 32 * 1024;
 /// heard, or its keep-alive would end it.
 const READ_PAUSE_BYTES: usize = 64 * 1024;
 
+/// What may be held for a link without the broker's knowing: a packet that happened to be cut at the end of a read.
+const HOLDING_BYTES_UNTOLD: usize = 1024;
+
+/// The least time between two goes of the tick task: what is due in the same tenth of a second, as the keep-alive of
+/// clients that came together, wakes the processor once. Deadlines are whole seconds, and may be this late.
+const TICK_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
 /// What is kept to encode packets for many links in; a larger one was an exception.
 const ENCODED_BYTES_KEPT: usize = 4 * 1024;
 
@@ -329,6 +336,8 @@ struct Core {
     tick_task: Option<Waker>,
     /// What the tick task sleeps until.
     armed: Option<Instant>,
+    /// The tick task has had its go; it has the next one not before this.
+    next_tick: Option<Instant>,
     /// Told whenever a link is gone.
     gone: Rc<Notify>,
     /// Told when a task panicked.
@@ -338,6 +347,8 @@ struct Core {
 /// One connection as the loop sees it.
 struct Slot {
     link: Link,
+    /// The largest packet accepted once its client is in.
+    packet_bytes_max: u32,
     peer: Peer,
     permit: ConnectionPermit,
     /// Of the link's task; `None` until it has run for the first time.
@@ -345,6 +356,10 @@ struct Slot {
     state: SlotState,
     /// Of what was sent since everything was out: the bytes of packets that are no PUBLISH.
     unsent_answers_bytes: usize,
+    /// What the broker knows to be held for it.
+    holding_bytes: usize,
+    /// Whether the broker wants nothing more from it for now.
+    is_paused: bool,
     /// Whether the link stands in [`Core::dirty`].
     dirty: bool,
 }
@@ -402,6 +417,7 @@ impl Core {
             flush_task: None,
             tick_task: None,
             armed: None,
+            next_tick: None,
             gone: Rc::new(Notify::new()),
             broken: Rc::new(Notify::new()),
         }
@@ -410,14 +426,22 @@ impl Core {
     /// Takes in a connection that a listener has let through.
     fn connect(&mut self, incoming: Incoming, policy: Rc<ListenerPolicy>) -> LinkId {
         let peer = incoming.peer;
+        let packet_bytes_max = policy.packet_bytes_max(self.broker.limits());
         let link = self.links.insert(Slot {
-            link: Link::server(incoming.stream, policy.packet_bytes_max(self.broker.limits())),
+            // Whoever it is may bring a CONNECT; larger packets are for those who were let in.
+            link: Link::server(
+                incoming.stream,
+                packet_bytes_max.min(self.broker.limits().connect_bytes_max),
+            ),
+            packet_bytes_max,
             peer,
             permit: incoming.permit,
             task: None,
             // Nobody could be woken to write before the link's task has run; it begins by writing.
             state: SlotState::Blocked,
             unsent_answers_bytes: 0,
+            holding_bytes: 0,
+            is_paused: false,
             dirty: false,
         });
         debug!(?link, %peer, listener = policy.name, "connection accepted");
@@ -431,6 +455,7 @@ impl Core {
                 certificate_user,
             },
         );
+        self.tell_holding(now(), link);
         link
     }
 
@@ -468,6 +493,8 @@ impl Core {
             match output {
                 Output::Send { link, packet } => self.send(link, &packet),
                 Output::SendToEach { links, publish } => self.send_to_each(&links, publish),
+                Output::Pause { link } => self.set_paused(link, true),
+                Output::Resume { link } => self.set_paused(link, false),
                 Output::Close { link } => self.close(now, link),
                 Output::Verify { link, user, password } => {
                     self.verify(PasswordCheck { link, user, password })
@@ -608,6 +635,16 @@ impl Core {
                 task.wake();
             }
             self.gone.notify_waiters();
+            self.forget_lingering();
+        }
+    }
+
+    /// Forgets the deadlines of links that are gone, as most are long before: nobody has to wake up for them.
+    fn forget_lingering(&mut self) {
+        while let Some((_, link)) = self.lingering.front()
+            && !self.links.contains_key(*link)
+        {
+            self.lingering.pop_front();
         }
     }
 
@@ -648,9 +685,10 @@ impl Core {
                 identity,
                 session_present,
             } => {
-                let Some(slot) = self.links.get(*link) else {
+                let Some(slot) = self.links.get_mut(*link) else {
                     return;
                 };
+                slot.link.set_packet_bytes_max(slot.packet_bytes_max);
                 slot.permit.admitted();
                 info!(?client, ?identity, peer = %slot.peer, session_present, ?link, "client connected");
             }
@@ -727,10 +765,9 @@ impl Core {
 
     fn next_deadline(&self) -> Option<Instant> {
         let lingering = self.lingering.front().map(|(deadline, _)| *deadline);
-        [self.broker.poll_timeout(), lingering, self.statistics_due()]
-            .into_iter()
-            .flatten()
-            .min()
+        let deadlines = [self.broker.poll_timeout(), lingering, self.statistics_due()];
+        let deadline = deadlines.into_iter().flatten().min()?;
+        Some(self.next_tick.map_or(deadline, |next| deadline.max(next)))
     }
 
     /// One go of a link's task; ready when the link is gone.
@@ -774,6 +811,9 @@ impl Core {
             if slot.state == SlotState::Closing {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
+            }
+            if slot.is_paused {
+                return Poll::Pending; // woken when the broker wants to hear it again
             }
             if slot.unsent_answers_bytes >= READ_PAUSE_BYTES {
                 self.flush(link);
@@ -828,7 +868,33 @@ impl Core {
                 }
             }
         }
+        self.tell_holding(now, link);
         self.arm();
+    }
+
+    /// Tells the broker what is held for `link` where that has become much more or much less.
+    #[inline(always)]
+    fn tell_holding(&mut self, now: Now, link: LinkId) {
+        if let Some(slot) = self.links.get_mut(link)
+            && slot.state != SlotState::Closing
+            && slot.link.holding_bytes().abs_diff(slot.holding_bytes) > HOLDING_BYTES_UNTOLD
+        {
+            slot.holding_bytes = slot.link.holding_bytes();
+            let bytes = slot.holding_bytes;
+            self.step(now, Input::Holding { link, bytes });
+        }
+    }
+
+    /// Stops or goes on reading a link.
+    fn set_paused(&mut self, link: LinkId, is_paused: bool) {
+        if let Some(slot) = self.links.get_mut(link) {
+            slot.is_paused = is_paused;
+            if let Some(task) = &slot.task
+                && !is_paused
+            {
+                task.wake_by_ref();
+            }
+        }
     }
 
     /// Hands the broker what came up outside of [`Core::input`].
@@ -862,6 +928,8 @@ impl Core {
             self.lingering.pop_front();
             self.remove(link);
         }
+        self.forget_lingering();
+        self.next_tick = Some(now.mono + TICK_INTERVAL_MIN);
         if self
             .broker
             .poll_timeout()
@@ -1000,8 +1068,42 @@ fn random_bytes<const N: usize>() -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
     use super::*;
     use crate::config;
+
+    #[test]
+    fn nothing_wakes_a_gateway_whose_clients_have_gone() {
+        let runtime = runtime().expect("an event queue");
+        runtime.block_on(async {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let file = folder.path().join("tidegate.toml");
+            std::fs::write(&file, "[listener.local]\naddress = \"127.0.0.1:0\"\n").expect("written");
+            let settings = config::load(&file, None).expect("right");
+            let core = Hold::new(Broker::new(settings.limits.clone(), Rights::default(), 1));
+            let gateway = Gateway::bind(settings).expect("a free port");
+            let (_, endpoint) = gateway.addresses()[0].clone();
+            let address = endpoint.ip().expect("it listens on TCP");
+            tokio::task::spawn_local(gateway.serve(core.clone(), std::future::pending()));
+            for _ in 0..20 {
+                let mut stream = TcpStream::connect(address).await.expect("the door is open");
+                // CONNECT with a keep-alive of a minute, and DISCONNECT.
+                let said = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a\xe0\x00";
+                stream.write_all(said).await.expect("the gateway listens");
+                let mut heard = Vec::new();
+                stream.read_to_end(&mut heard).await.expect("an end");
+                assert_eq!(heard, b"\x20\x02\x00\x00");
+            }
+            let gone = core.borrow().gone.clone();
+            while !core.borrow().links.is_empty() {
+                gone.notified().await;
+            }
+            let core = core.borrow();
+            assert_eq!((core.lingering.len(), core.next_deadline()), (0, None));
+        });
+    }
 
     #[test]
     fn a_gateway_does_not_go_on_when_a_task_panicked_over_its_state() {

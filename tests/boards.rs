@@ -83,14 +83,53 @@ fn a_real_device_tree_list_finds_its_board() {
 #[test]
 fn what_peers_can_make_it_hold_fits_into_half_of_the_memory() {
     for board in compiled_in().iter() {
-        let half = board.ram_mib * 1024 * 1024 / 2;
-        let held = board.held_bytes_max();
+        assert_eq!(board.misfits(), [], "{}", board.name);
+        let held = u64::try_from(board.limits.memory_bytes_max).expect("a size");
+        assert!(held <= board.memory_bytes_fitting(), "{}", board.name);
         assert!(
-            held <= half,
-            "{}: {held} bytes may be held, half of the memory is {half}",
+            board.memory_bytes_fitting() < board.ram_mib * 1024 * 1024 / 2,
+            "{}",
             board.name
         );
     }
+}
+
+#[test]
+fn a_profile_that_does_not_fit_its_memory_is_told_with_key_figure_and_way_out() {
+    let told = |text: &str| -> Vec<String> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::write(folder.path().join("acme.toml"), text).expect("write");
+        let mistakes = Boards::load(Some(folder.path())).expect_err("wrong");
+        let told = mistakes
+            .iter()
+            .map(|mistake| (mistake.line, &mistake.key, &mistake.message));
+        told.map(|(line, key, message)| format!("{line}: {key}: {message}"))
+            .collect()
+    };
+    let too_much = "memory_bytes_max is 64 MiB, expected at most 49152 KiB: half of the 128 MiB this board has, less \
+                    12 MiB for the program and 4 MiB for a password check; lower it, or write a profile of a board \
+                    with more ram_mib";
+    assert_eq!(
+        told("ram_mib = 128\n[limits]\nmemory_bytes_max = '64 MiB'"),
+        [format!("3: limits.memory_bytes_max: {too_much}")]
+    );
+    // The base's own budget is too much for it.
+    let [of_the_base] = &told("title = 'small'\nram_mib = 64")[..] else {
+        panic!("one mistake");
+    };
+    assert!(
+        of_the_base.starts_with("2: ram_mib: memory_bytes_max is 128 MiB, expected at most "),
+        "{of_the_base}"
+    );
+    // A million sessions are more than a number.
+    let [of_numbers] = &told("ram_mib = 512\n[limits]\nsessions_max = 1000000")[..] else {
+        panic!("one mistake");
+    };
+    assert!(
+        of_numbers
+            .starts_with("3: limits.sessions_max: memory_bytes_max is 128 MiB, and the numbers alone need "),
+        "{of_numbers}"
+    );
 }
 
 #[test]

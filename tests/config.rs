@@ -489,6 +489,36 @@ fn a_listener_cannot_have_more_connections_than_the_gateway() {
 }
 
 #[test]
+fn limits_that_do_not_fit_the_boards_memory_stop_the_start() {
+    let of = |limits: &str| {
+        told(&format!(
+            "[gateway]\nboard = 'imx6ull'\n[limits]\n{limits}\n[listener.a]\naddress = '127.0.0.1:1'\n"
+        ))
+    };
+    assert_eq!(
+        of("memory_bytes_max = '200 MiB'"),
+        [
+            "t.toml:4: limits.memory_bytes_max: memory_bytes_max is 200 MiB, expected at most 114688 KiB: half of the \
+             256 MiB this board has, less 12 MiB for the program and 4 MiB for a password check; lower it, or write a \
+             profile of a board with more ram_mib"
+        ]
+    );
+    let [of_numbers] = &of("retained_max = 1000000")[..] else {
+        panic!("one mistake");
+    };
+    assert!(
+        of_numbers.starts_with(
+            "t.toml:4: limits.retained_max: memory_bytes_max is 48 MiB, and the numbers alone need "
+        ),
+        "{of_numbers}"
+    );
+    assert!(
+        of_numbers.ends_with("lower one of these, or raise it"),
+        "{of_numbers}"
+    );
+}
+
+#[test]
 fn a_listener_that_is_no_table_and_an_empty_list_are_told() {
     assert_eq!(
         told("[listener]\nlan = '0.0.0.0:1883'\n[listener.a]\naddress = []\n"),

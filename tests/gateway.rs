@@ -718,3 +718,105 @@ fn with_password(id: &str, password: &'static str) -> Connect {
         ..connect(id)
     }
 }
+
+// Bounds.
+
+#[test]
+fn a_client_that_publishes_too_fast_waits_and_loses_nothing() {
+    let mut settings = settings();
+    settings.limits.publish_rate_max = 100;
+    with_gateway(settings, async |doors| {
+        let mut reader = doors.peer(connect("reader")).await;
+        reader.subscribe("t", QoS::AtMostOnce).await;
+        let mut writer = doors.peer(connect("writer")).await;
+        // Both in one write: the second hundred makes it wait, and what it says then is read later.
+        for number in 0..150_u32 {
+            writer.prepare(&publish("t", number.to_string(), None));
+        }
+        writer.prepare(&Packet::PingReq);
+        writer.finish_saying().await.expect("the gateway listens");
+        for number in 0..150_u32 {
+            assert_eq!(reader.hear_publish().await.payload, number.to_string());
+        }
+        assert_eq!(writer.hear().await, Some(Packet::PingResp));
+        for number in 150..200_u32 {
+            writer.say(&publish("t", number.to_string(), None)).await;
+            assert_eq!(reader.hear_publish().await.payload, number.to_string());
+        }
+        writer.ping().await;
+    });
+}
+
+#[test]
+fn nobody_who_was_not_let_in_may_send_a_large_packet() {
+    with_gateway(settings(), async |doors| {
+        let large = |id| Connect {
+            password: Some(vec![b'x'; 40 * 1024].into()),
+            user_name: Some(text("user")),
+            ..connect(id)
+        };
+        let mut stranger = Peer::stranger(doors.stream().await, ProtocolVersion::V5);
+        // The gateway may have hung up before all of it is said.
+        let _ = stranger
+            .try_say(&Packet::Connect(Box::new(large("stranger"))))
+            .await;
+        assert_eq!(stranger.hear().await, None);
+        // Who is in may, at once.
+        let mut peer = Peer::stranger(doors.stream().await, ProtocolVersion::V5);
+        peer.prepare(&Packet::Connect(Box::new(connect("peer"))));
+        peer.prepare(&publish("t", vec![0; 200 * 1024], Some(1)));
+        peer.finish_saying().await.expect("the gateway listens");
+        assert!(matches!(peer.hear().await, Some(Packet::ConnAck(_))));
+        assert!(matches!(peer.hear().await, Some(Packet::PubAck(_))));
+    });
+}
+
+#[test]
+fn parts_of_packets_that_never_end_are_given_up_where_memory_is_short() {
+    let mut settings = settings();
+    settings.limits.memory_bytes_max = 6 * 1024 * 1024;
+    with_gateway(settings, async |doors| {
+        let mut reader = doors.peer(connect("reader")).await;
+        reader.subscribe("t", QoS::AtLeastOnce).await;
+        let mut whole = BytesMut::new();
+        encode(
+            &publish("half", vec![0; 250 * 1024], None),
+            ProtocolVersion::V5,
+            &mut whole,
+        );
+        let mut halves = Vec::new();
+        let mut refused = 0;
+        for number in 0..60 {
+            let id = format!("half{number}");
+            let mut stream = doors.stream().await;
+            let mut greeting = BytesMut::new();
+            encode(
+                &Packet::Connect(Box::new(connect(&id))),
+                ProtocolVersion::V5,
+                &mut greeting,
+            );
+            greeting.extend_from_slice(&whole[..240 * 1024]);
+            // Once memory is short it is not let in, or not heard to the end.
+            if stream.write_all(&greeting).await.is_err() {
+                refused += 1;
+            }
+            halves.push(stream);
+            reader.ping().await;
+            reader.say(&publish("t", number.to_string(), None)).await;
+            assert_eq!(reader.hear_publish().await.payload, number.to_string());
+        }
+        for stream in &mut halves {
+            let mut heard = Vec::new();
+            // Those that were given up have their end in their stream, the others hear no more than CONNACK.
+            let ended = tokio::time::timeout(Duration::from_millis(50), stream.read_to_end(&mut heard)).await;
+            refused += usize::from(ended.is_ok());
+        }
+        assert!(refused > 20, "{refused} of 60");
+        drop(halves);
+        // A turn of the loop, in which it hears that they are gone.
+        reader.ping().await;
+        reader.ping().await;
+        let mut late = doors.peer(connect("late")).await;
+        late.ping().await;
+    });
+}

@@ -4,8 +4,11 @@
 mod conversation;
 
 use conversation::*;
-use tidegate::broker::{DetachReason, Event, Input, Limits, LinkId, Overflow, QueueClass, Refusal};
-use tidegate::mqtt::{Connect, ConnectProperties, Packet, Publish, PublishProperties, QoS, ReasonCode};
+use tidegate::broker::{DetachReason, Event, Input, Limits, LinkId, Output, Overflow, QueueClass, Refusal};
+use tidegate::mqtt::{
+    Connect, ConnectProperties, Packet, Publish, PublishProperties, QoS, ReasonCode, Subscribe,
+    SubscribeProperties,
+};
 
 /// An absent client that waits for `t`, in a house within `limits`.
 fn absent_reader(limits: Limits) -> House {
@@ -21,6 +24,10 @@ fn returned(house: &mut House) -> Vec<String> {
     connect.properties.receive_maximum = Some(u16::MAX);
     let (reader, outputs) = house.connect(connect);
     payloads(&outputs, reader)
+}
+
+const fn millis(millis: u64) -> std::time::Duration {
+    std::time::Duration::from_millis(millis)
 }
 
 fn limit_events(outputs: &[tidegate::broker::Output]) -> Vec<&'static str> {
@@ -227,25 +234,345 @@ fn a_client_that_publishes_and_never_reads_its_acknowledgements_is_sent_away() {
 }
 
 #[test]
-fn a_client_that_publishes_too_fast_is_told_and_sent_away() {
-    for (version, word) in [
-        (V311, None),
-        (V5, Some(disconnect(ReasonCode::MessageRateTooHigh))),
-    ] {
+fn a_client_that_publishes_too_fast_is_not_read_until_its_rate_allows_it_and_loses_nothing() {
+    for version in [V311, V5] {
         let mut house = House::within(Limits {
             publish_rate_max: 10,
             ..Limits::default()
         });
+        let reader = house.join(client(V5, "reader"));
+        house.subscribe(reader, "t", QoS::AtMostOnce);
         let writer = house.join(client(version, "writer"));
         for _ in 0..10 {
-            assert_eq!(house.publish(writer, message("t", "x")), []);
+            assert_eq!(acts(house.publish(writer, message("t", "x"))).len(), 1);
         }
         let outputs = house.publish(writer, message("t", "x"));
         assert_eq!(limit_events(&outputs), ["publish_rate_max"]);
-        let mut expected: Vec<_> = word.map(|packet| send(writer, packet)).into_iter().collect();
-        expected.push(close(writer));
-        assert_eq!(acts(outputs), expected);
+        assert!(outputs.contains(&Output::Pause { link: writer }));
+        assert_eq!(payloads(&outputs, reader), ["x"]);
+        // What had been read before it was paused is taken, and counts.
+        for _ in 0..25 {
+            let outputs = house.publish(writer, message("t", "x"));
+            assert_eq!(acts(outputs).len(), 1, "one message, and no second pause");
+        }
+        assert_eq!(house.stats().publishers_paused, 1);
+        assert_eq!(house.wait(millis(2_900)), []);
+        assert_eq!(house.wait(millis(200)), [Output::Resume { link: writer }]);
+        // Of 36 messages three seconds have paid for 30.
+        for _ in 0..4 {
+            assert_eq!(acts(house.publish(writer, message("t", "x"))).len(), 1);
+        }
+        let outputs = house.publish(writer, message("t", "x"));
+        assert!(outputs.contains(&Output::Pause { link: writer }));
+        house.close(writer);
+        assert_eq!(house.wait(secs(10)), []);
     }
+}
+
+#[test]
+fn a_client_is_bounded_in_bytes_a_second_too_and_in_topic_filters() {
+    let mut house = House::within(Limits {
+        publish_rate_max: 10,
+        publish_bytes_rate_max: 1000,
+        ..Limits::default()
+    });
+    let writer = house.join(client(V311, "writer"));
+    assert_eq!(house.publish(writer, message("t", &"x".repeat(999))), []);
+    let outputs = house.publish(writer, message("t", ""));
+    assert_eq!(acts(outputs), [Output::Pause { link: writer }]);
+    let filters = |count: usize| -> Vec<_> {
+        (0..count)
+            .map(|number| subscription(&number.to_string(), QoS::AtMostOnce))
+            .collect()
+    };
+    let reader = house.join(client(V311, "reader"));
+    let outputs = house.receive(reader, subscribe_packet(&filters(10)));
+    assert!(!outputs.contains(&Output::Pause { link: reader }));
+    let outputs = house.receive(reader, unsubscribe_packet(&["1"]));
+    assert!(outputs.contains(&Output::Pause { link: reader }));
+}
+
+#[test]
+fn a_client_that_is_not_read_cannot_be_too_silent() {
+    let mut house = House::within(Limits {
+        publish_rate_max: 1,
+        ..Limits::default()
+    });
+    let writer = house.join(Connect {
+        keep_alive_secs: 1,
+        ..client(V5, "writer")
+    });
+    for _ in 0..8 {
+        house.publish(writer, message("t", "x"));
+    }
+    assert_eq!(house.wait(millis(8_100)), [Output::Resume { link: writer }]);
+    assert_eq!(house.wait(millis(1_000)), []);
+    house.receive(writer, Packet::PingReq);
+    assert_eq!(house.wait(millis(1_400)), []);
+    let outputs = house.wait(millis(200));
+    assert!(outputs.contains(&close(writer)), "now it has been silent");
+}
+
+#[test]
+fn no_client_and_no_user_takes_all_topic_filters() {
+    let mut house = House::within(Limits {
+        subscriptions_per_client_max: 3,
+        subscriptions_per_user_max: 5,
+        subscriptions_max: 7,
+        ..Limits::default()
+    });
+    let join = |house: &mut House, user: &str, id: &str| house.join_as(user, client(V5, id));
+    let (one, two) = (join(&mut house, "eve", "one"), join(&mut house, "eve", "two"));
+    let subscribe = |house: &mut House, link: LinkId, name: &str| {
+        let outputs = house.receive(link, subscribe_packet(&[subscription(name, QoS::AtMostOnce)]));
+        (suback(&outputs, link)[0], limit_events(&outputs))
+    };
+    for name in ["a", "b", "c"] {
+        assert_eq!(subscribe(&mut house, one, name), (ReasonCode::Success, vec![]));
+    }
+    let full = (ReasonCode::QuotaExceeded, vec!["subscriptions_per_client_max"]);
+    assert_eq!(subscribe(&mut house, one, "d"), full);
+    assert_eq!(
+        subscribe(&mut house, one, "c").0,
+        ReasonCode::Success,
+        "it has that one"
+    );
+    for name in ["a", "b"] {
+        assert_eq!(subscribe(&mut house, two, name).0, ReasonCode::Success);
+    }
+    let full = (ReasonCode::QuotaExceeded, vec!["subscriptions_per_user_max"]);
+    assert_eq!(subscribe(&mut house, two, "c"), full);
+    let honest = join(&mut house, "honest", "honest");
+    for name in ["a", "b"] {
+        assert_eq!(subscribe(&mut house, honest, name).0, ReasonCode::Success);
+    }
+    let full = (ReasonCode::QuotaExceeded, vec!["subscriptions_max"]);
+    assert_eq!(subscribe(&mut house, honest, "c"), full);
+    assert_eq!(house.stats().subscriptions_refused, 3);
+    // Room that is given back is there for others, and 3.1.1 knows one failure only.
+    house.receive(one, unsubscribe_packet(&["a"]));
+    assert_eq!(subscribe(&mut house, two, "c").0, ReasonCode::Success);
+    let old = house.join_as("old", client(V311, "old"));
+    assert_eq!(subscribe(&mut house, old, "c").0, ReasonCode::UnspecifiedError);
+}
+
+#[test]
+fn sessions_under_ever_new_names_displace_only_those_of_their_own_user() {
+    let mut house = House::within(Limits {
+        sessions_per_user_max: 3,
+        ..Limits::default()
+    });
+    let honest = house.join_as("honest", resuming(V5, "honest"));
+    house.close(honest);
+    let stays = house.join_as("eve", resuming(V5, "stays"));
+    for number in 0..50 {
+        let link = house.join_as("eve", resuming(V5, &format!("eve{number}")));
+        house.close(link);
+    }
+    assert_eq!(
+        (house.stats().sessions, house.stats().sessions_displaced),
+        (4, 48)
+    );
+    for (name, present) in [("eve49", true), ("eve47", false)] {
+        let (link, outputs) = house.connect_as("eve", resuming(V5, name));
+        assert_eq!(connack(&outputs, link).session_present, present, "{name}");
+        house.close(link);
+    }
+    let (_, outputs) = house.connect_as("honest", resuming(V5, "honest"));
+    assert!(outputs.iter().any(|output| matches!(
+        output,
+        Output::Send { packet: Packet::ConnAck(connack), .. } if connack.session_present
+    )));
+    // Who is connected displaces nobody and is not displaced.
+    for name in ["two", "three"] {
+        house.join_as("eve", client(V5, name));
+    }
+    let (link, outputs) = house.connect_as("eve", client(V5, "four"));
+    assert_eq!(connack(&outputs, link).reason, ReasonCode::QuotaExceeded);
+    assert_eq!(
+        limit_events(&outputs),
+        [] as [&str; 0],
+        "told at the first one displaced"
+    );
+    assert_eq!(house.stats().sessions_refused, 1);
+    assert_eq!(
+        house.receive(stays, Packet::PingReq),
+        [send(stays, Packet::PingResp)]
+    );
+}
+
+#[test]
+fn those_without_a_name_count_by_the_address_they_came_from() {
+    let mut house = House::within(Limits {
+        sessions_per_user_max: 2,
+        ..Limits::default()
+    });
+    let mut outcome = |address: &str, id: &str| {
+        let (link, outputs) = house.join_from(address, client(V5, id));
+        connack(&outputs, link).reason
+    };
+    for id in ["a", "b"] {
+        assert_eq!(outcome("192.0.2.1", id), ReasonCode::Success);
+    }
+    assert_eq!(outcome("192.0.2.1", "c"), ReasonCode::QuotaExceeded);
+    assert_eq!(
+        outcome("::ffff:192.0.2.1", "c"),
+        ReasonCode::QuotaExceeded,
+        "the same"
+    );
+    assert_eq!(outcome("192.0.2.2", "c"), ReasonCode::Success);
+    // A network of IPv6 is one place: it has more addresses than there is room for sessions.
+    for (address, id) in [("2001:db8::1", "d"), ("2001:db8::2", "e")] {
+        assert_eq!(outcome(address, id), ReasonCode::Success);
+    }
+    assert_eq!(outcome("2001:db8::3", "f"), ReasonCode::QuotaExceeded);
+    assert_eq!(outcome("2001:db8:0:1::1", "f"), ReasonCode::Success);
+}
+
+#[test]
+fn wills_are_bounded_one_by_one_and_all_together() {
+    let mut house = House::within(Limits {
+        will_bytes_max: 100,
+        wills_bytes_total_max: 250,
+        ..Limits::default()
+    });
+    let bequest = |version, id: &str, bytes: usize| Connect {
+        will: Some(will("will", &"x".repeat(bytes))),
+        ..client(version, id)
+    };
+    let (link, outputs) = house.connect(bequest(V5, "large", 97));
+    assert_eq!(connack(&outputs, link).reason, ReasonCode::QuotaExceeded);
+    let one = house.join(bequest(V5, "one", 80));
+    house.join(bequest(V5, "two", 80));
+    house.join(bequest(V5, "three", 70));
+    let (link, outputs) = house.connect(bequest(V5, "four", 80));
+    assert_eq!(connack(&outputs, link).reason, ReasonCode::QuotaExceeded);
+    assert_eq!(limit_events(&outputs), ["wills_bytes_total_max"]);
+    let (link, outputs) = house.connect(bequest(V311, "four", 80));
+    assert!(acts(outputs).contains(&close(link)));
+    // Whoever comes back brings a new will for the old one.
+    let one_again = house.join(bequest(V5, "one", 80));
+    assert_ne!(one, one_again);
+    assert_eq!(house.stats().wills_bytes, 84 + 84 + 74);
+    house.close(one_again);
+    house.join(bequest(V5, "four", 80));
+}
+
+#[test]
+fn user_properties_are_bounded_in_bytes_wherever_they_stand() {
+    let mut house = House::within(Limits {
+        user_properties_bytes_max: 100,
+        ..Limits::default()
+    });
+    let large = || vec![(text("name"), text(&"x".repeat(97)))];
+    let connect = Connect {
+        properties: ConnectProperties {
+            user_properties: large(),
+            ..ConnectProperties::default()
+        },
+        ..client(V5, "writer")
+    };
+    let (link, outputs) = house.connect(connect);
+    assert_eq!(connack(&outputs, link).reason, ReasonCode::QuotaExceeded);
+    let mut bequest = will("will", "x");
+    bequest.properties.publish.user_properties = large();
+    let (link, outputs) = house.connect(Connect {
+        will: Some(bequest),
+        ..client(V5, "writer")
+    });
+    assert_eq!(connack(&outputs, link).reason, ReasonCode::QuotaExceeded);
+    let writer = house.join(client(V5, "writer"));
+    let crowded = Publish {
+        properties: Some(Box::new(PublishProperties {
+            user_properties: large(),
+            ..PublishProperties::default()
+        })),
+        ..message1(1, "t", "x")
+    };
+    let outputs = house.publish(writer, crowded);
+    assert_eq!(outputs, [send(writer, puback_with(1, ReasonCode::QuotaExceeded))]);
+    let subscribe = Packet::Subscribe(Box::new(Subscribe {
+        packet_id: id(1),
+        subscriptions: [subscription("t", QoS::AtMostOnce)].into_iter().collect(),
+        properties: SubscribeProperties {
+            user_properties: large(),
+            ..SubscribeProperties::default()
+        },
+    }));
+    let outputs = house.receive(writer, subscribe);
+    assert_eq!(suback(&outputs, writer), [ReasonCode::QuotaExceeded]);
+}
+
+#[test]
+fn a_message_that_cannot_be_retained_is_passed_on_and_its_publisher_told_where_there_is_a_word() {
+    let mut house = House::within(Limits {
+        retained_max: 1,
+        ..Limits::default()
+    });
+    let reader = house.join(client(V5, "reader"));
+    house.subscribe(reader, "#", QoS::AtMostOnce);
+    let writer = house.join(client(V5, "writer"));
+    let old = house.join(client(V311, "old"));
+    house.publish(writer, retained(message("a", "x")));
+    let outputs = house.publish(writer, retained(message1(1, "b", "y")));
+    assert_eq!(payloads(&outputs, reader), ["y"]);
+    assert_eq!(
+        sent(&outputs, writer),
+        [&puback_with(1, ReasonCode::QuotaExceeded)]
+    );
+    let outputs = house.publish(writer, retained(message2(2, "b", "y")));
+    assert_eq!(
+        sent(&outputs, writer),
+        [&pubrec_with(2, ReasonCode::QuotaExceeded)]
+    );
+    let outputs = house.publish(old, retained(message1(1, "b", "y")));
+    assert_eq!(sent(&outputs, old), [&puback(1)]);
+    let outputs = house.publish(writer, message1(3, "b", "y"));
+    assert_eq!(
+        sent(&outputs, writer),
+        [&puback(3)],
+        "what is not to be retained is not refused"
+    );
+    assert_eq!(house.stats().dropped_retained_full, 3);
+}
+
+#[test]
+fn all_packet_identifiers_may_be_in_flight_and_none_is_given_twice() {
+    let mut house = House::within(Limits {
+        inflight_max: u16::MAX,
+        queue_bytes_max: 100 << 20,
+        queued_bytes_total_max: 100 << 20,
+        unsent_bytes_max: usize::MAX / 4,
+        ..Limits::default()
+    });
+    // Without the walk over all state after each step, which costs as much as there is.
+    let reader = house.join(client(V5, "reader"));
+    house.subscribe(reader, "t", QoS::AtLeastOnce);
+    let mut ids = std::collections::BTreeSet::new();
+    for _ in 0..u32::from(u16::MAX) + 10 {
+        house
+            .broker
+            .handle(house.now, own("t", "", QoS::AtLeastOnce, false));
+        while let Some(output) = house.broker.poll_output() {
+            if let Output::Send {
+                packet: Packet::Publish(publish),
+                ..
+            } = output
+            {
+                assert!(ids.insert(publish.packet_id), "{:?} is in use", publish.packet_id);
+            }
+        }
+    }
+    assert_eq!(ids.len(), usize::from(u16::MAX));
+    assert_eq!(house.stats().queued_messages, 10);
+    let outputs = house.receive(reader, puback(40_000));
+    assert_eq!(
+        messages(&outputs, reader)[0].packet_id,
+        Some(id(40_000)),
+        "the only one that is free"
+    );
+    house.close(reader);
+    assert_eq!(house.stats().queued_bytes, 0);
 }
 
 #[test]

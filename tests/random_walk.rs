@@ -140,7 +140,12 @@ impl Walk {
             session_expiry_max: Duration::from_secs(500),
             retained_max: 5,
             retained_bytes_max: 300,
-            publish_rate_max: 1000,
+            publish_rate_max: chance.of(&[1000, 5]),
+            packet_bytes_max: 2000,
+            sessions_per_user_max: chance.of(&[3, 6]),
+            subscriptions_per_user_max: chance.of(&[7, 12]),
+            wills_bytes_total_max: 100,
+            memory_bytes_max: chance.of(&[20_000, 30_000, 1_000_000]),
             ..Limits::default()
         };
         Self {
@@ -493,6 +498,7 @@ impl Walk {
                 self.peers.get_mut(&link).expect("a link that lives").proving = true;
             }
             Output::Event(event) => self.see_event(event),
+            Output::Pause { .. } | Output::Resume { .. } => {}
         }
     }
 

@@ -41,6 +41,8 @@ limits! {
         "The keep-alive told to 5.0 clients that ask for more, or for none.";
     "packet_bytes_max" packet_bytes_max bytes(1024..=16 << 20)
         "The largest packet accepted, with its header.";
+    "connect_bytes_max" connect_bytes_max bytes(1024..=16 << 20)
+        "The largest CONNECT accepted, with its header, from whoever it is.";
     "topic_bytes_max" topic_bytes_max bytes(16..=65_535)
         "Topic names and filters.";
     "topic_levels_max" topic_levels_max count(2..=1024)
@@ -49,10 +51,16 @@ limits! {
         "Topic filters of one client.";
     "subscriptions_max" subscriptions_max count(1..=16 << 20)
         "Topic filters of all clients.";
+    "subscriptions_per_user_max" subscriptions_per_user_max count(1..=16 << 20)
+        "Topic filters of all sessions of one user, or without a name of one address.";
     "user_properties_max" user_properties_max count(0..=1024)
         "User properties of one packet.";
+    "user_properties_bytes_max" user_properties_bytes_max bytes(0..=16 << 20)
+        "Names and values of the user properties of one packet.";
     "will_bytes_max" will_bytes_max bytes(0..=16 << 20)
-        "Payload of a will.";
+        "A will with its topic and properties.";
+    "wills_bytes_total_max" wills_bytes_total_max bytes(0..=1 << 30)
+        "The wills of all sessions.";
     "inflight_max" inflight_max count(1..=65_535)
         "Unfinished QoS 1 and 2 deliveries to one client.";
     "receive_maximum" receive_maximum count(1..=65_535)
@@ -71,6 +79,8 @@ limits! {
         "Bytes handed to a connection and not yet out.";
     "sessions_max" sessions_max count(1..=1 << 20)
         "Sessions kept, connected or not.";
+    "sessions_per_user_max" sessions_per_user_max count(1..=1 << 20)
+        "Sessions kept for one user, or without a name for one address; the longest absent gives way.";
     "session_expiry_max" session_expiry_max time(0, 365 * 24 * 3600)
         "How long a session outlives its connection at most.";
     "retained_max" retained_max count(0..=16 << 20)
@@ -78,7 +88,11 @@ limits! {
     "retained_bytes_max" retained_bytes_max bytes(0..=3 << 30)
         "Payload and topic bytes of retained messages.";
     "publish_rate_max" publish_rate_max count(1..=u64::from(u32::MAX))
-        "Messages a second from one client, in the long run.";
+        "Messages and topic filters a second from one client, in the long run; more wait unread.";
+    "publish_bytes_rate_max" publish_bytes_rate_max bytes(1024..=3 << 30)
+        "Bytes a second of messages from one client, in the long run; more wait unread.";
+    "memory_bytes_max" memory_bytes_max bytes(1 << 20..=3 << 30)
+        "Everything peers grow together, at what it costs in memory.";
 }
 
 /// Bounds that cannot hold together: the key to change and why.
@@ -105,6 +119,24 @@ pub fn contradictions(limits: &Limits) -> Vec<(&'static str, String)> {
             packet_bytes_max,
         ),
         (
+            "will_bytes_max",
+            limits.will_bytes_max,
+            "connect_bytes_max",
+            usize::try_from(limits.connect_bytes_max).unwrap_or(usize::MAX),
+        ),
+        (
+            "queued_bytes_total_max",
+            limits.queued_bytes_total_max,
+            "memory_bytes_max",
+            limits.memory_bytes_max,
+        ),
+        (
+            "retained_bytes_max",
+            limits.retained_bytes_max,
+            "memory_bytes_max",
+            limits.memory_bytes_max,
+        ),
+        (
             "topic_bytes_max",
             limits.topic_bytes_max,
             "packet_bytes_max",
@@ -124,12 +156,91 @@ pub fn contradictions(limits: &Limits) -> Vec<(&'static str, String)> {
         ),
     ];
     let wrong = pairs.into_iter().filter(|(_, less, _, more)| less > more);
+    let small = packet_bytes_max > limits.memory_bytes_max / PACKETS_IN_MEMORY_MIN;
+    let small = small.then(|| {
+        let memory = limits.memory_bytes_max;
+        let message = format!(
+            "packet_bytes_max is {packet_bytes_max} and must not exceed a twentieth of memory_bytes_max, which is \
+             {memory}"
+        );
+        [("packet_bytes_max", message.clone()), ("memory_bytes_max", message)]
+    });
     wrong
         .flat_map(|(less_key, less, more_key, more)| {
             let message = format!("{less_key} is {less} and must not exceed {more_key}, which is {more}");
             [(less_key, message.clone()), (more_key, message)]
         })
+        .chain(small.into_iter().flatten())
         .collect()
+}
+
+/// How many of the largest packets there must be room for: the last part of the memory budget, from which packets are
+/// refused of which a part has arrived, is a twentieth, and one of them must fit into it.
+const PACKETS_IN_MEMORY_MIN: usize = 20;
+
+/// What the program takes for itself, in bytes: its code, certificates, the buffers all links share, the stacks of its
+/// threads. Measured 5 MiB; the rest is for the allocator's losses.
+pub const PROGRAM_BYTES: u64 = 12 * 1024 * 1024;
+
+/// The part of a board's memory that is the gateway's: the system and the kernel's socket buffers need theirs.
+const BOARD_SHARE: u64 = 2;
+
+/// The most that memory_bytes_max may be where a board has `ram_mib` and a password check takes `password_kib`.
+pub fn memory_bytes_fitting(ram_mib: u64, password_kib: u32) -> u64 {
+    let share = ram_mib.saturating_mul(1024 * 1024) / BOARD_SHARE;
+    share
+        .saturating_sub(PROGRAM_BYTES)
+        .saturating_sub(u64::from(password_kib) * 1024)
+}
+
+/// Bounds that do not fit into the memory of their board: the keys one of which has to change, and why.
+pub fn misfits(limits: &Limits, ram_mib: u64, password_kib: u32) -> Vec<(Vec<&'static str>, String)> {
+    let memory = u64::try_from(limits.memory_bytes_max).unwrap_or(u64::MAX);
+    let fitting = memory_bytes_fitting(ram_mib, password_kib);
+    let mut misfits = Vec::new();
+    if memory > fitting {
+        let message = format!(
+            "memory_bytes_max is {}, expected at most {} KiB: half of the {ram_mib} MiB this board has, less {} for \
+             the program and {} for a password check; lower it, or write a profile of a board with more ram_mib",
+            size_text(memory),
+            fitting / 1024,
+            size_text(PROGRAM_BYTES),
+            size_text(u64::from(password_kib) * 1024),
+        );
+        misfits.push((vec!["memory_bytes_max"], message));
+    }
+    let mut standing = limits.standing_bytes();
+    standing.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    let total = standing
+        .iter()
+        .fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
+    if total > memory {
+        let parts: Vec<String> = standing
+            .iter()
+            .map(|(key, bytes)| format!("{key} {} KiB", bytes / 1024))
+            .collect();
+        let message = format!(
+            "memory_bytes_max is {}, and the numbers alone need {} KiB ({}); lower one of these, or raise it",
+            size_text(memory),
+            total / 1024,
+            parts.join(", ")
+        );
+        let keys = standing.iter().map(|(key, _)| *key);
+        misfits.push((keys.chain(["memory_bytes_max"]).collect(), message));
+    }
+    misfits
+}
+
+/// Tells `misfits` where the first of their keys is written.
+pub fn tell_misfits(table: &Table<'_>, misfits: Vec<(Vec<&'static str>, String)>) -> bool {
+    let mut all_told = true;
+    for (keys, message) in misfits {
+        match keys.into_iter().find(|key| table.has(key)) {
+            Some(key) => table.mistake(key, message),
+            None => all_told = false,
+        }
+    }
+    all_told
 }
 
 mod count {

@@ -5,14 +5,16 @@ use std::hash::BuildHasher;
 use foldhash::fast::FixedState;
 
 use super::Refusal;
+use super::budget::{ALLOCATION_BYTES, Account, Budget, Charge, SHARED_BYTES, Use};
 use crate::mqtt::TopicName;
 
 /// What the topic aliases of one client stand for.
 ///
 /// 1. It holds no more entries than the highest alias that was accepted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct IncomingAliases {
     topics: Vec<Option<TopicName>>,
+    charge: Charge,
 }
 
 /// The topic aliases used towards one client.
@@ -32,6 +34,7 @@ pub(super) struct OutgoingAliases {
     /// Which topics were sent lately: the higher half of a topic's hash, at the place its lower half says.
     heard: [u16; HEARD],
     hasher: FixedState,
+    charge: Charge,
 }
 
 #[derive(Debug)]
@@ -62,15 +65,27 @@ const HEARD: usize = 64;
 const TOPIC_BYTES_MIN: usize = 8;
 
 impl IncomingAliases {
+    pub(super) fn new(account: &Account) -> Self {
+        Self {
+            topics: Vec::new(),
+            charge: Charge::new(account, size_of::<Self>() + ALLOCATION_BYTES),
+        }
+    }
+
+    /// What they cost.
+    pub(super) fn charged_bytes(&self) -> usize {
+        self.charge.bytes()
+    }
     /// The topic of a PUBLISH that carries `alias`, which is at most `alias_max`.
     ///
     /// # Errors
-    /// The rule the client broke.
+    /// The rule the client broke, or that memory is short.
     pub(super) fn resolve(
         &mut self,
         topic: Option<TopicName>,
         alias: u16,
         alias_max: u16,
+        budget: &Budget,
     ) -> Result<TopicName, Refusal> {
         if alias == 0 || alias > alias_max {
             return Err(Refusal::AliasTooHigh); // [MQTT-3.3.2-8] [MQTT-3.3.2-9]
@@ -87,15 +102,32 @@ impl IncomingAliases {
             && known.as_ref() != Some(&topic)
         {
             *known = Some(topic.detached()); // [MQTT-3.3.2-12]
+            self.charge_all(budget)?;
         }
         Ok(topic)
+    }
+
+    /// # Errors
+    /// That memory is short, where they have come to cost more.
+    #[inline(never)]
+    fn charge_all(&mut self, budget: &Budget) -> Result<(), Refusal> {
+        let texts = self.topics.iter().flatten();
+        let texts: usize = texts.map(|topic| SHARED_BYTES + topic.as_str().len()).sum();
+        let table = self.topics.capacity() * size_of::<Option<TopicName>>() + ALLOCATION_BYTES;
+        let before = self.charge.bytes();
+        self.charge
+            .set(size_of::<Self>() + ALLOCATION_BYTES + table + texts);
+        match self.charge.bytes() <= before || budget.allows(Use::Connection, 0) {
+            true => Ok(()),
+            false => Err(Refusal::MemoryShort),
+        }
     }
 }
 
 impl OutgoingAliases {
     /// Aliases within the client's Topic Alias Maximum and our own [MQTT-3.1.2-26] [MQTT-3.3.2-11]; `None` where
     /// there are none [MQTT-3.1.2-27].
-    pub(super) fn new(topic_alias_maximum: u16) -> Option<Self> {
+    pub(super) fn new(topic_alias_maximum: u16, account: &Account) -> Option<Self> {
         let count_max = usize::from(topic_alias_maximum).min(ALIASES_MAX);
         (count_max > 0).then(|| Self {
             entries: Vec::new(),
@@ -103,7 +135,13 @@ impl OutgoingAliases {
             sends: 0,
             heard: [0; HEARD],
             hasher: FixedState::with_seed(0),
+            charge: Charge::new(account, 0),
         })
+    }
+
+    /// What the topics cost that have one.
+    pub(super) fn charged_bytes(&self) -> usize {
+        self.charge.bytes()
     }
 
     /// How `topic` is to be named in the PUBLISH that is sent next.
@@ -151,6 +189,10 @@ impl OutgoingAliases {
             Some(known) => *known = entry,
             None => self.entries.push(entry),
         }
+        let texts = self.entries.iter();
+        let texts: usize = texts.map(|entry| SHARED_BYTES + entry.topic.as_str().len()).sum();
+        let table = self.entries.capacity() * size_of::<Entry>() + ALLOCATION_BYTES;
+        self.charge.set(table + texts);
     }
 
     /// The place for a new alias: one that was never used, or that of a topic not sent for long.
@@ -211,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_topic_gets_an_alias_when_it_is_sent_a_second_time() {
-        let mut aliases = OutgoingAliases::new(10).expect("some");
+        let mut aliases = OutgoingAliases::new(10, &Account::default()).expect("some");
         let topic = topic(1);
         assert_eq!(send(&mut aliases, &topic), Naming::Name);
         assert_eq!(send(&mut aliases, &topic), Naming::Both(1));
@@ -220,7 +262,7 @@ mod tests {
 
     #[test]
     fn an_alias_that_was_not_sent_is_not_used() {
-        let mut aliases = OutgoingAliases::new(10).expect("some");
+        let mut aliases = OutgoingAliases::new(10, &Account::default()).expect("some");
         let topic = topic(1);
         aliases.name(&topic);
         assert_eq!(aliases.name(&topic), Naming::Both(1));
@@ -229,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_short_topic_is_not_worth_an_alias() {
-        let mut aliases = OutgoingAliases::new(10).expect("some");
+        let mut aliases = OutgoingAliases::new(10, &Account::default()).expect("some");
         let short = TopicName::try_from("a/b/c").expect("a topic");
         for _ in 0..3 {
             assert_eq!(send(&mut aliases, &short), Naming::Name);
@@ -238,7 +280,7 @@ mod tests {
 
     #[test]
     fn topics_that_are_sent_once_each_leave_the_aliases_alone() {
-        let mut aliases = OutgoingAliases::new(4).expect("some");
+        let mut aliases = OutgoingAliases::new(4, &Account::default()).expect("some");
         for number in 0..10_000 {
             assert_eq!(send(&mut aliases, &topic(number)), Naming::Name);
         }
@@ -246,7 +288,7 @@ mod tests {
 
     #[test]
     fn topics_in_use_keep_their_aliases_and_forgotten_ones_give_theirs_up() {
-        let mut aliases = OutgoingAliases::new(2).expect("some");
+        let mut aliases = OutgoingAliases::new(2, &Account::default()).expect("some");
         for number in [1, 1, 2, 2, 3, 3] {
             send(&mut aliases, &topic(number));
         }
@@ -262,9 +304,9 @@ mod tests {
 
     #[test]
     fn a_client_that_accepts_none_gets_none() {
-        assert!(OutgoingAliases::new(0).is_none());
+        assert!(OutgoingAliases::new(0, &Account::default()).is_none());
         assert_eq!(
-            OutgoingAliases::new(u16::MAX).map(|aliases| aliases.count_max),
+            OutgoingAliases::new(u16::MAX, &Account::default()).map(|aliases| aliases.count_max),
             Some(ALIASES_MAX)
         );
     }

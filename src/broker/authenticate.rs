@@ -79,7 +79,8 @@ impl Broker {
             due: None,
         };
         let proof = Proof::Exchange(exchange);
-        if self.wait_for_proof(now, link, Verifying::new(admission, proof)) {
+        let verifying = Verifying::new(admission, proof, &self.budget.account);
+        if self.wait_for_proof(now, link, verifying) {
             self.outputs.push_back(Output::Authenticate {
                 link,
                 method,

@@ -1,15 +1,20 @@
 //! The way in (sections 3.1 and 3.2): CONNECT, the check of a password, and only then the session.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::authenticate::{Exchange, Turn};
+use super::budget::{Account, Charge, LINK_BYTES, Use};
+use super::kept::Kept;
 use super::link::{Arrival, Attachment, Link, LinkId, Proof, RETAINED_SLICE, Stage, Verifying};
+use super::owners::Owner;
+use super::pace::Pace;
 use super::policy::MountPoint;
-use super::session::Session;
+use super::session::{Session, SessionKey};
 use super::tailor::{Tailoring, fits};
 use super::timers::Timer;
 use super::will::Testament;
@@ -81,16 +86,18 @@ impl Broker {
         now: Instant,
         link: LinkId,
         listener: Rc<ListenerPolicy>,
+        peer: Option<IpAddr>,
         certificate_user: Option<Utf8String>,
     ) {
         if self.links.contains_key(link) {
             return;
         }
         self.stats.links_accepted += 1;
-        let surplus = self.links.len() >= self.limits.connections_max;
+        let mut surplus = self.links.len() >= self.limits.connections_max;
         if surplus {
             self.limit_reached(now, "connections_max");
         }
+        surplus |= !self.has_memory(now, Use::Connection, LINK_BYTES);
         if self.stopping || self.links.len() >= self.limits.connections_max.saturating_add(SURPLUS_MAX) {
             self.stats.connections_refused += 1;
             let reason = DetachReason::Refused(Refusal::ConnectionsFull);
@@ -101,6 +108,7 @@ impl Broker {
         }
         let arrival = Arrival {
             listener,
+            peer,
             certificate_user,
             surplus,
             version: None,
@@ -117,6 +125,7 @@ impl Broker {
             Link {
                 stage: Stage::Arrived(Box::new(arrival)),
                 timer_at,
+                charge: Charge::new(&self.budget.account, LINK_BYTES),
             },
         );
         self.stats.links += 1;
@@ -147,8 +156,10 @@ impl Broker {
                 Some((packet, bytes)) => {
                     verifying.waiting.push(packet);
                     verifying.waiting_bytes += bytes;
+                    verifying.charge.set(verifying.waiting_bytes);
                     if verifying.waiting.len() > WAITING_PACKETS_MAX
                         || verifying.waiting_bytes > WAITING_BYTES_MAX
+                        || !self.budget.allows(Use::Packet, 0)
                     {
                         self.refuse(now, link, Refusal::TooEager);
                     }
@@ -183,7 +194,8 @@ impl Broker {
         if let Err(reason) = self.check_connect(connect, &listener) {
             return self.refuse(now, link, reason);
         }
-        let admission = match Admission::new(connect, listener.mount_point.as_ref()) {
+        let mount_point = listener.mount_point.as_ref();
+        let admission = match Admission::new(connect, mount_point, &self.budget.account) {
             Ok(admission) => admission,
             Err(refusal) => {
                 self.stats.publishes_denied += u64::from(refusal == Refusal::WillDenied);
@@ -200,7 +212,8 @@ impl Broker {
                 let user = user.detached();
                 let password = Bytes::copy_from_slice(connect.password.as_deref().unwrap_or_default());
                 let proof = Proof::Password(user.clone());
-                if self.wait_for_proof(now, link, Verifying::new(admission, proof)) {
+                let verifying = Verifying::new(admission, proof, &self.budget.account);
+                if self.wait_for_proof(now, link, verifying) {
                     self.outputs.push_back(Output::Verify { link, user, password });
                 }
             }
@@ -217,6 +230,7 @@ impl Broker {
         let Some(Link {
             stage: Stage::Arrived(arrival),
             timer_at,
+            ..
         }) = self.links.get_mut(link)
         else {
             return false;
@@ -234,7 +248,7 @@ impl Broker {
     /// What is wrong with a CONNECT whoever sent it.
     fn check_connect(&self, connect: &Connect, listener: &ListenerPolicy) -> Result<(), Refusal> {
         let limits = &self.limits;
-        if connect.properties.user_properties.len() > limits.user_properties_max {
+        if !limits.allow_user_properties(&connect.properties.user_properties) {
             return Err(Refusal::UserProperties);
         }
         match &connect.client_id {
@@ -273,8 +287,7 @@ impl Broker {
             let properties = &will.properties.publish;
             let bytes =
                 will.topic.as_str().len() + will.payload.len() + super::kept::properties_bytes(properties);
-            if bytes > limits.will_bytes_max || properties.user_properties.len() > limits.user_properties_max
-            {
+            if bytes > limits.will_bytes_max || !limits.allow_user_properties(&properties.user_properties) {
                 return Err(Refusal::WillTooLarge);
             }
             if self.is_falsely_utf8(properties.payload_is_utf8, &will.payload) {
@@ -353,7 +366,7 @@ impl Broker {
         else {
             return;
         };
-        let listener = arrival.listener.clone();
+        let (listener, peer) = (arrival.listener.clone(), arrival.peer);
         let granted = self.grant(&admission, &listener);
         let (exchange, data) = proved.unzip();
         let properties = match admission.version {
@@ -382,18 +395,22 @@ impl Broker {
         {
             return self.refuse(now, link, Refusal::PacketTooLarge); // [MQTT-3.1.2-24]
         }
+        let owner = self.owners.owner(&identity, peer);
         let known = self.sessions.find(&client); // [MQTT-3.1.3-2]
-        if let Some(session) = known.and_then(|key| self.sessions.get(key)) {
-            if session.identity != identity || session.mount_point != listener.mount_point {
-                return self.refuse(now, link, Refusal::ClientIdTaken);
-            }
-            if let Some(old) = session.link {
-                self.stats.takeovers += 1;
-                self.detach(now, old, DetachReason::TakenOver); // [MQTT-3.1.4-3]
-            }
-        } else if self.sessions.len() >= self.limits.sessions_max {
-            self.limit_reached(now, "sessions_max");
-            return self.refuse(now, link, Refusal::SessionsFull);
+        if let Some(session) = known.and_then(|key| self.sessions.get(key))
+            && (session.identity != identity || session.mount_point != listener.mount_point)
+        {
+            return self.refuse(now, link, Refusal::ClientIdTaken);
+        }
+        if let Err(refusal) = self.make_room_for(now, known, owner, &client, admission.will.as_deref()) {
+            self.stats.sessions_refused += 1;
+            return self.refuse(now, link, refusal);
+        }
+        if let Some(session) = known.and_then(|key| self.sessions.get(key))
+            && let Some(old) = session.link
+        {
+            self.stats.takeovers += 1;
+            self.detach(now, old, DetachReason::TakenOver); // [MQTT-3.1.4-3]
         }
         // The session may have ended with the connection that was taken over.
         let kept = match self.sessions.find(&client) {
@@ -410,25 +427,30 @@ impl Broker {
         connack.session_present = session_present;
         let key = kept.unwrap_or_else(|| {
             self.stats.sessions += 1; // [MQTT-3.1.2-6]
+            self.owners.change(owner, |usage| usage.sessions += 1);
             self.sessions.insert(Session::new(
                 client.clone(),
                 identity.clone(),
+                owner,
                 listener.mount_point.clone(),
+                &self.budget.account,
             ))
         });
         if let Some(session) = self.sessions.get_mut(key) {
             session.link = Some(link);
             session.expiry_secs = granted.session_expiry_secs;
             session.will = admission.will.take(); // [MQTT-3.1.2-7]
+            let will = session.will.as_ref();
+            self.stats.wills_bytes += will.map_or(0, |will| will.message().size_bytes as u64);
         }
         let Some(entry) = self.links.get_mut(link) else {
             return;
         };
         self.timers.cancel(entry.timer_at.take(), Timer::Link(link));
         let silence_max_ms = u32::from(granted.keep_alive_secs) * 1500;
-        if silence_max_ms > 0 {
-            let at = now + Duration::from_millis(u64::from(silence_max_ms));
-            entry.timer_at = Some(at);
+        let silence_max = Duration::from_millis(u64::from(silence_max_ms));
+        entry.timer_at = Link::keep_alive_deadline(now, silence_max);
+        if let Some(at) = entry.timer_at {
             self.timers.set(at, Timer::Link(link));
         }
         self.attachments += 1;
@@ -444,6 +466,7 @@ impl Broker {
                 admission.packet_bytes_max,
                 listener.mount_point.clone(),
                 admission.topic_alias_maximum.min(granted.topic_alias_maximum),
+                &self.budget.account,
             ),
             aliases: None, // [MQTT-3.3.2-7]
             wants_reasons: admission.wants_reasons,
@@ -454,8 +477,7 @@ impl Broker {
                 })
             }),
             listener,
-            rate_count: 0,
-            rate_until: now,
+            pace: Pace::new(now),
             unsent_bytes: 0,
             unsent_control_bytes: 0,
             retained_left: RETAINED_SLICE,
@@ -477,6 +499,57 @@ impl Broker {
             session_present,
         }));
         self.pump(now, key);
+    }
+
+    /// Sees to it that there is room for the session and the will of a client whose session is `known`.
+    ///
+    /// An owner that has all the sessions it may have loses the one that has been absent longest.
+    ///
+    /// # Errors
+    /// What there is no room for.
+    fn make_room_for(
+        &mut self,
+        now: Instant,
+        known: Option<SessionKey>,
+        owner: Owner,
+        client: &ClientId,
+        will: Option<&Testament>,
+    ) -> Result<(), Refusal> {
+        if let Some(will) = will {
+            let before = known.and_then(|key| self.sessions.get(key)?.will.as_ref());
+            let before = before.map_or(0, |will| will.message().size_bytes);
+            let others = usize::try_from(self.stats.wills_bytes).unwrap_or(usize::MAX) - before;
+            if others.saturating_add(will.message().size_bytes) > self.limits.wills_bytes_total_max {
+                self.limit_reached(now, "wills_bytes_total_max");
+                return Err(Refusal::WillsFull);
+            }
+            // It was charged when it was copied.
+            if !self.has_memory(now, Use::Session, 0) {
+                return Err(Refusal::MemoryShort);
+            }
+        }
+        if known.is_some() {
+            return Ok(());
+        }
+        while self.owners.usage(owner).sessions >= self.limits.sessions_per_user_max {
+            self.limit_reached_by(now, "sessions_per_user_max", Some(client.clone()));
+            let absent = (self.sessions.iter())
+                .filter(|(_, session)| session.owner == owner && session.link.is_none())
+                .min_by_key(|(_, session)| session.left);
+            let Some((key, _)) = absent else {
+                return Err(Refusal::SessionsOfUserFull);
+            };
+            self.stats.sessions_displaced += 1;
+            self.end_session(now, key);
+        }
+        if self.sessions.len() >= self.limits.sessions_max {
+            self.limit_reached(now, "sessions_max");
+            return Err(Refusal::SessionsFull);
+        }
+        match self.has_memory(now, Use::Session, Session::cost_bytes(client)) {
+            true => Ok(()),
+            false => Err(Refusal::MemoryShort),
+        }
     }
 
     /// What the client gets of what it asked for.
@@ -528,9 +601,14 @@ fn connack_properties(admission: &Admission, granted: &Granted) -> ConnAckProper
 }
 
 impl Admission {
+    /// The will it brings.
+    pub(super) fn will(&self) -> Option<&Kept> {
+        self.will.as_deref().map(Testament::message)
+    }
+
     /// # Errors
     /// What is wrong with a will that is to be mounted.
-    fn new(connect: &Connect, mount_point: Option<&MountPoint>) -> Result<Self, Refusal> {
+    fn new(connect: &Connect, mount_point: Option<&MountPoint>, account: &Account) -> Result<Self, Refusal> {
         let properties = &connect.properties;
         let session_expiry_secs = match connect.version {
             ProtocolVersion::V5 => properties.session_expiry_secs.unwrap_or(0),
@@ -540,11 +618,11 @@ impl Admission {
         };
         let will = match (&connect.will, mount_point) {
             (None, _) => None,
-            (Some(will), None) => Some(Testament::new(will, &will.topic)),
+            (Some(will), None) => Some(Testament::new(will, &will.topic, account)),
             (Some(will), Some(_)) if will.topic.is_reserved() => return Err(Refusal::WillDenied),
             (Some(will), Some(mount_point)) => {
                 let topic = mount_point.mounted(&will.topic).ok_or(Refusal::WillTopic)?;
-                Some(Testament::new(will, &topic))
+                Some(Testament::new(will, &topic, account))
             }
         };
         Ok(Self {

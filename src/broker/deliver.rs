@@ -10,9 +10,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use slotmap::SecondaryMap;
 
+use super::budget::{Account, RETAINED_BYTES, Use};
 use super::inflight;
-use super::kept::{Kept, Queued, SubscriptionIds};
-use super::limits::{Overflow, begins_episode};
+use super::kept::{Kept, Queued, SubscriptionIds, properties_bytes};
+use super::limits::begins_episode;
 use super::link::{Attachment, Link, LinkId, Stage, publish_bytes, send_publish};
 use super::session::{Session, SessionKey};
 use super::subscriptions::{Grant, GroupKey, Resolved, Subscriber};
@@ -81,10 +82,26 @@ impl Passing {
         }
     }
 
-    fn keep(&mut self) -> Rc<Kept> {
+    /// What it costs to keep it, where nobody has done so yet.
+    fn keeping_bytes(&self) -> usize {
+        match &self.kept {
+            Some(_) => 0,
+            None => Kept::cost_bytes(&self.topic, &self.payload, self.properties.as_deref()),
+        }
+    }
+
+    /// What it counts against limits when it is kept for a client with `subscription_ids`.
+    fn size_bytes(&self, subscription_ids: &SubscriptionIds) -> usize {
+        let properties = self.properties.as_deref().map_or(0, properties_bytes);
+        let ids = size_of_val(subscription_ids.as_slice());
+        self.topic.as_str().len() + self.payload.len() + properties + ids
+    }
+
+    fn keep(&mut self, account: &Account) -> Rc<Kept> {
         let copy = || {
             let properties = self.properties.as_deref();
             Rc::new(Kept::copy(
+                account,
                 &self.topic,
                 &self.payload,
                 properties,
@@ -136,14 +153,11 @@ impl Broker {
     fn retain(&mut self, now: Instant, publisher: Option<SessionKey>, passing: &mut Passing) {
         if passing.payload.is_empty() {
             self.retained.clear(&passing.topic); // [MQTT-3.3.1-6] [MQTT-3.3.1-7]
+            self.retain_refused = false;
         } else {
-            let writer = publisher.and_then(|key| self.sessions.get(key));
-            let writer = writer.map_or_else(|| self.gateway.clone(), |session| session.identity.clone());
-            let message = passing.keep(); // [MQTT-3.3.1-5]
-            let (count_max, bytes_max) = (self.limits.retained_max, self.limits.retained_bytes_max);
-            if !self.retained.store(&message, writer, now, count_max, bytes_max) {
+            self.retain_refused = !self.store_retained(now, publisher, passing);
+            if self.retain_refused {
                 self.stats.dropped_retained_full += 1;
-                self.limit_reached(now, "retained_max");
             }
         }
         self.count_retained();
@@ -152,6 +166,33 @@ impl Broker {
     pub(super) fn count_retained(&mut self) {
         self.stats.retained_messages = self.retained.len() as u64;
         self.stats.retained_bytes = self.retained.size_bytes() as u64;
+    }
+
+    /// Keeps a message for its topic; where there is no room for it, the one before goes all the same.
+    fn store_retained(&mut self, now: Instant, publisher: Option<SessionKey>, passing: &mut Passing) -> bool {
+        let before = self.retained.cost_bytes(&passing.topic);
+        let more = (passing.keeping_bytes() + RETAINED_BYTES).saturating_sub(before);
+        if more > 0 && !self.has_memory(now, Use::Retained, more) {
+            self.retained.clear(&passing.topic);
+            return false;
+        }
+        let writer = publisher.and_then(|key| self.sessions.get(key));
+        let writer = writer.map_or_else(|| self.gateway.clone(), |session| session.identity.clone());
+        let message = passing.keep(&self.budget.account); // [MQTT-3.3.1-5]
+        let (count_max, bytes_max) = (self.limits.retained_max, self.limits.retained_bytes_max);
+        let stored = self.retained.store(&message, writer, now, count_max, bytes_max);
+        if !stored {
+            let is_by_number = self.retained.len() >= count_max;
+            self.limit_reached(
+                now,
+                if is_by_number {
+                    "retained_max"
+                } else {
+                    "retained_bytes_max"
+                },
+            );
+        }
+        stored
     }
 
     /// One delivery to one session; whether the session may receive it.
@@ -177,25 +218,40 @@ impl Broker {
             self.stats.dropped_offline += 1;
             return true;
         };
-        if attachment.is_stalled(self.limits.unsent_bytes_max) {
-            self.stats.dropped_slow += 1;
-            if begins_episode(&mut attachment.slow_at, now) {
-                let client = session.client.clone();
-                self.limit_reached_for("unsent_bytes_max", &client);
-            }
+        if attachment.is_stalled(self.budget.unsent_bytes_max()) {
+            self.drop_for_slow_reader(now, key);
             return true;
         }
         let speaks_5 = attachment.version == ProtocolVersion::V5;
         let is_bare =
             !speaks_5 || (passing.properties.is_none() && grant.subscription_ids.as_slice().is_empty());
         if is_bare && attachment.tailoring.is_none() {
-            attachment.unsent_bytes += publish_bytes(&passing.topic, &passing.payload);
+            let bytes = publish_bytes(&passing.topic, &passing.payload);
+            attachment.unsent_bytes += bytes;
+            self.budget.account.add(bytes);
             self.gathered.push(link, speaks_5, retain);
             self.stats.messages_sent += 1;
             return true;
         }
         self.send_apart(now, link, grant, passing, retain);
         true
+    }
+
+    /// Drops a delivery at QoS 0 to a client with too much on its way.
+    #[inline(never)]
+    fn drop_for_slow_reader(&mut self, now: Instant, key: SessionKey) {
+        self.stats.dropped_slow += 1;
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let Some((_, attachment)) = attached(session, &mut self.links) else {
+            return;
+        };
+        let (client, unsent_bytes) = (session.client.clone(), attachment.unsent_bytes);
+        let begins = begins_episode(&mut attachment.slow_at, now);
+        if !self.is_short_for(now, unsent_bytes) && begins {
+            self.limit_reached_for("unsent_bytes_max", &client);
+        }
     }
 
     /// A delivery at QoS 1 or 2; apart, so that the many at QoS 0 do not pay for its room on the stack.
@@ -214,7 +270,12 @@ impl Broker {
         if !session.reaches(&passing.topic) {
             return; // a wildcard matched what is out of its part of the tree
         }
-        let (message, subscription_ids) = (passing.keep(), grant.subscription_ids.clone());
+        let subscription_ids = grant.subscription_ids.clone();
+        let (size_bytes, keeping_bytes) = (passing.size_bytes(&subscription_ids), passing.keeping_bytes());
+        if !self.make_room(now, key, size_bytes, keeping_bytes) {
+            return;
+        }
+        let message = passing.keep(&self.budget.account);
         let queued = Queued {
             message,
             subscription_ids,
@@ -246,7 +307,7 @@ impl Broker {
             payload: passing.payload.clone(),
             properties: outgoing_properties(attachment.version, properties, &grant.subscription_ids, now),
         };
-        match send_publish(&mut self.outputs, link, attachment, publish) {
+        match send_publish(&mut self.outputs, &self.budget.account, link, attachment, publish) {
             Ok(()) => self.stats.messages_sent += 1,
             Err(TooLarge) => self.stats.dropped_too_large += 1,
         }
@@ -292,7 +353,7 @@ impl Broker {
         let Some((_, attachment)) = attached(session, &mut self.links) else {
             return Some(Readiness::Absent);
         };
-        let unsent_bytes_max = self.limits.unsent_bytes_max;
+        let unsent_bytes_max = self.budget.unsent_bytes_max();
         let is_open = match passing.qos.min(member.options.qos) {
             QoS::AtMostOnce => !attachment.is_stalled(unsent_bytes_max),
             _ => {
@@ -323,13 +384,10 @@ impl Broker {
         self.send_gathered(&mut Resolved::default(), passing);
     }
 
-    /// Takes a QoS 1 or 2 delivery into a session, whether its client is there or not [MQTT-3.1.2-5 of 3.1.1]: sent
-    /// at once if the window is open, kept otherwise, dropped by policy where there is no room.
+    /// Takes a QoS 1 or 2 delivery into a session that has room for it, whether its client is there or not
+    /// [MQTT-3.1.2-5 of 3.1.1]: sent at once if the window is open, kept otherwise.
     fn enqueue(&mut self, now: Instant, key: SessionKey, queued: Queued) {
-        if !self.make_room(now, key, queued.message.size_bytes) {
-            return;
-        }
-        let size_bytes = queued.message.size_bytes;
+        let size_bytes = queued.size_bytes();
         let class = self.limits.queue_class;
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -342,7 +400,10 @@ impl Broker {
         };
         if let (Err(queued), Some(session)) = (waits, self.sessions.get_mut(key)) {
             match session.queue.push(queued, class) {
-                Ok(()) => self.stats.queued_messages += 1,
+                Ok(()) => {
+                    self.stats.queued_messages += 1;
+                    self.note_starved(key);
+                }
                 Err(_) => {
                     debug_assert!(false, "room was made before");
                     self.stats.queued_bytes -= size_bytes as u64;
@@ -350,48 +411,6 @@ impl Broker {
                 }
             }
         }
-    }
-
-    /// Drops by policy until a session has room for `size_bytes` more; whether it has.
-    fn make_room(&mut self, now: Instant, key: SessionKey, size_bytes: usize) -> bool {
-        let Some(session) = self.sessions.get_mut(key) else {
-            return false;
-        };
-        let limits = &self.limits;
-        let mut bites = None;
-        let has_room = loop {
-            let total_bytes = usize::try_from(self.stats.queued_bytes).unwrap_or(usize::MAX);
-            let limit = if session.queue.is_full(limits.queue_class) {
-                "queue_class"
-            } else if session.held_bytes().saturating_add(size_bytes) > limits.queue_bytes_max {
-                "queue_bytes_max"
-            } else if total_bytes.saturating_add(size_bytes) > limits.queued_bytes_total_max {
-                "queued_bytes_total_max"
-            } else {
-                break true;
-            };
-            bites = Some(limit);
-            self.stats.dropped_queue_full += 1;
-            match limits.queue_overflow {
-                Overflow::DropOldest => match session.queue.pop() {
-                    Some(oldest) => {
-                        self.stats.queued_messages -= 1;
-                        self.stats.queued_bytes -= oldest.message.size_bytes as u64;
-                    }
-                    None => break false,
-                },
-                Overflow::DropNewest => break false,
-            }
-        };
-        match bites {
-            Some("queued_bytes_total_max") => self.limit_reached(now, "queued_bytes_total_max"),
-            Some(limit) if begins_episode(&mut session.queue_full_at, now) => {
-                let client = session.client.clone();
-                self.limit_reached_for(limit, &client);
-            }
-            _ => {}
-        }
-        has_room
     }
 
     /// Sends a QoS 1 or 2 message for the first time, or gives it back when its time has not come.
@@ -405,7 +424,7 @@ impl Broker {
             return Err(queued);
         };
         if session.inflight.owes_resend()
-            || !attachment.takes_more(&session.inflight, self.limits.unsent_bytes_max)
+            || !attachment.takes_more(&session.inflight, self.budget.unsent_bytes_max())
         {
             return Err(queued);
         }
@@ -415,14 +434,14 @@ impl Broker {
         };
         // Whatever DUP the publisher had set [MQTT-3.3.1-3] [MQTT-4.3.2-2] [MQTT-4.3.3-2].
         let publish = publish_of(&queued, attachment.version, packet_id, false, now);
-        match send_publish(&mut self.outputs, link, attachment, publish) {
+        match send_publish(&mut self.outputs, &self.budget.account, link, attachment, publish) {
             Ok(()) => {
                 self.stats.messages_sent += 1;
                 self.stats.inflight_messages += 1;
             }
             Err(TooLarge) => {
                 session.inflight.abandon(packet_id); // [MQTT-3.1.2-25]: as if it had been sent
-                self.stats.queued_bytes -= queued.message.size_bytes as u64;
+                self.stats.queued_bytes -= queued.size_bytes() as u64;
                 self.stats.dropped_too_large += 1;
             }
         }
@@ -442,6 +461,7 @@ impl Broker {
             self.send_queued(now, key);
             self.replay(now, key);
         }
+        self.note_starved(key);
     }
 
     /// Sends unfinished deliveries again, in their order [MQTT-4.4.0-1] [MQTT-4.6.0-1]; whether all were.
@@ -470,11 +490,11 @@ impl Broker {
                 inflight::Stage::Published(queued) => queued,
             };
             if session.inflight.outstanding() >= attachment.send_window
-                || attachment.is_stalled(self.limits.unsent_bytes_max)
+                || attachment.is_stalled(self.budget.unsent_bytes_max())
             {
                 return false;
             }
-            let size_bytes = queued.message.size_bytes;
+            let size_bytes = queued.size_bytes();
             if !self
                 .rights
                 .authorize(&session.identity, Action::Receive, queued.message.topic.as_str())
@@ -483,7 +503,7 @@ impl Broker {
             } else {
                 // [MQTT-3.3.1-1]: DUP, with the identifier it had.
                 let publish = publish_of(queued, attachment.version, packet_id, true, now);
-                match send_publish(&mut self.outputs, link, attachment, publish) {
+                match send_publish(&mut self.outputs, &self.budget.account, link, attachment, publish) {
                     Ok(()) => {
                         self.stats.messages_sent += 1;
                         session.inflight.resent();
@@ -507,14 +527,14 @@ impl Broker {
             let Some((_, attachment)) = attached(session, &mut self.links) else {
                 return;
             };
-            if !attachment.takes_more(&session.inflight, self.limits.unsent_bytes_max) {
+            if !attachment.takes_more(&session.inflight, self.budget.unsent_bytes_max()) {
                 return;
             }
             let Some(queued) = session.queue.pop() else {
                 return;
             };
             self.stats.queued_messages -= 1;
-            let size_bytes = queued.message.size_bytes as u64;
+            let size_bytes = queued.size_bytes() as u64;
             if queued.message.is_expired(now) {
                 self.stats.dropped_expired += 1; // [MQTT-3.3.2-5]
             } else if !self.rights.authorize(

@@ -69,7 +69,7 @@ impl Passing {
 
 impl Broker {
     /// Sends a plain message to the links that the last one reached, and tells whether that was all there was to do;
-    /// otherwise gives it back.
+    /// otherwise gives it back, as it does where memory is so short that each link is to be looked at.
     pub(super) fn send_to_everyone(
         &mut self,
         now: Instant,
@@ -83,6 +83,9 @@ impl Broker {
             return Err(passing);
         }
         let bytes = publish_bytes(&passing.topic, &passing.payload);
+        if !(self.budget).is_ample(bytes.saturating_mul(everyone.links.len())) {
+            return Err(passing);
+        }
         let mut slow = Vec::new();
         for &link in &*everyone.links {
             match self.links.get_mut(link).and_then(Link::attachment_mut) {
@@ -92,7 +95,9 @@ impl Broker {
                 _ => slow.push(link),
             }
         }
-        self.stats.messages_sent += (everyone.links.len() - slow.len()) as u64;
+        let count = everyone.links.len() - slow.len();
+        self.budget.account.add(bytes * count);
+        self.stats.messages_sent += count as u64;
         let links = if slow.is_empty() {
             everyone.links.clone()
         } else {

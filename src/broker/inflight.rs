@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::budget::{ALLOCATION_BYTES, Account, Charge};
 use super::kept::Queued;
 use crate::mqtt::{PacketId, QoS};
 
@@ -14,7 +15,7 @@ use crate::mqtt::{PacketId, QoS};
 /// 4. `outstanding` counts the entries whose PUBLISH was sent on the link that is attached now: what Receive
 ///    Maximum bounds.
 /// 5. `size_bytes` is the sum over the messages still held.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Inflight {
     entries: VecDeque<Entry>,
     resend_next: usize,
@@ -23,12 +24,17 @@ pub(super) struct Inflight {
     size_bytes: usize,
     /// A bit for each identifier, kept only while there are many entries.
     used: Option<Box<UsedIds>>,
+    /// What the tables cost; the messages in them are charged for themselves.
+    charge: Charge,
 }
 
 type UsedIds = [u64; 1024];
 
 /// From how many entries on a bitmap is quicker than looking through them.
 const LOOK_THROUGH_MAX: usize = 64;
+
+/// Entries for which room is kept when none is left: those of a client that is sent one message after the other.
+const ENTRIES_KEPT: usize = 8;
 
 /// One unfinished delivery.
 #[derive(Debug)]
@@ -60,6 +66,23 @@ pub(super) enum Acked {
 }
 
 impl Inflight {
+    pub(super) fn new(account: &Account) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            resend_next: 0,
+            outstanding: 0,
+            last_id: 0,
+            size_bytes: 0,
+            used: None,
+            charge: Charge::new(account, 0),
+        }
+    }
+
+    /// What its tables cost.
+    pub(super) fn charged_bytes(&self) -> usize {
+        self.charge.bytes()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -109,7 +132,7 @@ impl Inflight {
     pub(super) fn begin(&mut self, queued: Queued) -> Option<PacketId> {
         let packet_id = self.free_id()?;
         self.last_id = packet_id.get();
-        self.size_bytes += queued.message.size_bytes;
+        self.size_bytes += queued.size_bytes();
         self.entries.push_back(Entry {
             packet_id,
             stage: Stage::Published(queued),
@@ -124,6 +147,7 @@ impl Inflight {
                 self.mark(self.entries[index].packet_id, true);
             }
         }
+        self.charge_tables();
         Some(packet_id)
     }
 
@@ -165,7 +189,7 @@ impl Inflight {
         };
         match &entry.stage {
             Stage::Published(queued) if queued.qos == QoS::ExactlyOnce => {
-                self.size_bytes -= queued.message.size_bytes;
+                self.size_bytes -= queued.size_bytes();
                 entry.stage = Stage::Released;
                 Acked::Done
             }
@@ -206,14 +230,25 @@ impl Inflight {
             self.resend_next -= 1;
         }
         if let Stage::Published(queued) = &entry.stage {
-            self.size_bytes -= queued.message.size_bytes;
+            self.size_bytes -= queued.size_bytes();
         }
         if self.entries.is_empty() {
             self.used = None;
-            if self.entries.capacity() > LOOK_THROUGH_MAX {
+            if self.entries.capacity() > ENTRIES_KEPT {
                 self.entries = VecDeque::new();
             }
+            self.charge_tables();
         }
+    }
+
+    fn charge_tables(&mut self) {
+        let entries = self.entries.capacity() * size_of::<Entry>() + ALLOCATION_BYTES;
+        let used = if self.used.is_some() {
+            size_of::<UsedIds>()
+        } else {
+            0
+        };
+        self.charge.set(entries + used);
     }
 
     fn position(&self, packet_id: PacketId) -> Option<usize> {
@@ -283,7 +318,7 @@ impl Inflight {
         }
         let size_bytes: usize = (self.entries.iter())
             .map(|entry| match &entry.stage {
-                Stage::Published(queued) => queued.message.size_bytes,
+                Stage::Published(queued) => queued.size_bytes(),
                 Stage::Released => 0,
             })
             .sum();
@@ -310,7 +345,13 @@ const fn bit(packet_id: PacketId) -> u64 {
 /// However many they are, they take 8 KiB at most: clients before 5.0 cannot be told a Receive Maximum, and may
 /// have all 65,535 identifiers under way.
 #[derive(Debug)]
-pub(super) enum Receiving {
+pub(super) struct Receiving {
+    ids: Ids,
+    charge: Charge,
+}
+
+#[derive(Debug)]
+enum Ids {
     /// In their order.
     Few(Vec<PacketId>),
     /// A bit for each.
@@ -318,7 +359,7 @@ pub(super) enum Receiving {
 }
 
 #[derive(Debug)]
-pub(super) struct ManyIds {
+struct ManyIds {
     used: UsedIds,
     count: usize,
 }
@@ -326,28 +367,67 @@ pub(super) struct ManyIds {
 /// From how many identifiers on a bit for each takes no more than twice the room of a list.
 const FEW_MAX: usize = 2048;
 
-impl Default for Receiving {
-    fn default() -> Self {
-        Self::Few(Vec::new())
+impl Receiving {
+    pub(super) fn new(account: &Account) -> Self {
+        Self {
+            ids: Ids::Few(Vec::new()),
+            charge: Charge::new(account, 0),
+        }
+    }
+
+    /// What they cost.
+    pub(super) fn charged_bytes(&self) -> usize {
+        self.charge.bytes()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub(super) fn contains(&self, packet_id: PacketId) -> bool {
+        self.ids.contains(packet_id)
+    }
+
+    /// Remembers the identifier; whether that took more memory.
+    pub(super) fn insert(&mut self, packet_id: PacketId) -> bool {
+        let before = self.charge.bytes();
+        self.ids.insert(packet_id);
+        self.charge.set(self.ids.cost_bytes());
+        self.charge.bytes() > before
+    }
+
+    /// Forgets the identifier; whether it was there.
+    pub(super) fn remove(&mut self, packet_id: PacketId) -> bool {
+        let found = self.ids.remove(packet_id);
+        self.charge.set(self.ids.cost_bytes());
+        found
     }
 }
 
-impl Receiving {
-    pub(super) fn len(&self) -> usize {
+impl Ids {
+    fn cost_bytes(&self) -> usize {
+        match self {
+            Self::Few(ids) if ids.capacity() == 0 => 0,
+            Self::Few(ids) => ids.capacity() * size_of::<PacketId>() + ALLOCATION_BYTES,
+            Self::Many(_) => size_of::<ManyIds>() + ALLOCATION_BYTES,
+        }
+    }
+
+    fn len(&self) -> usize {
         match self {
             Self::Few(ids) => ids.len(),
             Self::Many(ids) => ids.count,
         }
     }
 
-    pub(super) fn contains(&self, packet_id: PacketId) -> bool {
+    fn contains(&self, packet_id: PacketId) -> bool {
         match self {
             Self::Few(ids) => ids.binary_search(&packet_id).is_ok(),
             Self::Many(ids) => ids.used[word(packet_id)] & bit(packet_id) != 0,
         }
     }
 
-    pub(super) fn insert(&mut self, packet_id: PacketId) {
+    fn insert(&mut self, packet_id: PacketId) {
         match self {
             Self::Few(ids) => {
                 if let Err(index) = ids.binary_search(&packet_id) {
@@ -364,8 +444,7 @@ impl Receiving {
         }
     }
 
-    /// Forgets the identifier; whether it was there.
-    pub(super) fn remove(&mut self, packet_id: PacketId) -> bool {
+    fn remove(&mut self, packet_id: PacketId) -> bool {
         match self {
             Self::Few(ids) => {
                 let found = ids.binary_search(&packet_id);
@@ -380,7 +459,7 @@ impl Receiving {
             Self::Many(ids) => {
                 let found = ids.remove(packet_id);
                 if ids.count == 0 {
-                    *self = Self::default();
+                    *self = Self::Few(Vec::new());
                 }
                 found
             }
@@ -426,7 +505,8 @@ mod tests {
     #[test]
     fn identifiers_are_kept_and_forgotten_alike_whether_few_or_many() {
         let id = |number| PacketId::new(number).expect("not 0");
-        let mut receiving = Receiving::default();
+        let account = Account::default();
+        let mut receiving = Receiving::new(&account);
         for round in 0..2 {
             for number in 1..=u16::MAX {
                 assert!(!receiving.contains(id(number)), "round {round}");
@@ -434,20 +514,21 @@ mod tests {
                 receiving.insert(id(number));
                 assert_eq!(receiving.len(), usize::from(number));
                 let few = usize::from(number) <= FEW_MAX;
-                assert_eq!(matches!(receiving, Receiving::Few(_)), few);
+                assert_eq!(matches!(receiving.ids, Ids::Few(_)), few);
             }
             for number in (1..=u16::MAX).rev() {
                 assert!(receiving.contains(id(number)));
                 assert!(receiving.remove(id(number)));
                 assert!(!receiving.remove(id(number)));
             }
-            assert!(matches!(&receiving, Receiving::Few(ids) if ids.capacity() == 0));
+            assert!(matches!(&receiving.ids, Ids::Few(ids) if ids.capacity() == 0));
+            assert_eq!(account.bytes(), 0);
         }
     }
 
     #[test]
     fn identifiers_take_little_room_where_they_are_few_and_8_kib_where_they_are_many() {
-        assert_eq!(size_of::<Receiving>(), size_of::<Vec<PacketId>>());
+        assert_eq!(size_of::<Ids>(), size_of::<Vec<PacketId>>());
         assert!(size_of::<ManyIds>() <= 2 * FEW_MAX * size_of::<PacketId>() + 8);
     }
 }

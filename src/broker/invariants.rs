@@ -1,11 +1,15 @@
 //! The walk over all state that tests run after every step.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
-use super::Broker;
 use super::authenticate::Turn;
+use super::kept::Kept;
 use super::link::Stage;
+use super::owners::Usage;
+use super::subscribe::Replay;
 use super::timers::Timer;
+use super::{Broker, inflight};
 
 impl Broker {
     /// Walks over the whole state: links and sessions know each other, every subscription has its session,
@@ -24,7 +28,85 @@ impl Broker {
         self.check_subscriptions()?;
         self.check_everyone()?;
         self.check_timers()?;
-        self.check_stats()
+        self.check_stats()?;
+        self.check_owners()?;
+        self.check_account()
+    }
+
+    fn check_owners(&self) -> Result<(), String> {
+        let mut found: BTreeMap<_, Usage> = BTreeMap::new();
+        for (_, session) in self.sessions.iter() {
+            let usage = found.entry(session.owner).or_default();
+            usage.sessions += 1;
+            usage.subscriptions += session.places.len();
+        }
+        let told: BTreeMap<_, _> = self.owners.iter().collect();
+        if told != found {
+            return Err(format!("owners: {told:?} told, {found:?} found"));
+        }
+        if let Some((_, usage)) = found.iter().find(|(_, usage)| {
+            usage.sessions > self.limits.sessions_per_user_max
+                || usage.subscriptions > self.limits.subscriptions_per_user_max
+        }) {
+            return Err(format!("one owner has {usage:?}, more than the limits allow"));
+        }
+        Ok(())
+    }
+
+    /// The memory account is what everything that is there was charged, each message once.
+    fn check_account(&self) -> Result<(), String> {
+        let mut bytes = self.subscriptions.charged_bytes() + self.retained.charged_bytes();
+        let mut messages: BTreeMap<*const Kept, usize> = BTreeMap::new();
+        for message in self.retained.iter() {
+            messages.insert(Rc::as_ptr(message), message.charged_bytes());
+        }
+        for link in self.links.values() {
+            bytes += link.charge.bytes();
+            match &link.stage {
+                Stage::Attached(attachment) => {
+                    let aliases = attachment.aliases.as_ref();
+                    let tailoring = attachment.tailoring.as_ref();
+                    bytes += attachment.booked_bytes()
+                        + aliases.map_or(0, |aliases| aliases.charged_bytes())
+                        + tailoring.map_or(0, |tailoring| tailoring.charged_bytes());
+                }
+                Stage::Arrived(arrival) => {
+                    let verifying = arrival.verifying.as_ref();
+                    bytes += verifying.map_or(0, |verifying| verifying.charge.bytes());
+                    if let Some(will) = verifying.and_then(|verifying| verifying.admission.will()) {
+                        bytes += will.charged_bytes();
+                    }
+                }
+            }
+        }
+        for (_, session) in self.sessions.iter() {
+            bytes += session.charged_bytes()
+                + session.queue.charged_bytes()
+                + session.inflight.charged_bytes()
+                + session.receiving.charged_bytes();
+            bytes += session.replays.iter().map(Replay::charged_bytes).sum::<usize>();
+            let in_flight = session.inflight.iter().filter_map(|entry| match &entry.stage {
+                inflight::Stage::Published(queued) => Some(queued),
+                inflight::Stage::Released => None,
+            });
+            for queued in session.queue.iter().chain(in_flight) {
+                messages.insert(Rc::as_ptr(&queued.message), queued.message.charged_bytes());
+            }
+            if let Some(will) = &session.will {
+                messages.insert(std::ptr::from_ref(will.message()), will.message().charged_bytes());
+            }
+        }
+        bytes += messages.values().sum::<usize>();
+        let told = self.budget.account.bytes();
+        if bytes != told {
+            return Err(format!(
+                "{told} bytes are on the memory account, {bytes} were found"
+            ));
+        }
+        if told > self.limits.memory_bytes_max {
+            return Err(format!("{told} bytes are held, more than the limits allow"));
+        }
+        Ok(())
     }
 
     fn check_links(&self) -> Result<(), String> {
@@ -65,7 +147,7 @@ impl Broker {
                     return Err(format!("nobody watches the keep-alive of {}", session.client));
                 }
                 let idle = !session.inflight.owes_resend()
-                    && attachment.takes_more(&session.inflight, self.limits.unsent_bytes_max);
+                    && attachment.takes_more(&session.inflight, self.budget.unsent_bytes_promised());
                 if idle && !session.queue.is_empty() {
                     return Err(format!("{} could be sent what waits for it", session.client));
                 }
@@ -118,7 +200,7 @@ impl Broker {
                     "{client}: more deliveries unfinished than the limits allow"
                 ));
             }
-            let queued_bytes: usize = session.queue.iter().map(|queued| queued.message.size_bytes).sum();
+            let queued_bytes: usize = session.queue.iter().map(|queued| queued.size_bytes()).sum();
             if queued_bytes != session.queue.size_bytes() {
                 return Err(format!(
                     "{client}: {queued_bytes} bytes wait, {} counted",
@@ -233,6 +315,11 @@ impl Broker {
                 "retained_bytes",
                 stats.retained_bytes,
                 self.retained.size_bytes() as u64,
+            ),
+            (
+                "wills_bytes",
+                stats.wills_bytes,
+                sum(|session| session.will.as_ref().map_or(0, |will| will.message().size_bytes)),
             ),
             (
                 "queued_messages",

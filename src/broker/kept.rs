@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::budget::{ALLOCATION_BYTES, Account, Charge, SHARED_BYTES};
 use super::subscriptions::GroupKey;
 use crate::mqtt::{PublishProperties, QoS, TopicName, Utf8String};
 
@@ -25,6 +26,8 @@ pub(super) struct Kept {
     pub(super) expires_at: Option<Instant>,
     /// What it counts against limits: topic, payload and properties.
     pub(super) size_bytes: usize,
+    /// What it costs, once for all who wait for it.
+    charge: Charge,
 }
 
 /// The Subscription Identifiers of one delivery; mostly none, and none takes no room.
@@ -46,6 +49,7 @@ pub(super) struct Queued {
 impl Kept {
     /// Copies the parts of a message out of whatever buffer they share.
     pub(super) fn copy(
+        account: &Account,
         topic: &TopicName,
         payload: &Bytes,
         properties: Option<&PublishProperties>,
@@ -67,11 +71,38 @@ impl Kept {
             qos,
             expires_at,
             size_bytes: topic.as_str().len() + payload.len() + properties.map_or(0, properties_bytes),
+            charge: Charge::new(account, Self::cost_bytes(topic, payload, properties)),
         }
+    }
+
+    /// What any message costs beside its texts, in bytes; the two counts are those of `Rc`.
+    pub(super) const BYTES_MIN: usize =
+        size_of::<Self>() + 2 * size_of::<usize>() + ALLOCATION_BYTES + SHARED_BYTES;
+
+    /// What a copy of these parts costs in memory.
+    pub(super) fn cost_bytes(
+        topic: &TopicName,
+        payload: &Bytes,
+        properties: Option<&PublishProperties>,
+    ) -> usize {
+        let texts = topic.as_str().len() + payload.len();
+        Self::BYTES_MIN + texts + properties.map_or(0, properties_cost_bytes)
+    }
+
+    /// What it costs in memory.
+    pub(super) fn charged_bytes(&self) -> usize {
+        self.charge.bytes()
     }
 
     pub(super) fn is_expired(&self, now: Instant) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
+    }
+}
+
+impl Queued {
+    /// What it counts against limits: the message, and the identifiers that go along.
+    pub(super) fn size_bytes(&self) -> usize {
+        self.message.size_bytes + size_of_val(self.subscription_ids.as_slice())
     }
 }
 
@@ -109,6 +140,16 @@ pub(super) fn properties_bytes(properties: &PublishProperties) -> usize {
         + pairs
             .map(|(name, value)| name.as_str().len() + value.as_str().len() + 5)
             .sum::<usize>()
+}
+
+/// What a copy of `properties` costs in memory.
+fn properties_cost_bytes(properties: &PublishProperties) -> usize {
+    let strings = 3 + 2 * properties.user_properties.len();
+    size_of::<PublishProperties>()
+        + ALLOCATION_BYTES
+        + properties.user_properties.len() * size_of::<(Utf8String, Utf8String)>()
+        + strings * SHARED_BYTES
+        + properties_bytes(properties)
 }
 
 /// A copy that shares no bytes with a read buffer.

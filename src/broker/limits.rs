@@ -1,9 +1,42 @@
 //! Every bound on what a peer can grow, in one place; a board profile sets them.
+//!
+//! What is bounded at the door, before the core hears of it, stands in `net::listener::ListenerSettings`: connections
+//! through one door, from one address, those on their way in, and how fast they may come.
+//!
+//! # What happens when a bound bites
+//! It is counted in [`Stats`](super::Stats) each time and told as [`Event::LimitReached`] once an episode. The client
+//! that asked for more is told where its version has a word for it: 0x97 for what is full, 0x95 for a packet too large,
+//! 0x93 for more unfinished QoS 2 than Receive Maximum, 0x90 and 0x8F for topics too long or too deep. Who publishes
+//! faster than it may is not read for a while, and its own queue at its own end grows. Nobody else notices.
+//!
+//! # When memory is short
+//! `memory_bytes_max` bounds everything together, by an account of what it really costs (see `budget`). As it fills,
+//! memory is refused in this order, which is that of what is missed least:
+//!
+//! 1. from 70 % on: QoS 0 to readers that have more than 32 KiB on their way, whatever `unsent_bytes_max` says;
+//! 2. from 75 %: retained messages that need more room than the one they replace;
+//! 3. from 80 %: new sessions, wills, subscriptions;
+//! 4. from 85 %: messages of QoS 1 and 2 that would have to wait: what gives way is decided as when a queue is full;
+//! 5. from 90 %: connections, those to a session that is there included, which come so late because they drain it,
+//!    and new topic aliases;
+//! 6. from 95 %: packets of which a part has arrived, with their connection, and messages of QoS 1 and 2 that could go
+//!    out at once;
+//! 7. at 100 %: whatever else is on its way to those who read; and the connection that holds most in buffers goes.
+//!
+//! All of it ends by itself when memory is free again, and what waits is sent then.
+//!
+//! # Who gives way where many share
+//! No user may take all there is of sessions and subscriptions (`..._per_user_max`); those who gave no name count by
+//! the address they came from. Where all queues together are full, a session that holds more than its fair share loses
+//! messages, and one that holds less takes the room it needs from the session that holds most.
 
 use std::time::{Duration, Instant};
 
+use super::budget::{LINK_BYTES, RETAINED_BYTES, SESSION_BYTES};
+use super::kept::Kept;
+use super::subscriptions::SUBSCRIPTION_BYTES_MIN;
 use super::{Broker, Event, Output};
-use crate::mqtt::ClientId;
+use crate::mqtt::{ClientId, UserProperties};
 
 /// The bounds of the core. The values of [`Limits::default`] are those of `boards/base.toml`, held to it by a
 /// test.
@@ -17,6 +50,8 @@ pub struct Limits {
     pub keep_alive_max_secs: u16,
     /// The largest packet accepted, in bytes with its fixed header; told to 5.0 clients.
     pub packet_bytes_max: u32,
+    /// The largest CONNECT accepted, in bytes with its fixed header, from whoever it is.
+    pub connect_bytes_max: u32,
     /// Topic names and filters, client identifiers and user names, in bytes.
     pub topic_bytes_max: usize,
     /// Levels of a topic name or filter.
@@ -25,10 +60,16 @@ pub struct Limits {
     pub subscriptions_per_client_max: usize,
     /// Topic filters of all clients.
     pub subscriptions_max: usize,
+    /// Topic filters of all sessions of one user, or of those who gave no name and came from one address.
+    pub subscriptions_per_user_max: usize,
     /// User properties of one packet.
     pub user_properties_max: usize,
+    /// Names and values of the user properties of one packet, in bytes.
+    pub user_properties_bytes_max: usize,
     /// A will with its topic and properties, in bytes.
     pub will_bytes_max: usize,
+    /// The wills of all sessions, in bytes.
+    pub wills_bytes_total_max: usize,
     /// Unfinished QoS 1 and 2 deliveries to one client, whatever more it would accept.
     pub inflight_max: u16,
     /// Receive Maximum told to 5.0 clients: unfinished QoS 2 deliveries from one client. Of an older one, which
@@ -49,14 +90,52 @@ pub struct Limits {
     pub unsent_bytes_max: usize,
     /// Sessions kept, connected or not.
     pub sessions_max: usize,
+    /// Sessions kept for one user, or for those who gave no name and came from one address. One more takes the place
+    /// of the one that has been absent longest.
+    pub sessions_per_user_max: usize,
     /// Session Expiry Interval granted at most.
     pub session_expiry_max: Duration,
     /// Retained messages.
     pub retained_max: usize,
     /// Payload, topic and property bytes of retained messages.
     pub retained_bytes_max: usize,
-    /// Messages one client may publish within a second.
+    /// Messages one client may publish, and topic filters it may send, within a second; more wait unread.
     pub publish_rate_max: u32,
+    /// The bytes of these messages, topics and payloads, within a second; more wait unread.
+    pub publish_bytes_rate_max: u32,
+    /// Everything together, in bytes; see above.
+    pub memory_bytes_max: usize,
+}
+
+impl Limits {
+    /// What the numbers alone cost in memory, in bytes: as many connections, sessions, topic filters and retained
+    /// messages as there may be, with the shortest of texts, while nothing waits and nothing is on its way.
+    pub fn standing_bytes(&self) -> [(&'static str, u64); 4] {
+        let cost = |count: usize, bytes: usize| {
+            let wide = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
+            wide(count).saturating_mul(wide(bytes))
+        };
+        [
+            ("connections_max", cost(self.connections_max, LINK_BYTES)),
+            ("sessions_max", cost(self.sessions_max, SESSION_BYTES)),
+            (
+                "subscriptions_max",
+                cost(self.subscriptions_max, SUBSCRIPTION_BYTES_MIN),
+            ),
+            (
+                "retained_max",
+                cost(self.retained_max, RETAINED_BYTES + Kept::BYTES_MIN),
+            ),
+        ]
+    }
+
+    /// Whether a packet may bring these user properties.
+    pub(super) fn allow_user_properties(&self, properties: &UserProperties) -> bool {
+        let sizes = properties
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.as_str().len());
+        properties.len() <= self.user_properties_max && sizes.sum::<usize>() <= self.user_properties_bytes_max
+    }
 }
 
 /// How many messages a client's `heapless` ring holds; classes, because its capacity is part of a type.
@@ -107,12 +186,16 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(10),
             keep_alive_max_secs: 1200,
             packet_bytes_max: 256 * 1024,
+            connect_bytes_max: 32 * 1024,
             topic_bytes_max: 256,
             topic_levels_max: 32,
             subscriptions_per_client_max: 1024,
             subscriptions_max: 16 * 1024,
+            subscriptions_per_user_max: 12 * 1024,
             user_properties_max: 32,
+            user_properties_bytes_max: 8 * 1024,
             will_bytes_max: 16 * 1024,
+            wills_bytes_total_max: 1024 * 1024,
             inflight_max: 32,
             receive_maximum: 64,
             topic_alias_maximum: 16,
@@ -122,10 +205,13 @@ impl Default for Limits {
             queued_bytes_total_max: 32 * 1024 * 1024,
             unsent_bytes_max: 256 * 1024,
             sessions_max: 1024,
+            sessions_per_user_max: 512,
             session_expiry_max: Duration::from_secs(7 * 24 * 3600),
             retained_max: 4096,
             retained_bytes_max: 8 * 1024 * 1024,
             publish_rate_max: 10_000_000,
+            publish_bytes_rate_max: 1024 * 1024 * 1024,
+            memory_bytes_max: 128 * 1024 * 1024,
         }
     }
 }
@@ -149,6 +235,11 @@ pub(super) fn begins_episode(last_bite: &mut Option<Instant>, now: Instant) -> b
 impl Broker {
     /// Tells that a limit of the whole broker bites, once an episode.
     pub(super) fn limit_reached(&mut self, now: Instant, limit: &'static str) {
+        self.limit_reached_by(now, limit, None);
+    }
+
+    /// Tells that a limit bites, once an episode, and which client it was that began it.
+    pub(super) fn limit_reached_by(&mut self, now: Instant, limit: &'static str, client: Option<ClientId>) {
         let known = self
             .episodes
             .last_bites
@@ -163,7 +254,7 @@ impl Broker {
         };
         if begins {
             self.outputs
-                .push_back(Output::Event(Event::LimitReached { limit, client: None }));
+                .push_back(Output::Event(Event::LimitReached { limit, client }));
         }
     }
 

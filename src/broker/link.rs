@@ -1,6 +1,7 @@
 //! What belongs to one connection and ends with it.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -8,9 +9,11 @@ use bytes::Bytes;
 
 use super::aliases::IncomingAliases;
 use super::authenticate::Exchange;
+use super::budget::{Account, Charge};
 use super::connect::Admission;
 use super::inflight::Inflight;
 use super::kept::properties_bytes;
+use super::pace::Pace;
 use super::session::SessionKey;
 use super::tailor::{Tailoring, TooLarge, fits};
 use super::timers::Timer;
@@ -34,6 +37,8 @@ slotmap::new_key_type! {
 pub(super) struct Link {
     pub(super) stage: Stage,
     pub(super) timer_at: Option<Instant>,
+    /// What it costs, with what its transport holds for it.
+    pub(super) charge: Charge,
 }
 
 /// How far a connection has come.
@@ -49,6 +54,7 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Arrival {
     pub(super) listener: Rc<ListenerPolicy>,
+    pub(super) peer: Option<IpAddr>,
     pub(super) certificate_user: Option<Utf8String>,
     /// Accepted beyond `connections_max`, to be told so.
     pub(super) surplus: bool,
@@ -71,6 +77,7 @@ pub(super) struct Verifying {
     /// buffer.
     pub(super) waiting: Vec<Packet>,
     pub(super) waiting_bytes: usize,
+    pub(super) charge: Charge,
 }
 
 /// How a client is to prove who it is.
@@ -105,10 +112,9 @@ pub(super) struct Attachment {
     pub(super) wants_reasons: bool,
     /// Of a client that came in by an authentication method: it may do so again.
     pub(super) exchange: Option<Box<Exchange>>,
-    /// Messages it published in the second that ends at `rate_until`.
-    pub(super) rate_count: u32,
-    pub(super) rate_until: Instant,
-    /// PUBLISH bytes sent since the last [`super::Input::Flushed`].
+    /// How fast it publishes.
+    pub(super) pace: Pace,
+    /// PUBLISH bytes sent since the last [`super::Input::Flushed`]; on the account of the memory budget, as the next.
     pub(super) unsent_bytes: usize,
     /// Bytes of all other packets sent since.
     pub(super) unsent_control_bytes: usize,
@@ -126,17 +132,23 @@ pub(super) const RETAINED_SLICE: u16 = 64;
 const CONTROL_BYTES: usize = 4;
 
 impl Verifying {
-    pub(super) fn new(admission: Admission, proof: Proof) -> Self {
+    pub(super) fn new(admission: Admission, proof: Proof, account: &Account) -> Self {
         Self {
             admission,
             proof,
             waiting: Vec::new(),
             waiting_bytes: 0,
+            charge: Charge::new(account, 0),
         }
     }
 }
 
 impl Link {
+    /// When a client that was heard at `now` has been silent for `silence_max`; zero: never.
+    pub(super) fn keep_alive_deadline(now: Instant, silence_max: Duration) -> Option<Instant> {
+        (!silence_max.is_zero()).then(|| now + silence_max)
+    }
+
     /// What the client that came in by this link has agreed on; `None` before that.
     pub(super) fn attachment(&self) -> Option<&Attachment> {
         match &self.stage {
@@ -168,6 +180,11 @@ impl Attachment {
         Duration::from_millis(self.silence_max_ms as u64)
     }
 
+    /// What is on its way to the client, as it is booked on the account of the memory budget.
+    pub(super) fn booked_bytes(&self) -> usize {
+        self.unsent_bytes + self.unsent_control_bytes
+    }
+
     /// Whether so much is on its way to the client that nothing but acknowledgements is added.
     pub(super) fn is_stalled(&self, unsent_bytes_max: usize) -> bool {
         self.unsent_bytes >= unsent_bytes_max
@@ -179,16 +196,6 @@ impl Attachment {
     /// client that never completes would otherwise gather more with every connection.
     pub(super) fn takes_more(&self, inflight: &Inflight, unsent_bytes_max: usize) -> bool {
         inflight.len() < usize::from(self.send_window) && !self.is_stalled(unsent_bytes_max)
-    }
-
-    /// Counts one more message of the client; whether it is one too many for the second that runs.
-    pub(super) fn exceeds_rate(&mut self, now: Instant, rate_max: u32) -> bool {
-        if now >= self.rate_until {
-            self.rate_until = now + Duration::from_secs(1);
-            self.rate_count = 0;
-        }
-        self.rate_count = self.rate_count.saturating_add(1);
-        self.rate_count > rate_max
     }
 }
 
@@ -223,6 +230,7 @@ impl Broker {
             }
             Stage::Attached(attachment) => {
                 self.attachments += 1;
+                self.budget.account.take_off(attachment.booked_bytes());
                 self.leave(now, link, attachment.session, reason);
             }
         }
@@ -255,6 +263,7 @@ impl Broker {
         }
         self.outputs.push_back(Output::Send { link, packet });
         attachment.unsent_control_bytes += bytes;
+        self.budget.account.add(bytes);
         if attachment.unsent_control_bytes > self.limits.unsent_bytes_max.saturating_mul(2) {
             self.refuse(now, link, Refusal::NotReading);
         }
@@ -285,6 +294,7 @@ impl Broker {
             ..
         }) = self.links.get_mut(link)
         {
+            self.budget.account.take_off(attachment.booked_bytes());
             attachment.unsent_bytes = 0;
             attachment.unsent_control_bytes = 0;
             attachment.retained_left = RETAINED_SLICE;
@@ -293,8 +303,9 @@ impl Broker {
         }
     }
 
-    /// A link's deadline came: for its CONNECT, or for its next sign of life.
+    /// A link's deadline came: for its CONNECT, for its next sign of life, to be read again, or to be sent more.
     pub(super) fn handle_link_timer(&mut self, now: Instant, link: LinkId) {
+        self.resume(now, link);
         let Some(known) = self.links.get_mut(link) else {
             return;
         };
@@ -302,8 +313,9 @@ impl Broker {
         match &known.stage {
             Stage::Arrived(_) => self.detach(now, link, DetachReason::ConnectTimeout),
             Stage::Attached(attachment) => {
-                let is_watched = !attachment.silence_max().is_zero();
-                let due = is_watched.then(|| attachment.last_received + attachment.silence_max());
+                let silent_at = Link::keep_alive_deadline(attachment.last_received, attachment.silence_max());
+                // Whoever is not read cannot be too silent.
+                let due = attachment.pace.paused_until.or(silent_at);
                 if due.is_some_and(|due| due <= now) {
                     self.stats.keep_alive_timeouts += 1;
                     return self.detach(now, link, DetachReason::KeepAliveTimeout); // [MQTT-3.1.2-22]
@@ -339,6 +351,7 @@ impl Broker {
 #[inline(always)]
 pub(super) fn send_publish(
     outputs: &mut VecDeque<Output>,
+    account: &Account,
     link: LinkId,
     attachment: &mut Attachment,
     mut publish: Publish,
@@ -354,6 +367,7 @@ pub(super) fn send_publish(
         tailoring.fit(&mut publish, bytes, attachment.version)?;
     }
     attachment.unsent_bytes += bytes;
+    account.add(bytes);
     outputs.push_back(Output::Send {
         link,
         packet: Packet::Publish(publish),

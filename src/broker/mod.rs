@@ -11,11 +11,14 @@
 //!   messages that outlive their call.
 //! - `deliver`: into sessions and out of them. `fan_out`: to many at once. `tailor`, `aliases`: the last touch
 //!   for clients unlike the others. `subscribe`: new readers, and the retained messages they are owed.
-//! - `settings`: what an operator decides. `policy`: what a door grants. `limits`: every bound.
+//! - `settings`: what an operator decides. `policy`: what a door grants. `limits`: every bound. `budget`: what it
+//!   costs in memory, and who gives way. `owners`: who takes up what all share. `room`: who gives way in full queues.
+//!   `pace`: who publishes too fast.
 //! - `refusal`: every rule a peer may break. `stats`: every count. `invariants`: the walk over all of it.
 
 mod aliases;
 mod authenticate;
+mod budget;
 mod connect;
 mod deliver;
 mod fan_out;
@@ -25,10 +28,13 @@ mod kept;
 mod limits;
 mod link;
 mod offline;
+mod owners;
+mod pace;
 mod policy;
 mod publish;
 mod refusal;
 mod retained;
+mod room;
 mod session;
 mod settings;
 mod stats;
@@ -53,13 +59,15 @@ use crate::mqtt::{
     Utf8String,
 };
 
+use budget::Budget;
 use connect::AssignedIds;
 use deliver::Passing;
 use fan_out::Gathered;
 use limits::Episodes;
 use link::{Link, Stage};
+use owners::Owners;
 use retained::Retained;
-use session::Sessions;
+use session::{SessionKey, Sessions};
 use subscriptions::Subscriptions;
 use timers::{Timer, Timers};
 
@@ -120,6 +128,15 @@ pub enum Input {
         /// This link.
         link: LinkId,
     },
+    /// What the transport holds for a link has changed.
+    ///
+    /// Owed where that is not little; the broker keeps account of it and ends the link where memory is short.
+    Holding {
+        /// This link.
+        link: LinkId,
+        /// The part of a packet that has arrived, and the state of encryption; what is on its way out is not in it.
+        bytes: usize,
+    },
     /// The byte stream ended, whichever way; the link is gone.
     Closed {
         /// This link.
@@ -170,6 +187,16 @@ pub enum Output {
         links: Rc<[LinkId]>,
         /// As it is.
         publish: Publish,
+    },
+    /// Read nothing more from this link until [`Output::Resume`]: its client publishes faster than it may.
+    Pause {
+        /// This link.
+        link: LinkId,
+    },
+    /// Read this link again.
+    Resume {
+        /// This link.
+        link: LinkId,
     },
     /// Send what is still owed, then close; the link is gone, no input need confirm it.
     Close {
@@ -324,6 +351,12 @@ pub struct Broker {
     settings: Settings,
     links: SecondaryMap<LinkId, Link>,
     sessions: Sessions,
+    owners: Owners,
+    budget: Budget,
+    /// The session with most in its queue, when that was last looked for.
+    fattest: Option<SessionKey>,
+    /// Whether the message that was routed last was to be retained and found no room.
+    retain_refused: bool,
     subscriptions: Subscriptions,
     retained: Retained,
     timers: Timers,
@@ -347,14 +380,19 @@ const OUTPUTS_KEPT: usize = 256;
 impl Broker {
     /// An empty broker within `limits`; `seed` feeds every choice that must not be guessable.
     pub fn new(limits: Limits, rights: Rights, seed: u64) -> Self {
+        let budget = Budget::new(&limits);
         Self {
+            sessions: Sessions::new(seed),
+            owners: Owners::new(seed),
+            subscriptions: Subscriptions::new(seed, &budget.account),
+            retained: Retained::new(&budget.account),
+            budget,
+            fattest: None,
+            retain_refused: false,
             limits,
             rights,
             settings: Settings::default(),
             links: SecondaryMap::new(),
-            sessions: Sessions::new(seed),
-            subscriptions: Subscriptions::new(seed),
-            retained: Retained::default(),
             timers: Timers::default(),
             outputs: VecDeque::new(),
             gathered: Gathered::default(),
@@ -388,12 +426,13 @@ impl Broker {
             Input::Connected {
                 link,
                 listener,
+                peer,
                 certificate_user,
-                ..
             } => {
-                self.handle_connected(now, link, listener, certificate_user);
+                self.handle_connected(now, link, listener, peer, certificate_user);
             }
             Input::Malformed { link, version, error } => self.handle_malformed(now, link, version, error),
+            Input::Holding { link, bytes } => self.handle_holding(now, link, bytes),
             Input::Closed { link } => self.detach(now, link, DetachReason::ConnectionLost),
             Input::Verified { link, verdict } => self.handle_verified(now, link, verdict),
             Input::Authenticated { link, answer } => self.handle_authenticated(now, link, answer),
@@ -402,6 +441,7 @@ impl Broker {
             Input::Tick => self.handle_tick(now),
             Input::Shutdown => self.handle_shutdown(now),
         }
+        self.keep_house(now);
     }
 
     /// The next thing to do, `None` when all is done.

@@ -2,6 +2,7 @@
 
 use heapless::deque::{Deque, DequeView};
 
+use super::budget::{ALLOCATION_BYTES, Account, Charge};
 use super::kept::Queued;
 use super::limits::QueueClass;
 use super::subscriptions::GroupKey;
@@ -12,13 +13,38 @@ use super::subscriptions::GroupKey;
 /// 2. The ring is the smallest class that held what waited so far, and never larger than the class of the
 ///    limits.
 /// 3. `size_bytes` is the sum over the messages in the ring.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queue {
     ring: Option<Box<DequeView<Queued>>>,
     size_bytes: usize,
+    /// What the ring costs; the messages in it are charged for themselves.
+    charge: Charge,
 }
 
 impl Queue {
+    pub(super) fn new(account: &Account) -> Self {
+        Self {
+            ring: None,
+            size_bytes: 0,
+            charge: Charge::new(account, 0),
+        }
+    }
+
+    /// What one more message costs beside itself: a larger ring, where the one there is is full.
+    pub(super) fn growth_bytes(&self) -> usize {
+        let larger = match &self.ring {
+            Some(ring) if !ring.is_full() => return 0,
+            Some(ring) => class_above(ring.storage_capacity()),
+            None => class_above(0),
+        };
+        ring_bytes(larger.messages())
+    }
+
+    /// What its tables cost.
+    pub(super) fn charged_bytes(&self) -> usize {
+        self.charge.bytes()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.ring.is_none()
     }
@@ -44,7 +70,7 @@ impl Queue {
         if self.is_full(class) {
             return Err(queued);
         }
-        let size_bytes = queued.message.size_bytes;
+        let size_bytes = queued.size_bytes();
         if self.ring.as_ref().is_none_or(|ring| ring.is_full()) {
             self.grow();
         }
@@ -59,11 +85,23 @@ impl Queue {
     pub(super) fn pop(&mut self) -> Option<Queued> {
         let ring = self.ring.as_mut()?;
         let queued = ring.pop_front();
-        if ring.is_empty() {
+        self.taken_out(queued)
+    }
+
+    /// Takes out the message that came last.
+    pub(super) fn pop_newest(&mut self) -> Option<Queued> {
+        let ring = self.ring.as_mut()?;
+        let queued = ring.pop_back();
+        self.taken_out(queued)
+    }
+
+    fn taken_out(&mut self, queued: Option<Queued>) -> Option<Queued> {
+        if self.ring.as_ref().is_some_and(|ring| ring.is_empty()) {
             self.ring = None;
+            self.charge.set(0);
         }
         if let Some(queued) = &queued {
-            self.size_bytes -= queued.message.size_bytes;
+            self.size_bytes -= queued.size_bytes();
         }
         queued
     }
@@ -75,13 +113,15 @@ impl Queue {
             let Some(ring) = &mut self.ring else { break };
             let Some(queued) = ring.pop_front() else { break };
             if queued.group == Some(group) {
-                self.size_bytes -= queued.message.size_bytes;
+                self.size_bytes -= queued.size_bytes();
                 taken.push(queued);
             } else if ring.push_back(queued).is_err() {
                 debug_assert!(false, "a place was made free before");
             }
         }
-        self.ring.take_if(|ring| ring.is_empty());
+        if self.ring.take_if(|ring| ring.is_empty()).is_some() {
+            self.charge.set(0);
+        }
         taken
     }
 
@@ -92,10 +132,9 @@ impl Queue {
     /// Moves to the next larger class.
     fn grow(&mut self) {
         let capacity = self.ring.as_ref().map_or(0, |ring| ring.storage_capacity());
-        let class = QueueClass::ALL
-            .into_iter()
-            .find(|class| class.messages() > capacity);
-        let mut larger = ring(class.unwrap_or(QueueClass::N4096));
+        let class = class_above(capacity);
+        self.charge.set(ring_bytes(class.messages()));
+        let mut larger = ring(class);
         if let Some(mut smaller) = self.ring.take() {
             while let Some(queued) = smaller.pop_front() {
                 larger
@@ -105,6 +144,17 @@ impl Queue {
         }
         self.ring = Some(larger);
     }
+}
+
+fn class_above(messages: usize) -> QueueClass {
+    let mut classes = QueueClass::ALL.into_iter();
+    classes
+        .find(|class| class.messages() > messages)
+        .unwrap_or(QueueClass::N4096)
+}
+
+fn ring_bytes(messages: usize) -> usize {
+    messages * size_of::<Queued>() + ALLOCATION_BYTES
 }
 
 fn ring(class: QueueClass) -> Box<DequeView<Queued>> {
@@ -130,7 +180,14 @@ mod tests {
     fn queued(number: u32) -> Queued {
         let topic = TopicName::try_from("t").unwrap();
         let payload = Bytes::from(number.to_string());
-        let message = Rc::new(Kept::copy(&topic, &payload, None, QoS::AtLeastOnce, None));
+        let message = Rc::new(Kept::copy(
+            &Account::default(),
+            &topic,
+            &payload,
+            None,
+            QoS::AtLeastOnce,
+            None,
+        ));
         Queued {
             message,
             subscription_ids: SubscriptionIds::default(),
@@ -142,7 +199,7 @@ mod tests {
 
     #[test]
     fn messages_come_out_in_the_order_they_came_through_every_class() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(&Account::default());
         for number in 0..4096 {
             queue
                 .push(queued(number), QueueClass::N4096)
@@ -158,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_queue_refuses_what_is_beyond_its_class() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new(&Account::default());
         for number in 0..16 {
             queue.push(queued(number), QueueClass::N16).expect("room for 16");
         }

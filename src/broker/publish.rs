@@ -2,9 +2,11 @@
 
 use std::time::Instant;
 
+use super::aliases::IncomingAliases;
+use super::budget::Use;
 use super::deliver::Passing;
 use super::inflight::Acked;
-use super::kept::expiry;
+use super::kept::{expiry, properties_bytes};
 use super::limits::Limits;
 use super::link::{Link, LinkId, Stage};
 use super::policy::MountPoint;
@@ -27,12 +29,10 @@ impl Broker {
             ..
         } = publish;
         let (key, version) = (attachment.session, attachment.version);
-        if attachment.exceeds_rate(now, self.limits.publish_rate_max) {
-            if let Some(client) = self.sessions.get(key).map(|session| session.client.clone()) {
-                self.limit_reached_for("publish_rate_max", &client);
-            }
-            return self.refuse(now, link, Refusal::PublishRate);
-        }
+        let bytes = payload.len()
+            + topic.as_ref().map_or(0, |topic| topic.as_str().len())
+            + properties.as_deref().map_or(0, properties_bytes);
+        let is_too_fast = attachment.pace.exceeds(now, 1, bytes, &self.limits);
         let alias = properties
             .as_deref_mut()
             .and_then(|properties| properties.topic_alias.take());
@@ -42,13 +42,25 @@ impl Broker {
             (Some(topic), Some(_)) if !is_topic_within(&self.limits, topic.as_str()) => topic,
             (topic, Some(alias)) => {
                 let alias_max = attachment.listener.topic_alias_maximum(&self.limits);
-                let aliases = attachment.aliases.get_or_insert_default();
-                match aliases.resolve(topic, alias, alias_max) {
+                let account = &self.budget.account;
+                let aliases =
+                    (attachment.aliases).get_or_insert_with(|| Box::new(IncomingAliases::new(account)));
+                match aliases.resolve(topic, alias, alias_max, &self.budget) {
                     Ok(topic) => topic,
                     Err(refusal) => return self.refuse(now, link, refusal),
                 }
             }
             (None, None) => return self.refuse(now, link, Refusal::NoTopic),
+        };
+        let attachment = match is_too_fast {
+            false => attachment,
+            true => {
+                self.pause(now, link); // this one is taken all the same, the next ones wait
+                match self.links.get_mut(link).and_then(Link::attachment_mut) {
+                    Some(attachment) => attachment,
+                    None => return,
+                }
+            }
         };
         self.stats.messages_received += 1;
         let mount_point = (attachment.tailoring.as_ref()).and_then(|own| own.mount_point.as_ref());
@@ -94,7 +106,7 @@ impl Broker {
             if !properties.subscription_ids.is_empty() {
                 return self.refuse(now, link, Refusal::SubscriptionIdentifier); // [MQTT-3.3.4-6]
             }
-            if properties.user_properties.len() > self.limits.user_properties_max {
+            if !self.limits.allow_user_properties(&properties.user_properties) {
                 refusal = Some(Refusal::UserProperties);
             }
             if self.is_falsely_utf8(properties.payload_is_utf8, &payload) {
@@ -109,6 +121,10 @@ impl Broker {
         let passing = Passing::new(topic, payload, properties, qos, retain, expires_at);
         let reached = self.route(now, Some(key), passing); // [MQTT-4.5.0-1]: before it is acknowledged
         let reason = match version {
+            // It went to whoever is there, but nobody who comes will find it.
+            ProtocolVersion::V5 if retain && std::mem::take(&mut self.retain_refused) => {
+                ReasonCode::QuotaExceeded
+            }
             ProtocolVersion::V5 if !reached => ReasonCode::NoMatchingSubscribers,
             _ => ReasonCode::Success,
         };
@@ -171,7 +187,10 @@ impl Broker {
                     }) = self.links.get(link)
                     && let Some(session) = self.sessions.get_mut(attachment.session)
                 {
-                    session.receiving.insert(packet_id); // [MQTT-4.3.3-8]
+                    let has_grown = session.receiving.insert(packet_id); // [MQTT-4.3.3-8]
+                    if has_grown && !self.has_memory(now, Use::Packet, 0) {
+                        return self.refuse(now, link, Refusal::MemoryShort);
+                    }
                 }
                 self.send_control(now, link, Packet::PubRec(Ack::with_reason(packet_id, reason)));
             }

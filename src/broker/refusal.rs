@@ -21,6 +21,12 @@ pub enum Refusal {
     ConnectionsFull,
     /// As many sessions as are kept.
     SessionsFull,
+    /// As many sessions as are kept for one user, all of them in use.
+    SessionsOfUserFull,
+    /// As many bytes of wills as are kept.
+    WillsFull,
+    /// There is no memory for what the peer wants kept.
+    MemoryShort,
     /// CONNECT with a client identifier beyond the limits.
     ClientIdTooLong,
     /// CONNECT of an old version with an empty client identifier that is to keep its session ([MQTT-3.1.3-8] of
@@ -80,8 +86,6 @@ pub enum Refusal {
     NoPacketIdentifier,
     /// More QoS 2 messages unfinished than Receive Maximum allows [MQTT-3.3.4-7].
     ReceiveMaximum,
-    /// More messages in a second than the limits allow.
-    PublishRate,
     /// An acknowledgement of another kind than the delivery waits for.
     UnexpectedAck,
     /// No Local on a shared subscription [MQTT-3.8.3-4].
@@ -127,10 +131,12 @@ impl Refusal {
             Self::WillNotUtf8 | Self::PayloadNotUtf8 => ReasonCode::PayloadFormatInvalid,
             Self::AliasTooHigh => ReasonCode::TopicAliasInvalid, // [MQTT-3.3.2-9]
             Self::ReceiveMaximum => ReasonCode::ReceiveMaximumExceeded, // [MQTT-3.3.4-7]
-            Self::PublishRate => ReasonCode::MessageRateTooHigh,
             Self::PacketTooLarge => ReasonCode::PacketTooLarge, // [MQTT-3.1.2-24]
             Self::ConnectionsFull
             | Self::SessionsFull
+            | Self::SessionsOfUserFull
+            | Self::WillsFull
+            | Self::MemoryShort
             | Self::UserProperties
             | Self::WillTooLarge
             | Self::TooEager
@@ -156,6 +162,9 @@ impl fmt::Display for Refusal {
             Self::Version(version) => return write!(f, "MQTT {version} is not spoken here"),
             Self::ConnectionsFull => "too many connections",
             Self::SessionsFull => "too many sessions",
+            Self::SessionsOfUserFull => "too many sessions of one user",
+            Self::WillsFull => "too many wills",
+            Self::MemoryShort => "memory is short",
             Self::ClientIdTooLong => "the client identifier is too long",
             Self::ClientIdEmpty => "an empty client identifier needs a clean session",
             Self::ClientIdTaken => "the client identifier is in use",
@@ -185,7 +194,6 @@ impl fmt::Display for Refusal {
             Self::SubscriptionIdentifier => "a PUBLISH with a subscription identifier",
             Self::NoPacketIdentifier => "a PUBLISH without packet identifier",
             Self::ReceiveMaximum => "more unfinished messages than the receive maximum",
-            Self::PublishRate => "messages come too fast",
             Self::UnexpectedAck => "an acknowledgement of the wrong kind",
             Self::NoLocalOnShared => "no local on a shared subscription",
             Self::ExpiryAfterNone => "a session expiry in DISCONNECT after none in CONNECT",

@@ -6,6 +6,7 @@ use std::ops::Bound;
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::budget::{Account, Charge, RETAINED_BYTES};
 use super::kept::Kept;
 use crate::auth::Identity;
 use crate::mqtt::{TopicFilter, TopicName};
@@ -15,11 +16,13 @@ use crate::mqtt::{TopicFilter, TopicName};
 /// 1. Each message stands under its own topic.
 /// 2. `size_bytes` is the sum over all messages.
 /// 3. No message expires before `earliest_expiry`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Retained {
     messages: BTreeMap<Key, Entry>,
     size_bytes: usize,
     earliest_expiry: Option<Instant>,
+    /// What the table costs; the messages in it are charged for themselves.
+    charge: Charge,
 }
 
 /// What a look for the next message found.
@@ -48,6 +51,26 @@ struct Entry {
 }
 
 impl Retained {
+    pub(super) fn new(account: &Account) -> Self {
+        Self {
+            messages: BTreeMap::new(),
+            size_bytes: 0,
+            earliest_expiry: None,
+            charge: Charge::new(account, 0),
+        }
+    }
+
+    /// What the message of `topic` costs.
+    pub(super) fn cost_bytes(&self, topic: &TopicName) -> usize {
+        let known = self.messages.get(topic.as_str());
+        known.map_or(0, |entry| entry.message.charged_bytes() + RETAINED_BYTES)
+    }
+
+    /// What its tables cost.
+    pub(super) fn charged_bytes(&self) -> usize {
+        self.charge.bytes()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.messages.len()
     }
@@ -82,6 +105,7 @@ impl Retained {
         };
         let (key, message) = (Key(message.topic.clone()), message.clone());
         self.messages.insert(key, Entry { message, writer });
+        self.charge.set(self.messages.len() * RETAINED_BYTES);
         true
     }
 
@@ -89,6 +113,7 @@ impl Retained {
     pub(super) fn clear(&mut self, topic: &TopicName) {
         if let Some(entry) = self.messages.remove(topic.as_str()) {
             self.size_bytes -= entry.message.size_bytes;
+            self.charge.set(self.messages.len() * RETAINED_BYTES);
         }
     }
 
@@ -147,10 +172,15 @@ impl Retained {
             }
             keep
         });
+        self.charge.set(self.messages.len() * RETAINED_BYTES);
     }
 
     fn has_room(&self, message: &Kept, count_max: usize, bytes_max: usize) -> bool {
         self.messages.len() < count_max && self.size_bytes.saturating_add(message.size_bytes) <= bytes_max
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Rc<Kept>> {
+        self.messages.values().map(|entry| &entry.message)
     }
 
     /// Walks over everything the type promises.

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use foldhash::fast::FixedState;
 use slotmap::SlotMap;
 
+use super::budget::{Account, Charge, SESSION_BYTES};
 use super::inflight::{Inflight, Receiving, Stage};
 use super::link::{self, Link, LinkId};
 use super::offline::Queue;
+use super::owners::Owner;
 use super::policy::MountPoint;
 use super::subscribe::Replay;
 use super::subscriptions::Place;
@@ -35,8 +37,11 @@ slotmap::new_key_type! {
 pub(super) struct Session {
     pub(super) client: ClientId,
     pub(super) identity: Rc<Identity>,
+    pub(super) owner: Owner,
     /// Where its topics stand in the tree; like the identity it never changes.
     pub(super) mount_point: Option<MountPoint>,
+    /// How many clients had left before its own did; of two absent sessions the lower one is absent longer.
+    pub(super) left: u64,
     /// The connection of the moment.
     pub(super) link: Option<LinkId>,
     /// Session Expiry Interval in force, in seconds; `u32::MAX`: never.
@@ -51,10 +56,12 @@ pub(super) struct Session {
     pub(super) replays: Vec<Replay>,
     /// When a message last found its queue full.
     pub(super) queue_full_at: Option<Instant>,
+    /// What it costs beside what its parts are charged for.
+    charge: Charge,
 }
 
-// An idle client costs these two and its entries in the tables: well under 1 KiB.
-const _: () = assert!(size_of::<Session>() + size_of::<Link>() <= 400);
+// An idle client costs these two and its entries in the tables: around 1 KiB.
+const _: () = assert!(size_of::<Session>() + size_of::<Link>() <= 520);
 
 /// All sessions, found by key or by client identifier.
 ///
@@ -66,22 +73,41 @@ pub(super) struct Sessions {
 }
 
 impl Session {
-    pub(super) fn new(client: ClientId, identity: Rc<Identity>, mount_point: Option<MountPoint>) -> Self {
+    pub(super) fn new(
+        client: ClientId,
+        identity: Rc<Identity>,
+        owner: Owner,
+        mount_point: Option<MountPoint>,
+        account: &Account,
+    ) -> Self {
         Self {
+            charge: Charge::new(account, Self::cost_bytes(&client)),
             client,
             identity,
+            owner,
             mount_point,
+            left: 0,
             link: None,
             expiry_secs: 0,
             expires_at: None,
             will: None,
             places: Vec::new(),
-            inflight: Inflight::default(),
-            receiving: Receiving::default(),
-            queue: Queue::default(),
+            inflight: Inflight::new(account),
+            receiving: Receiving::new(account),
+            queue: Queue::new(account),
             replays: Vec::new(),
             queue_full_at: None,
         }
+    }
+
+    /// What a session of `client` costs with nothing in it.
+    pub(super) fn cost_bytes(client: &ClientId) -> usize {
+        SESSION_BYTES + client.as_str().len()
+    }
+
+    /// What it costs beside what its parts are charged for.
+    pub(super) fn charged_bytes(&self) -> usize {
+        self.charge.bytes()
     }
 
     /// Whether there is nothing that could be sent now or later but for new messages.
@@ -191,6 +217,7 @@ impl Broker {
             return;
         };
         session.link = None;
+        session.left = self.stats.clients_accepted - self.stats.clients_connected;
         session.inflight.rewind();
         self.stats.clients_connected -= 1;
         let client = session.client.clone();
@@ -245,6 +272,7 @@ impl Broker {
         debug_assert!(session.link.is_none(), "a session ends after its link");
         self.timers
             .cancel(session.expires_at.take(), Timer::SessionExpiry(key));
+        let filters = session.places.len();
         for place in std::mem::take(&mut session.places) {
             self.subscriptions.remove(key, place);
         }
@@ -257,6 +285,10 @@ impl Broker {
         self.stats.queued_bytes -= session.held_bytes() as u64;
         self.stats.subscriptions = self.subscriptions.len() as u64;
         self.stats.sessions -= 1;
+        self.owners.change(session.owner, |usage| {
+            usage.sessions -= 1;
+            usage.subscriptions -= filters;
+        });
         let Session { inflight, queue, .. } = session;
         // A QoS 2 message that was sent is nobody else's [MQTT-4.8.2-5]; the others another member may have.
         for entry in inflight.iter() {

@@ -23,6 +23,8 @@ pub struct Stats {
     pub inflight_messages: u64,
     /// Gauge: topic, payload and property bytes of both, counted once for each client.
     pub queued_bytes: u64,
+    /// Gauge: topic, payload and property bytes of all wills.
+    pub wills_bytes: u64,
 
     /// Byte streams accepted.
     pub links_accepted: u64,
@@ -65,6 +67,16 @@ pub struct Stats {
     pub dropped_session_ended: u64,
     /// Not kept: the room for retained messages was full.
     pub dropped_retained_full: u64,
+    /// Sessions that gave way to a newer one of their own user.
+    pub sessions_displaced: u64,
+    /// Clients refused because there was no room for their session or their will.
+    pub sessions_refused: u64,
+    /// Topic filters refused because there was no room for them.
+    pub subscriptions_refused: u64,
+    /// Times a client was not read for a while because it published too fast.
+    pub publishers_paused: u64,
+    /// Times something was refused or given up because memory was short.
+    pub memory_refusals: u64,
 }
 
 impl Stats {

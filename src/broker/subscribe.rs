@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
+use super::budget::{ALLOCATION_BYTES, Charge, SHARED_BYTES, Use};
 use super::deliver::{attached, outgoing_properties};
 use super::kept::{Queued, SubscriptionIds};
 use super::link::{Link, LinkId, send_publish};
 use super::retained::{Cursor, Next};
 use super::session::SessionKey;
-use super::subscriptions::{Options, Place};
+use super::subscriptions::{Options, Place, Subscriptions};
 use super::tailor::TooLarge;
 use super::{Broker, Refusal};
 use crate::auth::access::Action;
@@ -24,6 +25,16 @@ pub(super) struct Replay {
     filter: TopicFilter,
     pub(super) place: Place,
     cursor: Cursor,
+    charge: Charge,
+}
+
+/// What a replay costs beside its filter's text: its entry, and the topic its cursor holds, which it mostly shares.
+const REPLAY_BYTES: usize = size_of::<Replay>() * 3 / 2 + SHARED_BYTES + ALLOCATION_BYTES;
+
+impl Replay {
+    pub(super) fn charged_bytes(&self) -> usize {
+        self.charge.bytes()
+    }
 }
 
 /// Retained messages looked at in one go for one client: some tenths of a millisecond on a small board, however
@@ -39,11 +50,14 @@ impl Broker {
             return;
         };
         let (key, bridge, version) = (attachment.session, attachment.bridge, attachment.version);
+        self.pace_filters(now, link, subscribe.subscriptions.len());
         let mut subscriptions = subscribe.subscriptions.iter();
         if subscriptions.any(|subscription| subscription.no_local && subscription.filter.share().is_some()) {
             return self.refuse(now, link, Refusal::NoLocalOnShared); // [MQTT-3.8.3-4]
         }
-        let crowded = subscribe.properties.user_properties.len() > self.limits.user_properties_max;
+        let crowded = !self
+            .limits
+            .allow_user_properties(&subscribe.properties.user_properties);
         let subscription_id = subscribe.properties.subscription_id.unwrap_or(0);
         // One after the other, as if each had come alone [MQTT-3.8.4-5] [MQTT-3.9.3-1].
         let reasons = (subscribe.subscriptions.iter())
@@ -101,18 +115,13 @@ impl Broker {
         {
             return Err(ReasonCode::NotAuthorized);
         }
-        let known = self.subscriptions.find(key, filter);
-        if known.is_none() {
-            if session.places.len() >= self.limits.subscriptions_per_client_max {
-                return Err(ReasonCode::QuotaExceeded);
-            }
-            if self.subscriptions.len() >= self.limits.subscriptions_max {
-                self.limit_reached(now, "subscriptions_max");
-                return Err(ReasonCode::QuotaExceeded);
-            }
-        }
         if !self.is_topic_within_limits(filter.as_str()) {
             return Err(ReasonCode::TopicFilterInvalid);
+        }
+        let known = self.subscriptions.find(key, filter);
+        if known.is_none() && !self.has_room_for_filter(now, key, filter) {
+            self.stats.subscriptions_refused += 1;
+            return Err(ReasonCode::QuotaExceeded);
         }
         let place = self.subscriptions.insert(key, filter, options);
         let Some(session) = self.sessions.get_mut(key) else {
@@ -120,7 +129,12 @@ impl Broker {
         };
         if known.is_none() {
             session.places.push(place);
+            let owner = session.owner;
+            self.owners.change(owner, |usage| usage.subscriptions += 1);
         }
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Err(ReasonCode::UnspecifiedError);
+        };
         let wanted = match subscription.retain_handling {
             RetainHandling::Send => true,                 // [MQTT-3.3.1-9]
             RetainHandling::SendIfNew => known.is_none(), // [MQTT-3.3.1-10]
@@ -134,9 +148,42 @@ impl Broker {
                 filter: filter.detached(),
                 place,
                 cursor: Cursor::default(),
+                charge: Charge::new(&self.budget.account, REPLAY_BYTES + filter.as_str().len()),
             });
         }
         Ok(())
+    }
+
+    /// Counts topic filters like messages: each changes the tree, and may bring retained messages.
+    fn pace_filters(&mut self, now: Instant, link: LinkId, count: usize) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        if let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut)
+            && attachment.pace.exceeds(now, count, 0, &self.limits)
+        {
+            self.pause(now, link);
+        }
+    }
+
+    /// Whether a session may have one more filter.
+    fn has_room_for_filter(&mut self, now: Instant, key: SessionKey, filter: &TopicFilter) -> bool {
+        let Some(session) = self.sessions.get(key) else {
+            return false;
+        };
+        if session.places.len() >= self.limits.subscriptions_per_client_max {
+            let client = session.client.clone();
+            self.limit_reached_by(now, "subscriptions_per_client_max", Some(client));
+            return false;
+        }
+        if self.owners.usage(session.owner).subscriptions >= self.limits.subscriptions_per_user_max {
+            self.limit_reached(now, "subscriptions_per_user_max");
+            return false;
+        }
+        if self.subscriptions.len() >= self.limits.subscriptions_max {
+            self.limit_reached(now, "subscriptions_max");
+            return false;
+        }
+        let replay = REPLAY_BYTES + filter.as_str().len();
+        self.has_memory(now, Use::Session, Subscriptions::cost_bytes_max(filter) + replay)
     }
 
     pub(super) fn handle_unsubscribe(&mut self, now: Instant, link: LinkId, unsubscribe: &Unsubscribe) {
@@ -144,6 +191,7 @@ impl Broker {
             return;
         };
         let key = attachment.session;
+        self.pace_filters(now, link, unsubscribe.filters.len());
         // One after the other, as if each had come alone [MQTT-3.10.4-6] [MQTT-3.11.3-1].
         let reasons = (unsubscribe.filters.iter())
             .map(|filter| match self.find_own(key, filter) {
@@ -180,6 +228,8 @@ impl Broker {
             return;
         };
         session.places.retain(|&other| other != place);
+        self.owners
+            .change(session.owner, |usage| usage.subscriptions -= 1);
         session.replays.retain(|replay| replay.place != place);
         if let Some(group) = place.group
             && self.subscriptions.member(group, 0).is_some()
@@ -215,7 +265,7 @@ impl Broker {
         let Some((link, attachment)) = attached(session, &mut self.links) else {
             return false;
         };
-        if attachment.retained_left == 0 || attachment.is_stalled(self.limits.unsent_bytes_max) {
+        if attachment.retained_left == 0 || attachment.is_stalled(self.budget.unsent_bytes_max()) {
             return false;
         }
         let mut cursor = replay.cursor.clone();
@@ -238,7 +288,6 @@ impl Broker {
                 return true;
             }
         };
-        let size_bytes = message.size_bytes;
         let qos = message.qos.min(options.qos); // [MQTT-3.8.4-8]
         let ids = if options.subscription_id == 0 {
             Vec::new()
@@ -246,6 +295,7 @@ impl Broker {
             vec![options.subscription_id]
         };
         let subscription_ids = SubscriptionIds::new(ids);
+        let size_bytes = message.size_bytes + size_of_val(subscription_ids.as_slice());
         if !session.reaches(&message.topic) {
             // A wildcard matched what is out of its part of the tree.
         } else if message.is_expired(now) {
@@ -267,7 +317,7 @@ impl Broker {
                 properties: outgoing_properties(attachment.version, properties, &subscription_ids, now),
             };
             attachment.retained_left -= 1;
-            match send_publish(&mut self.outputs, link, attachment, publish) {
+            match send_publish(&mut self.outputs, &self.budget.account, link, attachment, publish) {
                 Ok(()) => self.stats.messages_sent += 1,
                 Err(TooLarge) => self.stats.dropped_too_large += 1,
             }

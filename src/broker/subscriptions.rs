@@ -8,6 +8,7 @@ use foldhash::fast::FixedState;
 use slotmap::SlotMap;
 use smallvec::SmallVec;
 
+use super::budget::{ALLOCATION_BYTES, Account, Charge};
 use super::fan_out::Everyone;
 use super::kept::SubscriptionIds;
 use super::session::SessionKey;
@@ -38,6 +39,13 @@ pub(super) struct Subscriptions {
     answers: Answers,
     hasher: FixedState,
     scratch: Vec<Subscriber>,
+    /// Nodes looked at since the start: what answering costs.
+    #[cfg(test)]
+    visited: std::cell::Cell<usize>,
+    /// The bytes of all levels and share names.
+    text_bytes: usize,
+    /// What the tree costs.
+    charge: Charge,
 }
 
 /// The options of one subscription (section 3.8.3.1).
@@ -134,13 +142,16 @@ pub(super) struct Resolved {
     /// Where that is all there is to know for a plain message.
     pub(super) everyone: Option<Everyone>,
     answer: Option<usize>,
+    /// What it takes to remember it, in targets.
+    weight: usize,
 }
 
 /// The answers for the topics published lately: a table that is overwritten, not searched.
 #[derive(Debug, Default)]
 struct Answers {
     entries: Vec<Answer>,
-    targets: usize,
+    /// The sum over all answers.
+    weight: usize,
 }
 
 #[derive(Debug, Default)]
@@ -153,11 +164,24 @@ struct Answer {
 /// A power of two: the topics of a gateway's sensors, at some 100 bytes each.
 const ANSWERS_MAX: usize = 256;
 
-/// Targets remembered by all answers together, some 40 bytes each.
-const ANSWER_TARGETS_MAX: usize = 4096;
+/// What all answers together may remember, in targets of some 40 bytes; shared subscriptions and subscription
+/// identifiers count like targets.
+const ANSWERS_WEIGHT_MAX: usize = 4096;
+
+/// What a node costs with its level's text, its entry among the children of another, and the room tables grow into.
+const NODE_BYTES: usize = size_of::<Node>() * 3 / 2 + 2 * ALLOCATION_BYTES + 48;
+
+/// What a subscriber costs: its entry at the node, its session's own entry for the place, and room to grow.
+const ENTRY_BYTES: usize = (size_of::<Subscriber>() + size_of::<Place>()) * 3 / 2 + ALLOCATION_BYTES;
+
+/// What a topic filter costs that shares all levels but one with others.
+pub(super) const SUBSCRIPTION_BYTES_MIN: usize = NODE_BYTES + ENTRY_BYTES;
+
+/// What a shared subscription costs.
+const GROUP_BYTES: usize = size_of::<Group>() * 3 / 2 + 3 * ALLOCATION_BYTES;
 
 impl Subscriptions {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, account: &Account) -> Self {
         let mut nodes = SlotMap::with_key();
         let root = nodes.insert_with_key(|key| Node::new(key, "".into()));
         Self {
@@ -169,7 +193,28 @@ impl Subscriptions {
             answers: Answers::default(),
             hasher: FixedState::with_seed(seed),
             scratch: Vec::new(),
+            #[cfg(test)]
+            visited: std::cell::Cell::default(),
+            text_bytes: 0,
+            charge: Charge::new(account, 0),
         }
+    }
+
+    /// What one more subscription to `filter` costs at most.
+    pub(super) fn cost_bytes_max(filter: &TopicFilter) -> usize {
+        filter.levels().count() * NODE_BYTES + GROUP_BYTES + ENTRY_BYTES + filter.as_str().len()
+    }
+
+    fn charge_all(&mut self) {
+        let nodes = (self.nodes.len() - 1) * NODE_BYTES; // the root costs no peer
+        let groups = self.groups.len() * GROUP_BYTES;
+        let entries = self.count * ENTRY_BYTES;
+        self.charge.set(nodes + groups + entries + self.text_bytes);
+    }
+
+    /// What its tables cost.
+    pub(super) fn charged_bytes(&self) -> usize {
+        self.charge.bytes()
     }
 
     /// The number of subscriptions of all sessions.
@@ -232,6 +277,7 @@ impl Subscriptions {
             }
         }
         self.version += 1;
+        self.charge_all();
         Place { node, group }
     }
 
@@ -254,10 +300,12 @@ impl Subscriptions {
         if let Some(group) = place.group
             && self.groups[group].members.is_empty()
         {
-            self.groups.remove(group);
+            let ended = self.groups.remove(group);
+            self.text_bytes -= ended.map_or(0, |group| group.name.len());
             self.nodes[place.node].groups.retain(|&mut other| other != group);
         }
         self.prune(place.node);
+        self.charge_all();
     }
 
     /// The options of the subscription of `session` at `place`.
@@ -281,7 +329,7 @@ impl Subscriptions {
         let slot = hash as usize % ANSWERS_MAX; // any part of the hash will do
         let answer = &mut self.answers.entries[slot];
         let mut resolved = std::mem::take(&mut answer.resolved);
-        self.answers.targets -= resolved.targets.len();
+        self.answers.weight -= resolved.weight;
         resolved.answer = Some(slot);
         if answer.version == self.version && answer.topic == topic.as_str() {
             return resolved;
@@ -299,18 +347,18 @@ impl Subscriptions {
     /// Remembers the answer for the next message of its topic.
     pub(super) fn put_back(&mut self, resolved: Resolved) {
         let Some(slot) = resolved.answer else { return };
-        let targets = resolved.targets.len();
-        if targets > ANSWER_TARGETS_MAX {
+        let weight = resolved.weight;
+        if weight > ANSWERS_WEIGHT_MAX {
             self.answers.entries[slot] = Answer::default();
             return;
         }
-        if self.answers.targets + targets > ANSWER_TARGETS_MAX {
+        if self.answers.weight + weight > ANSWERS_WEIGHT_MAX {
             self.answers.entries.clear();
             self.answers.entries.resize_with(ANSWERS_MAX, Answer::default);
-            self.answers.targets = 0;
+            self.answers.weight = 0;
             return;
         }
-        self.answers.targets += targets;
+        self.answers.weight += weight;
         self.answers.entries[slot].resolved = resolved;
     }
 
@@ -357,8 +405,11 @@ impl Subscriptions {
         for of_one_session in found.chunk_by(|a, b| a.session == b.session) {
             resolved.targets.push(Target::of(of_one_session));
         }
+        let ids = |target: &Target| target.grant.subscription_ids.as_slice().len();
+        let targets = resolved.targets.iter().map(|target| 1 + ids(target));
+        resolved.weight = targets.sum::<usize>() + resolved.groups.len();
         found.clear();
-        found.shrink_to(ANSWER_TARGETS_MAX);
+        found.shrink_to(ANSWERS_WEIGHT_MAX);
         self.scratch = found;
     }
 
@@ -372,6 +423,8 @@ impl Subscriptions {
         found: &mut Vec<Subscriber>,
         groups: &mut Vec<GroupKey>,
     ) {
+        #[cfg(test)]
+        self.visited.update(|visited| visited + 1);
         let node = &self.nodes[node];
         if let Some(hash) = node.hash
             && !no_wildcard
@@ -414,6 +467,7 @@ impl Subscriptions {
         }
         let level: Rc<str> = level.into();
         let child = self.nodes.insert(Node::new(node, level.clone()));
+        self.text_bytes += level.len();
         match &*level {
             "+" => self.nodes[node].plus = Some(child),
             "#" => self.nodes[node].hash = Some(child),
@@ -441,6 +495,7 @@ impl Subscriptions {
             next: 0,
         });
         self.nodes[node].groups.push(group);
+        self.text_bytes += name.len();
         group
     }
 
@@ -450,6 +505,7 @@ impl Subscriptions {
             let Some(Node { parent, level, .. }) = self.nodes.remove(node) else {
                 return;
             };
+            self.text_bytes -= level.len();
             let above = &mut self.nodes[parent];
             match &*level {
                 "+" => above.plus = None,
@@ -532,16 +588,12 @@ impl Subscriptions {
                 self.count
             ));
         }
-        let targets: usize = self
-            .answers
-            .entries
-            .iter()
-            .map(|answer| answer.resolved.targets.len())
-            .sum();
-        if targets != self.answers.targets {
+        let answers = self.answers.entries.iter();
+        let weight: usize = answers.map(|answer| answer.resolved.weight).sum();
+        if weight != self.answers.weight || weight > ANSWERS_WEIGHT_MAX {
             return Err(format!(
-                "{targets} targets are remembered, {} are counted",
-                self.answers.targets
+                "answers of weight {weight} are remembered, {} is counted, at most {ANSWERS_WEIGHT_MAX} may be",
+                self.answers.weight
             ));
         }
         Ok(())
@@ -724,7 +776,7 @@ mod tests {
     #[test]
     fn the_tree_matches_as_the_definition_of_section_4_7_does() {
         let mut keys: SlotMap<SessionKey, TopicFilter> = SlotMap::with_key();
-        let mut subscriptions = Subscriptions::new(7);
+        let mut subscriptions = Subscriptions::new(7, &Account::default());
         for text in texts(&["a", "", "$b", "+", "#"]) {
             if let Ok(filter) = TopicFilter::try_from(text.as_str()) {
                 let key = keys.insert(filter.clone());
@@ -755,7 +807,7 @@ mod tests {
     fn a_remembered_answer_follows_every_change() {
         let mut keys: SlotMap<SessionKey, ()> = SlotMap::with_key();
         let (one, two) = (keys.insert(()), keys.insert(()));
-        let mut subscriptions = Subscriptions::new(7);
+        let mut subscriptions = Subscriptions::new(7, &Account::default());
         let place = subscriptions.insert(one, &filter("a/+"), PLAIN);
         assert_eq!(reached(&mut subscriptions, "a/b"), [one]);
         assert_eq!(reached(&mut subscriptions, "a/b"), [one]);
@@ -770,7 +822,7 @@ mod tests {
     fn many_children_of_one_level_are_found_and_forgotten() {
         let mut keys: SlotMap<SessionKey, ()> = SlotMap::with_key();
         let key = keys.insert(());
-        let mut subscriptions = Subscriptions::new(7);
+        let mut subscriptions = Subscriptions::new(7, &Account::default());
         let places: Vec<_> = (0..100)
             .map(|number| subscriptions.insert(key, &filter(&format!("devices/{number}/set")), PLAIN))
             .collect();
@@ -784,9 +836,92 @@ mod tests {
     }
 
     #[test]
+    fn wildcards_cost_no_more_than_the_filters_that_hold_them() {
+        let mut keys: SlotMap<SessionKey, ()> = SlotMap::with_key();
+        let key = keys.insert(());
+        let mut subscriptions = Subscriptions::new(7, &Account::default());
+        // Every mixture of `+` and `a` in ten levels: each level of a topic doubles the ways through the tree.
+        for mixture in 0..1024_u32 {
+            let levels: Vec<&str> = (0..10)
+                .map(|bit| ["a", "+"][(mixture >> bit & 1) as usize])
+                .collect();
+            subscriptions.insert(key, &filter(&levels.join("/")), PLAIN);
+        }
+        assert_eq!(subscriptions.nodes.len(), 2047);
+        assert_eq!(reached(&mut subscriptions, &["a"; 10].join("/")), [key]);
+        assert_eq!(subscriptions.visited.take(), 2047, "each node once");
+        // Levels below what anybody asked for cost nothing.
+        assert_eq!(reached(&mut subscriptions, &["a"; 32].join("/")), []);
+        assert_eq!(subscriptions.visited.take(), 2047);
+        assert_eq!(reached(&mut subscriptions, &["b"; 32].join("/")), []);
+        assert_eq!(subscriptions.visited.take(), 11);
+        // What was asked before is remembered.
+        assert_eq!(reached(&mut subscriptions, &["a"; 10].join("/")), [key]);
+        assert_eq!(subscriptions.visited.take(), 0);
+        subscriptions.check().unwrap();
+    }
+
+    #[test]
+    fn a_hundred_thousand_overlapping_filters_are_each_looked_at_once() {
+        let mut keys: SlotMap<SessionKey, ()> = SlotMap::with_key();
+        let mut subscriptions = Subscriptions::new(7, &Account::default());
+        for _ in 0..1000 {
+            let key = keys.insert(());
+            for number in 0..100 {
+                let filter = filter(&format!("{}#", "+/".repeat(number % 30)));
+                subscriptions.insert(
+                    key,
+                    &filter,
+                    Options {
+                        subscription_id: 7,
+                        ..PLAIN
+                    },
+                );
+            }
+        }
+        assert_eq!(
+            subscriptions.len(),
+            30_000,
+            "a filter that is there already is replaced"
+        );
+        assert_eq!(reached(&mut subscriptions, &["a"; 32].join("/")).len(), 1000);
+        assert!(subscriptions.visited.take() <= 60);
+        subscriptions.check().unwrap();
+        for _ in 0..100_000 - 30_000 {
+            let (key, number) = (keys.insert(()), subscriptions.len());
+            subscriptions.insert(key, &filter(&format!("a/{number}/#")), PLAIN);
+        }
+        assert_eq!(reached(&mut subscriptions, "a/30001/x").len(), 1001);
+        assert!(subscriptions.visited.take() <= 10);
+    }
+
+    #[test]
+    fn answers_with_many_identifiers_and_shared_subscriptions_are_not_remembered_for_ever() {
+        let mut keys: SlotMap<SessionKey, ()> = SlotMap::with_key();
+        let key = keys.insert(());
+        let mut subscriptions = Subscriptions::new(7, &Account::default());
+        for number in 1..=1000 {
+            let options = Options {
+                subscription_id: number,
+                ..PLAIN
+            };
+            subscriptions.insert(
+                key,
+                &filter(&format!("{}#", "+/".repeat(number as usize % 20))),
+                options,
+            );
+            subscriptions.insert(key, &filter(&format!("$share/group{number}/t/#")), PLAIN);
+        }
+        for number in 0..300 {
+            reached(&mut subscriptions, &format!("t/{number}"));
+            subscriptions.check().unwrap();
+        }
+    }
+
+    #[test]
     fn more_targets_than_are_remembered_are_still_found() {
         let mut keys: SlotMap<SessionKey, ()> = SlotMap::with_key();
-        let mut subscriptions = Subscriptions::new(7);
+        let mut subscriptions = Subscriptions::new(7, &Account::default());
         for _ in 0..3000 {
             let key = keys.insert(());
             subscriptions.insert(key, &filter("news/#"), PLAIN);

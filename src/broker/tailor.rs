@@ -1,6 +1,7 @@
 //! How a PUBLISH is made to fit one client that is not like the others: smaller, shorter, or from elsewhere.
 
 use super::aliases::{Naming, OutgoingAliases};
+use super::budget::{ALLOCATION_BYTES, Account, Charge};
 use super::policy::MountPoint;
 use crate::mqtt::{Packet, ProtocolVersion, Publish, TopicName, encoded_len};
 
@@ -13,6 +14,7 @@ pub(super) struct Tailoring {
     pub(super) mount_point: Option<MountPoint>,
     /// For a client that accepts topic aliases.
     pub(super) aliases: Option<OutgoingAliases>,
+    charge: Charge,
 }
 
 /// The packet is larger than the client's Maximum Packet Size.
@@ -25,16 +27,23 @@ impl Tailoring {
         packet_bytes_max: u32,
         mount_point: Option<MountPoint>,
         topic_alias_maximum: u16,
+        account: &Account,
     ) -> Option<Box<Self>> {
-        let aliases = OutgoingAliases::new(topic_alias_maximum);
+        let aliases = OutgoingAliases::new(topic_alias_maximum, account);
         let is_special = packet_bytes_max < u32::MAX || mount_point.is_some() || aliases.is_some();
         is_special.then(|| {
             Box::new(Self {
                 packet_bytes_max,
                 mount_point,
                 aliases,
+                charge: Charge::new(account, size_of::<Self>() + ALLOCATION_BYTES),
             })
         })
+    }
+
+    /// What it costs.
+    pub(super) fn charged_bytes(&self) -> usize {
+        self.charge.bytes() + self.aliases.as_ref().map_or(0, OutgoingAliases::charged_bytes)
     }
 
     /// Makes `publish`, which has roughly `bytes`, one for this client, or says that it is larger than the client

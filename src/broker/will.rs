@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::Broker;
+use super::budget::Account;
 use super::deliver::Passing;
 use super::kept::{Kept, expiry};
 use super::session::SessionKey;
@@ -27,11 +28,18 @@ pub(super) struct Testament {
 
 impl Testament {
     /// Takes a will out of CONNECT, with a copy of its bytes; `topic` is where it is mounted.
-    pub(super) fn new(will: &Will, topic: &TopicName) -> Self {
+    pub(super) fn new(will: &Will, topic: &TopicName, account: &Account) -> Self {
         let properties = &will.properties.publish;
         let properties = (*properties != PublishProperties::default()).then_some(properties);
         Self {
-            message: Rc::new(Kept::copy(topic, &will.payload, properties, will.qos, None)),
+            message: Rc::new(Kept::copy(
+                account,
+                topic,
+                &will.payload,
+                properties,
+                will.qos,
+                None,
+            )),
             retain: will.retain,
             delay: Duration::from_secs(u64::from(will.properties.delay_secs.unwrap_or(0))),
             due: None,
@@ -66,6 +74,7 @@ impl Broker {
     pub(super) fn drop_will(&mut self, key: SessionKey) {
         if let Some(will) = self.sessions.get_mut(key).and_then(|session| session.will.take()) {
             self.timers.cancel(will.due, Timer::Will(key));
+            self.stats.wills_bytes -= will.message.size_bytes as u64;
         }
     }
 
@@ -90,6 +99,7 @@ impl Broker {
             return; // [MQTT-3.1.2-12 of 3.1.1]
         };
         let identity = session.identity.clone();
+        self.stats.wills_bytes -= will.message.size_bytes as u64;
         self.timers.cancel(will.due, Timer::Will(key));
         let topic = will.message.topic.as_str();
         if !self.rights.authorize(&identity, Action::Publish, topic) {

@@ -146,7 +146,11 @@ fn show(board: &Board) -> String {
         "\n[password]\nmemory = {memory:?}\npasses = {}",
         cost.passes()
     );
-    text += "\n[limits]\n";
+    let fitting = board.memory_bytes_fitting() / (1024 * 1024);
+    let _ = writeln!(
+        text,
+        "\n# At most {fitting} MiB of memory_bytes_max fit this board.\n[limits]"
+    );
     for (key, value) in limits::shown(&board.limits) {
         let _ = writeln!(text, "{key} = {value}");
     }

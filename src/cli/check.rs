@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::USAGE;
 use crate::config::{self, Mistake, Settings, file};
+use crate::document::size_text;
 
 /// Check a configuration file and the files it names, without starting anything
 #[derive(Debug, Args)]
@@ -73,6 +74,13 @@ fn summary(settings: &Settings) -> String {
     let mut text = format!(
         "  gateway:  {}\n  board:    {} ({})\n",
         settings.name, settings.board.name, settings.board.title
+    );
+    let memory = u64::try_from(settings.limits.memory_bytes_max).unwrap_or(u64::MAX);
+    let _ = writeln!(
+        text,
+        "  memory:   {} for what clients grow, of the {} MiB the board has",
+        size_text(memory),
+        settings.board.ram_mib
     );
     let state = settings
         .storage

@@ -73,6 +73,8 @@ pub(super) fn read(root: &Table<'_>, boards: &Boards, depth: Depth) -> Gateway {
     let mut limits = board.limits.clone();
     if let Some(table) = root.table("limits", &limits::SECTION) {
         limits::read(&table, &mut limits);
+        let misfits = limits::misfits(&limits, board.ram_mib, board.password_cost.memory_kib());
+        limits::tell_misfits(&table, misfits);
     }
     let statistics_interval = table
         .and_then(|table| table.duration("statistics_interval", Duration::ZERO..=STATISTICS_INTERVAL_MAX))

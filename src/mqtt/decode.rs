@@ -114,6 +114,11 @@ impl Decoder {
         self.packet_bytes_max = packet_bytes_max;
     }
 
+    /// The memory it owns, in bytes: room for the packet of which a part has arrived.
+    pub fn held_bytes(&self) -> usize {
+        self.unfinished.capacity()
+    }
+
     /// Takes the next bytes of the connection; packets that lie whole in `bytes` will share them.
     ///
     /// Meant to be followed by [`Decoder::poll_packet`] until it returns `None`; bytes fed before that are

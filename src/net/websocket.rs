@@ -113,6 +113,12 @@ impl<S> WebSocket<S> {
         &self.stream
     }
 
+    /// What its state costs beside that of the stream within: its own, what came early, and a control frame
+    /// half written.
+    pub fn state_bytes(&self) -> usize {
+        size_of::<Self>() - size_of::<S>() + self.early.len() + self.control.bytes.capacity()
+    }
+
     /// Whether it has something of its own to write that could be written now.
     pub fn owes(&self) -> bool {
         let is_owed = self.reader.has_ping() || matches!(self.close, Close::Owed(_));

@@ -193,6 +193,21 @@ impl House {
         link
     }
 
+    /// A client that is let in without a name, from `address`.
+    pub fn join_from(&mut self, address: &str, connect: Connect) -> (LinkId, Vec<Output>) {
+        let link = self.keys.insert(());
+        let listener = Rc::new(ListenerPolicy::new("door", true));
+        let peer = Some(address.parse().expect("an address of the test"));
+        self.step(Input::Connected {
+            link,
+            listener,
+            peer,
+            certificate_user: None,
+        });
+        let outputs = self.receive(link, Packet::Connect(Box::new(connect)));
+        (link, outputs)
+    }
+
     /// A key no link of this house ever had.
     pub fn unknown_link(&mut self) -> LinkId {
         self.keys.insert(())
@@ -258,6 +273,24 @@ impl House {
         let outputs = self.receive(link, Packet::Connect(Box::new(connect)));
         assert!(matches!(outputs[..], [Output::Verify { .. }]), "{outputs:?}");
         link
+    }
+
+    /// CONNECT of a user with a password that is right, on a new link, whatever comes of it.
+    pub fn connect_as(&mut self, user: &str, connect: Connect) -> (LinkId, Vec<Output>) {
+        let link = self.arrive_at_locked_door();
+        let outputs = self.log_in(user, link, connect);
+        (link, outputs)
+    }
+
+    /// The same on a link that is there.
+    pub fn log_in(&mut self, user: &str, link: LinkId, connect: Connect) -> Vec<Output> {
+        let connect = Connect {
+            user_name: Some(text(user)),
+            password: Some("secret".into()),
+            ..connect
+        };
+        self.receive(link, Packet::Connect(Box::new(connect)));
+        self.verified(link, Verdict::Allow)
     }
 
     /// SUBSCRIBE to one filter; what was granted.

@@ -1,0 +1,263 @@
+//! The memory budget: one honest account of what peers make the gateway hold, and who gives way as it fills.
+//!
+//! Whatever costs memory for a peer's sake holds a [`Charge`], or is booked where it is made and where it ends, at
+//! what it really costs: structs, tables and the allocator's own bytes included, a message that many wait for once.
+//! So the account needs no adding up, and [`Broker::check_invariants`] can add it up to see that it is right.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::limits::Limits;
+use super::link::{Attachment, Link, LinkId};
+use super::session::SessionKey;
+use super::{Broker, DetachReason, Refusal};
+
+/// What every allocation costs beside its own bytes: the allocator's header, and what rounding up loses.
+pub(super) const ALLOCATION_BYTES: usize = 16;
+
+/// What an idle connection costs beside its session: its entries in the tables of broker and loop with the room these
+/// grow into, its task, its socket's entry in the event queue, its deadline. Measured with 5,000 connections.
+pub(super) const LINK_BYTES: usize = 1280;
+
+/// What a session costs with nothing in it: its entry in two tables with the room these grow into, and its deadline.
+pub(super) const SESSION_BYTES: usize = 768;
+
+/// What `Bytes` that are shared cost beside their content: two allocations, one of 24 bytes that counts the owners.
+pub(super) const SHARED_BYTES: usize = 24 + 2 * ALLOCATION_BYTES;
+
+/// What the entry of a retained message in the ordered table costs, whose nodes are two thirds full.
+pub(super) const RETAINED_BYTES: usize = 92;
+
+/// What a link may have on its way once memory is short: what one turn of the loop writes before it ends. Who has
+/// more on its way does not read.
+const UNSENT_BYTES_WHEN_SHORT: usize = 32 * 1024;
+
+/// The account: how many bytes are held for peers at this moment.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Account(Rc<Cell<usize>>);
+
+impl Account {
+    pub(super) fn bytes(&self) -> usize {
+        self.0.get()
+    }
+
+    pub(super) fn add(&self, bytes: usize) {
+        self.0.set(self.0.get() + bytes);
+    }
+
+    pub(super) fn take_off(&self, bytes: usize) {
+        debug_assert!(bytes <= self.0.get(), "what is taken off was booked");
+        self.0.set(self.0.get().saturating_sub(bytes));
+    }
+}
+
+/// Bytes on the account, which are off it when this is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Charge {
+    account: Account,
+    bytes: usize,
+}
+
+impl Charge {
+    pub(super) fn new(account: &Account, bytes: usize) -> Self {
+        account.add(bytes);
+        Self {
+            account: account.clone(),
+            bytes,
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn set(&mut self, bytes: usize) {
+        if bytes != self.bytes {
+            self.account.take_off(self.bytes);
+            self.account.add(bytes);
+            self.bytes = bytes;
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.account.take_off(self.bytes);
+    }
+}
+
+/// What memory is wanted for, in the order in which it is refused as the budget fills; the shares are those of
+/// [`Limits::memory_bytes_max`] up to which each may fill it, in percent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// QoS 0 for a reader that has more than 32 KiB on its way.
+    SlowReader = 70,
+    /// A retained message, of a topic that has none or larger than the one it has.
+    Retained = 75,
+    /// A session, a will, a subscription.
+    Session = 80,
+    /// A message of QoS 1 or 2 that has to wait.
+    Queue = 85,
+    /// A connection, be it to a session that is there: it may have come for what waits. A topic alias.
+    Connection = 90,
+    /// A packet of which a part has arrived, a message of QoS 1 or 2 that goes out at once.
+    Packet = 95,
+    /// What is on its way to those who read.
+    Transit = 100,
+}
+
+/// The account and its marks.
+#[derive(Debug)]
+pub(super) struct Budget {
+    pub(super) account: Account,
+    memory_bytes_max: usize,
+    slow_reader_mark_bytes: usize,
+    unsent_bytes_max: usize,
+    packet_bytes_max: usize,
+    /// Sessions with a link to which nothing could be sent because the budget was spent.
+    starved: BTreeSet<SessionKey>,
+    /// Whether somebody who reads got nothing since, because those who do not hold it all.
+    is_spent: bool,
+}
+
+impl Budget {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            account: Account::default(),
+            memory_bytes_max: limits.memory_bytes_max,
+            slow_reader_mark_bytes: mark(limits.memory_bytes_max, Use::SlowReader),
+            unsent_bytes_max: limits.unsent_bytes_max,
+            packet_bytes_max: usize::try_from(limits.packet_bytes_max).unwrap_or(usize::MAX),
+            starved: BTreeSet::new(),
+            is_spent: false,
+        }
+    }
+
+    /// Whether `bytes` more may be held for `what`.
+    pub(super) fn allows(&self, what: Use, bytes: usize) -> bool {
+        self.account.bytes().saturating_add(bytes) <= mark(self.memory_bytes_max, what)
+    }
+
+    /// Whether `bytes` more leave everybody what the limits promise them.
+    #[inline(always)]
+    pub(super) fn is_ample(&self, bytes: usize) -> bool {
+        self.account.bytes().saturating_add(bytes) <= self.slow_reader_mark_bytes
+    }
+
+    /// What a link may have on its way before it has to wait until that is out: less while memory is short, and nothing
+    /// while there is no room for one more packet.
+    #[inline(always)]
+    pub(super) fn unsent_bytes_max(&self) -> usize {
+        if self.is_ample(0) {
+            self.unsent_bytes_max
+        } else {
+            self.unsent_bytes_max_when_short()
+        }
+    }
+
+    #[inline(never)]
+    fn unsent_bytes_max_when_short(&self) -> usize {
+        match self.allows(Use::Transit, self.packet_bytes_max) {
+            true => self.unsent_bytes_max.min(UNSENT_BYTES_WHEN_SHORT),
+            false => 0,
+        }
+    }
+
+    /// What a link that reads may have on its way at least, but for a budget that is spent.
+    pub(super) fn unsent_bytes_promised(&self) -> usize {
+        self.unsent_bytes_max().min(UNSENT_BYTES_WHEN_SHORT)
+    }
+}
+
+/// Up to where `what` may fill the budget.
+fn mark(memory_bytes_max: usize, what: Use) -> usize {
+    // Divided first: a 32-bit board cannot multiply its whole memory.
+    memory_bytes_max / 100 * what as usize
+}
+
+impl Broker {
+    /// The bytes held for peers at this moment, by the broker's account.
+    pub fn memory_bytes(&self) -> usize {
+        self.budget.account.bytes()
+    }
+
+    /// Whether `bytes` more may be held for `what`; where not, it is counted and told.
+    pub(super) fn has_memory(&mut self, now: Instant, what: Use, bytes: usize) -> bool {
+        if self.budget.allows(what, bytes) {
+            return true;
+        }
+        self.stats.memory_refusals += 1;
+        self.limit_reached(now, "memory_bytes_max");
+        false
+    }
+
+    /// The transport of a link holds `bytes` for it; see [`super::Input::Holding`].
+    pub(super) fn handle_holding(&mut self, now: Instant, link: LinkId, bytes: usize) {
+        let Some(known) = self.links.get_mut(link) else {
+            return;
+        };
+        let more = (LINK_BYTES + bytes).saturating_sub(known.charge.bytes());
+        known.charge.set(LINK_BYTES + bytes);
+        if more > 0 && !self.has_memory(now, Use::Packet, 0) {
+            self.detach(now, link, DetachReason::Refused(Refusal::MemoryShort));
+        }
+    }
+
+    /// Notes that a session has to wait for memory, if that is what it waits for.
+    pub(super) fn note_starved(&mut self, key: SessionKey) {
+        if self.budget.unsent_bytes_max() == 0 {
+            self.budget.starved.insert(key);
+            self.budget.is_spent = true;
+        }
+    }
+
+    /// A message of QoS 0 was not sent to a link with `unsent_bytes` on its way; whether memory was the reason.
+    pub(super) fn is_short_for(&mut self, now: Instant, unsent_bytes: usize) -> bool {
+        let is_short = unsent_bytes < self.limits.unsent_bytes_max;
+        if is_short {
+            self.stats.memory_refusals += 1;
+            self.limit_reached(now, "memory_bytes_max");
+            self.budget.is_spent |= self.budget.unsent_bytes_max() == 0;
+        }
+        is_short
+    }
+
+    /// After an input: where the budget is spent, takes the most from whom it is held for; where it is not any more,
+    /// sends to those who waited.
+    #[inline(always)]
+    pub(super) fn keep_house(&mut self, now: Instant) {
+        if self.budget.is_spent || !self.budget.starved.is_empty() {
+            self.make_ends_meet(now);
+        }
+    }
+
+    #[inline(never)]
+    fn make_ends_meet(&mut self, now: Instant) {
+        if std::mem::take(&mut self.budget.is_spent) {
+            self.shed_link(now);
+        }
+        for _ in 0..self.budget.starved.len() {
+            if self.budget.unsent_bytes_max() == 0 {
+                break;
+            }
+            if let Some(key) = self.budget.starved.pop_first() {
+                self.pump(now, key);
+            }
+        }
+    }
+
+    /// Ends the link that holds most in buffers: it does not read, or does not finish its packet.
+    fn shed_link(&mut self, now: Instant) {
+        let holding = |link: &Link| {
+            let sent = link.attachment().map_or(0, Attachment::booked_bytes);
+            sent + link.charge.bytes().saturating_sub(LINK_BYTES)
+        };
+        let most = self.links.iter().max_by_key(|(_, link)| holding(link));
+        if let Some((link, _)) = most.filter(|(_, link)| holding(link) > UNSENT_BYTES_WHEN_SHORT / 2) {
+            self.stats.memory_refusals += 1;
+            self.detach(now, link, DetachReason::Refused(Refusal::MemoryShort));
+        }
+    }
+}
