@@ -703,7 +703,10 @@ impl World {
                         "asked for a link that ended"
                     );
                 }
-                Output::SendToEach { .. } | Output::Event(_) => {}
+                Output::SendToEach { .. }
+                | Output::Pause { .. }
+                | Output::Resume { .. }
+                | Output::Event(_) => {}
             }
         }
     }

@@ -214,7 +214,8 @@ fn accept(bytes: &[u8], state: u32, any_origin: bool, peer_is_local: bool) {
     };
     let accept = |state| {
         let mut peer = Peer::new(bytes, state);
-        let accepted = in_runtime(upgrade::accept(&mut peer, &settings, peer_is_local));
+        let address = peer_is_local.then_some(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+        let accepted = in_runtime(upgrade::accept(&mut peer, &settings, address));
         let outcome = match accepted {
             Ok(mut socket) => {
                 let mut room = [0; 64];
