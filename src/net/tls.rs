@@ -4,8 +4,8 @@
 //! clients offer `mqtt`, a vendor's word, or nothing. Without a list the offer is ignored, which RFC 7301
 //! lets a client take for an answer.
 //!
-//! `server` and `client` are the two sides; `files` is what both read, `dates` when a certificate holds, and `owner` whom
-//! it names.
+//! `server` and `client` are the two sides; `files` is what both read, `dates` when a certificate holds, and `owner`
+//! whom it names.
 
 mod client;
 mod dates;
