@@ -168,6 +168,25 @@ fn a_client_without_an_identifier_is_assigned_one_nobody_else_has() {
 }
 
 #[test]
+fn a_session_is_known_by_the_identifier_that_was_assigned() {
+    let mut house = House::new();
+    let nameless = Connect {
+        client_id: None,
+        ..resuming(V5, "")
+    };
+    let (link, outputs) = house.connect(nameless);
+    let assigned = connack(&outputs, link).properties.assigned_client_id;
+    house.subscribe(link, "t", QoS::AtLeastOnce);
+    house.close(link);
+    house.step(own("t", "while away", QoS::AtLeastOnce, false));
+    let named = resuming(V5, assigned.expect("assigned").as_str());
+    let (link, outputs) = house.connect(named);
+    assert!(connack(&outputs, link).session_present);
+    assert_eq!(connack(&outputs, link).properties.assigned_client_id, None);
+    assert_eq!(payloads(&outputs, link), ["while away"]);
+}
+
+#[test]
 fn an_empty_identifier_needs_a_clean_session_in_3_1_1_and_is_none_at_all_in_3_1() {
     let mut house = House::new();
     for (version, clean_start, reason) in [
@@ -588,6 +607,15 @@ fn every_identifier_the_standard_asks_us_to_take_is_taken() {
         }
     }
     assert_eq!(house.stats().sessions, 2 * 39);
+    // These we may take, and do.
+    for more in [
+        &"x".repeat(256),
+        "/+#$ \u{1}\u{FEFF}\u{FFFF}",
+        "\u{E4}\u{4E2D}\u{1F600}",
+    ] {
+        house.join(client(V5, more));
+    }
+    assert_eq!(house.stats().sessions, 2 * 39 + 3);
 }
 
 #[test]

@@ -613,6 +613,59 @@ fn more_unfinished_qos_2_than_receive_maximum_ends_the_connection() {
 }
 
 #[test]
+fn a_message_at_qos_1_beyond_the_receive_maximum_ends_the_connection_too() {
+    let mut house = House::within(Limits {
+        receive_maximum: 2,
+        ..Limits::default()
+    });
+    let writer = house.join(client(V5, "writer"));
+    for number in 1..=2 {
+        house.publish(writer, message2(number, "t", "x"));
+    }
+    assert_eq!(house.publish(writer, message("t", "qos 0 does not count")), []);
+    let word = disconnect(ReasonCode::ReceiveMaximumExceeded);
+    assert_eq!(
+        acts(house.publish(writer, message1(3, "t", "x"))),
+        [send(writer, word), close(writer)]
+    );
+}
+
+#[test]
+fn what_an_earlier_connection_left_unfinished_does_not_count_in_the_receive_maximum() {
+    let mut house = House::within(Limits {
+        receive_maximum: 2,
+        ..Limits::default()
+    });
+    let mut writer = house.join(resuming(V5, "writer"));
+    for connection in 0..3 {
+        for number in 1..=2 {
+            let number = 2 * connection + number;
+            let received = pubrec_with(number, ReasonCode::NoMatchingSubscribers);
+            assert_eq!(
+                house.publish(writer, message2(number, "t", "x")),
+                [send(writer, received)]
+            );
+        }
+        house.close(writer);
+        writer = house.join(resuming(V5, "writer"));
+    }
+    // It is remembered all the same.
+    assert_eq!(
+        house.publish(writer, repeated(message2(1, "t", "x"))),
+        [send(writer, pubrec(1))]
+    );
+    assert_eq!(house.receive(writer, pubrel(1)), [send(writer, pubcomp(1))]);
+    for number in 7..=8 {
+        house.publish(writer, message2(number, "t", "x"));
+    }
+    let word = disconnect(ReasonCode::ReceiveMaximumExceeded);
+    assert_eq!(
+        acts(house.publish(writer, message2(9, "t", "x"))),
+        [send(writer, word), close(writer)]
+    );
+}
+
+#[test]
 fn an_old_client_that_cannot_be_told_a_receive_maximum_may_use_every_identifier() {
     for version in [V31, V311] {
         let mut house = House::new();

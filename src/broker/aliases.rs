@@ -19,8 +19,9 @@ pub(super) struct IncomingAliases {
 
 /// The topic aliases used towards one client.
 ///
-/// A topic gets one when it is sent a second time within a while, for an alias that is used once costs more than
-/// it saves; and it loses it to another topic only when it was not sent for longer than that.
+/// The first topics get one with their first message. When all are taken a topic gets one when it is sent a second
+/// time within a while, for an alias that is used once costs more than it saves; and it takes that of a topic which
+/// was not sent for longer than that.
 ///
 /// 1. Alias `n` stands for `entries[n - 1]`, and the client was sent both together.
 /// 2. No topic has two aliases.
@@ -61,8 +62,8 @@ const ALIASES_MAX: usize = 64;
 /// Topics remembered as sent lately; a power of two.
 const HEARD: usize = 64;
 
-/// The shortest topic that is worth an alias, in bytes: the alias takes three of them.
-const TOPIC_BYTES_MIN: usize = 8;
+/// The shortest topic that is worth an alias, in bytes: the alias takes three.
+const TOPIC_BYTES_MIN: usize = 4;
 
 impl IncomingAliases {
     pub(super) fn new(account: &Account) -> Self {
@@ -168,7 +169,7 @@ impl OutgoingAliases {
             .heard
             .get_mut(place)
             .map(|heard| std::mem::replace(heard, mark));
-        if heard != Some(mark) {
+        if heard != Some(mark) && self.entries.len() >= self.count_max {
             return Naming::Name;
         }
         match self.free() {
@@ -252,27 +253,28 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_gets_an_alias_when_it_is_sent_a_second_time() {
-        let mut aliases = OutgoingAliases::new(10, &Account::default()).expect("some");
-        let topic = topic(1);
-        assert_eq!(send(&mut aliases, &topic), Naming::Name);
-        assert_eq!(send(&mut aliases, &topic), Naming::Both(1));
-        assert_eq!(send(&mut aliases, &topic), Naming::Alias(1));
+    fn while_there_are_aliases_left_a_topic_gets_one_with_its_first_message() {
+        let mut aliases = OutgoingAliases::new(2, &Account::default()).expect("some");
+        assert_eq!(send(&mut aliases, &topic(1)), Naming::Both(1));
+        assert_eq!(send(&mut aliases, &topic(1)), Naming::Alias(1));
+        assert_eq!(send(&mut aliases, &topic(2)), Naming::Both(2));
+        assert_eq!(send(&mut aliases, &topic(3)), Naming::Name);
+        assert_eq!(send(&mut aliases, &topic(2)), Naming::Alias(2));
     }
 
     #[test]
     fn an_alias_that_was_not_sent_is_not_used() {
         let mut aliases = OutgoingAliases::new(10, &Account::default()).expect("some");
         let topic = topic(1);
-        aliases.name(&topic);
-        assert_eq!(aliases.name(&topic), Naming::Both(1));
-        assert_eq!(aliases.name(&topic), Naming::Both(1));
+        for _ in 0..3 {
+            assert_eq!(aliases.name(&topic), Naming::Both(1));
+        }
     }
 
     #[test]
     fn a_short_topic_is_not_worth_an_alias() {
         let mut aliases = OutgoingAliases::new(10, &Account::default()).expect("some");
-        let short = TopicName::try_from("a/b/c").expect("a topic");
+        let short = TopicName::try_from("a/b").expect("a topic");
         for _ in 0..3 {
             assert_eq!(send(&mut aliases, &short), Naming::Name);
         }
@@ -281,9 +283,16 @@ mod tests {
     #[test]
     fn topics_that_are_sent_once_each_leave_the_aliases_alone() {
         let mut aliases = OutgoingAliases::new(4, &Account::default()).expect("some");
-        for number in 0..10_000 {
+        for number in 1..=4 {
+            assert_eq!(
+                send(&mut aliases, &topic(u32::from(number))),
+                Naming::Both(number)
+            );
+        }
+        for number in 5..10_000 {
             assert_eq!(send(&mut aliases, &topic(number)), Naming::Name);
         }
+        assert_eq!(send(&mut aliases, &topic(1)), Naming::Alias(1));
     }
 
     #[test]

@@ -462,6 +462,7 @@ impl Broker {
             last_received: now,
             // [MQTT-4.9.0-1]
             send_window: admission.receive_maximum.min(self.limits.inflight_max).max(1),
+            unreleased: 0,
             tailoring: Tailoring::new(
                 admission.packet_bytes_max,
                 listener.mount_point.clone(),

@@ -622,8 +622,11 @@ fn some_properties(
     let mut outgoing = properties.cloned().unwrap_or_default();
     outgoing.subscription_ids.extend_from_slice(ids);
     if let Some(at) = expires_at {
-        let left = at.saturating_duration_since(now).as_secs();
-        outgoing.message_expiry_secs = Some(u32::try_from(left).unwrap_or(u32::MAX));
+        // Less the whole seconds that have passed: what is left of a second still counts, so that nothing that lives
+        // is sent with 0, which other clients take for the end.
+        let left = at.saturating_duration_since(now);
+        let left_secs = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+        outgoing.message_expiry_secs = Some(u32::try_from(left_secs).unwrap_or(u32::MAX));
     }
     Box::new(outgoing)
 }

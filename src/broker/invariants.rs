@@ -140,6 +140,9 @@ impl Broker {
                 {
                     return Err(format!("nobody watches the authentication of {}", session.client));
                 }
+                if usize::from(attachment.unreleased) > session.receiving.len() {
+                    return Err(format!("{} owes more than it began", session.client));
+                }
                 if session.inflight.outstanding() > attachment.send_window {
                     return Err(format!("{} has more in flight than its window", session.client));
                 }

@@ -72,8 +72,9 @@ pub struct Limits {
     pub wills_bytes_total_max: usize,
     /// Unfinished QoS 1 and 2 deliveries to one client, whatever more it would accept.
     pub inflight_max: u16,
-    /// Receive Maximum told to 5.0 clients: unfinished QoS 2 deliveries from one client. Of an older one, which
-    /// cannot be told, all 65,535 identifiers may be under way; that takes 8 KiB at most.
+    /// Receive Maximum told to 5.0 clients: unfinished QoS 2 deliveries of one connection. With what earlier ones
+    /// left, and of an older client, which cannot be told, all 65,535 identifiers may be under way; that takes 8 KiB
+    /// at most.
     pub receive_maximum: u16,
     /// Topic Alias Maximum told to clients.
     pub topic_alias_maximum: u16,

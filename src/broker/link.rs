@@ -104,6 +104,8 @@ pub(super) struct Attachment {
     pub(super) last_received: Instant,
     /// PUBLISH packets of QoS 1 and 2 that may be unfinished.
     pub(super) send_window: u16,
+    /// QoS 2 messages that came by this connection and were not released yet, as far as Receive Maximum counts them.
+    pub(super) unreleased: u16,
     /// Why it is sent bytes of its own; `None` for most.
     pub(super) tailoring: Option<Box<Tailoring>>,
     /// What the client's topic aliases stand for, once it has given one.

@@ -84,10 +84,12 @@ impl Broker {
             let again = Packet::PubRec(Ack::success(packet_id)); // [MQTT-4.3.3-10]
             return self.send_control(now, link, again);
         }
-        // An older client was told no Receive Maximum, and is bounded by the identifiers there are.
-        if qos == QoS::ExactlyOnce
+        // A message at QoS 1 is answered before the next is read, so only those at QoS 2 can be unfinished. What an
+        // earlier connection left does not count (section 4.9): a client that forgot it could never release it. An
+        // older client was told no Receive Maximum, and is bounded by the identifiers there are.
+        if qos != QoS::AtMostOnce
             && version == ProtocolVersion::V5
-            && session.receiving.len() >= usize::from(attachment.listener.receive_maximum(&self.limits))
+            && attachment.unreleased >= attachment.listener.receive_maximum(&self.limits)
         {
             return self.refuse(now, link, Refusal::ReceiveMaximum); // [MQTT-3.3.4-7]
         }
@@ -181,12 +183,10 @@ impl Broker {
             (QoS::ExactlyOnce, Some(packet_id)) => {
                 // [MQTT-4.3.3-9]: one that is refused is not remembered.
                 if !reason.is_error()
-                    && let Some(Link {
-                        stage: Stage::Attached(attachment),
-                        ..
-                    }) = self.links.get(link)
+                    && let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut)
                     && let Some(session) = self.sessions.get_mut(attachment.session)
                 {
+                    attachment.unreleased = attachment.unreleased.saturating_add(1);
                     let has_grown = session.receiving.insert(packet_id); // [MQTT-4.3.3-8]
                     if has_grown && !self.has_memory(now, Use::Packet, 0) {
                         return self.refuse(now, link, Refusal::MemoryShort);
@@ -200,7 +200,7 @@ impl Broker {
 
     /// The publisher knows that we have its QoS 2 message and lets us forget the identifier.
     pub(super) fn handle_pubrel(&mut self, now: Instant, link: LinkId, ack: &Ack) {
-        let Some(attachment) = self.links.get(link).and_then(Link::attachment) else {
+        let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut) else {
             return;
         };
         let version = attachment.version;
@@ -209,6 +209,7 @@ impl Broker {
         };
         // Whatever has become of the message [MQTT-4.3.3-12] [MQTT-4.3.3-13].
         let known = session.receiving.remove(ack.packet_id);
+        attachment.unreleased = attachment.unreleased.saturating_sub(u16::from(known));
         let reason = match version {
             ProtocolVersion::V5 if !known => ReasonCode::PacketIdentifierNotFound,
             _ => ReasonCode::Success,

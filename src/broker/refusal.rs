@@ -84,7 +84,7 @@ pub enum Refusal {
     SubscriptionIdentifier,
     /// PUBLISH at QoS 1 or 2 without a Packet Identifier [MQTT-2.2.1-2].
     NoPacketIdentifier,
-    /// More QoS 2 messages unfinished than Receive Maximum allows [MQTT-3.3.4-7].
+    /// A message at QoS 1 or 2 while as many are unfinished as Receive Maximum allows [MQTT-3.3.4-7].
     ReceiveMaximum,
     /// An acknowledgement of another kind than the delivery waits for.
     UnexpectedAck,
