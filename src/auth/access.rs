@@ -1,7 +1,7 @@
 //! The one door for rights: nothing reaches a queue, a subscription or a reader without passing here.
 
 use super::Identity;
-use crate::mqtt::TopicFilter;
+use crate::mqtt::{ClientId, TopicFilter};
 
 /// What somebody wants to do with a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +12,31 @@ pub enum Action {
     Subscribe,
     /// Be handed a message of a topic name.
     Receive,
+}
+
+/// Who wants it.
+#[derive(Debug, Clone, Copy)]
+pub struct Who<'a> {
+    /// Who it has proved to be.
+    pub identity: &'a Identity,
+    /// By which client identifier; `None` for the gateway itself.
+    pub client: Option<&'a ClientId>,
+}
+
+impl<'a> Who<'a> {
+    /// The gateway itself.
+    pub const GATEWAY: Who<'static> = Who {
+        identity: &Identity::Gateway,
+        client: None,
+    };
+
+    /// A client.
+    pub fn client(identity: &'a Identity, client: &'a ClientId) -> Self {
+        Self {
+            identity,
+            client: Some(client),
+        }
+    }
 }
 
 /// The rules in force.
@@ -37,15 +62,15 @@ impl Rights {
         Self { denials }
     }
 
-    /// Whether `identity` may do `action` with `topic`, a topic name or for [`Action::Subscribe`] a topic filter.
+    /// Whether `who` may do `action` with `topic`, a topic name or for [`Action::Subscribe`] a topic filter.
     ///
     /// Topics that start with `$` belong to the server (section 4.7.2): clients read them and never write them, but
     /// for the one by which a broker that bridges says whether it is there. The gateway itself may do everything.
-    pub fn authorize(&self, identity: &Identity, action: Action, topic: &str) -> bool {
-        match (identity, action) {
+    pub fn authorize(&self, who: Who<'_>, action: Action, topic: &str) -> bool {
+        match (who.identity, action) {
             (Identity::Gateway, _) => true,
             (_, Action::Publish) if topic.starts_with('$') && !is_bridge_state(topic) => false,
-            _ => self.denials.is_empty() || !self.is_denied(identity, action, topic),
+            _ => self.denials.is_empty() || !self.is_denied(who.identity, action, topic),
         }
     }
 
@@ -82,6 +107,13 @@ mod tests {
         Identity::User(Utf8String::try_from(name).unwrap())
     }
 
+    fn who(identity: &Identity) -> Who<'_> {
+        Who {
+            identity,
+            client: None,
+        }
+    }
+
     fn denial(identity: Option<Identity>, action: Action, topics: &str) -> Denial {
         let topics = TopicFilter::try_from(topics).unwrap();
         Denial {
@@ -112,7 +144,7 @@ mod tests {
             (user("eve"), Action::Subscribe, "a/#", true),
         ] {
             assert_eq!(
-                rights.authorize(&identity, action, topic),
+                rights.authorize(who(&identity), action, topic),
                 allowed,
                 "{identity} {action:?} {topic}"
             );
@@ -123,16 +155,16 @@ mod tests {
     fn a_name_that_looks_like_a_filter_is_a_name() {
         let rights = Rights::denying(vec![denial(Some(user("bill")), Action::Publish, "t")]);
         for name in ["#", "+", "bill/#", "b+", "bil", "Bill", "bill "] {
-            assert!(rights.authorize(&user(name), Action::Publish, "t"), "{name}");
+            assert!(rights.authorize(who(&user(name)), Action::Publish, "t"), "{name}");
         }
         let rights = Rights::denying(vec![denial(Some(user("#")), Action::Publish, "t")]);
-        assert!(rights.authorize(&user("bill"), Action::Publish, "t"));
-        assert!(!rights.authorize(&user("#"), Action::Publish, "t"));
+        assert!(rights.authorize(who(&user("bill")), Action::Publish, "t"));
+        assert!(!rights.authorize(who(&user("#")), Action::Publish, "t"));
     }
 
     #[test]
     fn of_the_topics_with_a_dollar_a_client_may_write_the_state_of_a_bridge_only() {
-        let may = |action, topic| Rights::default().authorize(&Identity::Anonymous, action, topic);
+        let may = |action, topic| Rights::default().authorize(who(&Identity::Anonymous), action, topic);
         assert!(may(Action::Publish, "$SYS/broker/connection/hub.upstream/state"));
         for topic in [
             "$SYS",

@@ -20,7 +20,7 @@ use super::timers::Timer;
 use super::will::Testament;
 use super::{Broker, DetachReason, Event, ListenerPolicy, Output, Refusal, Verdict};
 use crate::auth::Identity;
-use crate::auth::access::Action;
+use crate::auth::access::{Action, Who};
 use crate::mqtt::{
     Ack, ClientId, ConnAck, ConnAckProperties, Connect, Disconnect, DisconnectProperties, Packet,
     ProtocolVersion, ReasonCode, Subscribe, SubscribeProperties, Unsubscribe, UserProperties, Utf8String,
@@ -344,14 +344,6 @@ impl Broker {
         identity: Rc<Identity>,
         proved: Option<(Exchange, Option<Bytes>)>,
     ) {
-        if let Some(will) = &admission.will
-            && !self
-                .rights
-                .authorize(&identity, Action::Publish, will.message().topic.as_str())
-        {
-            self.stats.publishes_denied += 1;
-            return self.refuse(now, link, Refusal::WillDenied);
-        }
         let (client, assigned) = match admission.client_id.take() {
             Some(client) => (client, false),
             None => match self.assigned_ids.next() {
@@ -359,6 +351,15 @@ impl Broker {
                 None => return self.refuse(now, link, Refusal::ClientIdNotMade),
             },
         };
+        let who = Who::client(&identity, &client);
+        if let Some(will) = &admission.will
+            && !self
+                .rights
+                .authorize(who, Action::Publish, will.message().topic.as_str())
+        {
+            self.stats.publishes_denied += 1;
+            return self.refuse(now, link, Refusal::WillDenied);
+        }
         let Some(Link {
             stage: Stage::Arrived(arrival),
             ..

@@ -19,7 +19,7 @@ use super::session::{Session, SessionKey};
 use super::subscriptions::{Grant, GroupKey, Resolved, Subscriber};
 use super::tailor::TooLarge;
 use super::{Broker, Output};
-use crate::auth::access::Action;
+use crate::auth::access::{Action, Who};
 use crate::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, TopicName};
 
 /// A message on its way through the broker; copied only when somebody has to keep it, and then once.
@@ -176,8 +176,11 @@ impl Broker {
             self.retained.clear(&passing.topic);
             return false;
         }
-        let writer = publisher.and_then(|key| self.sessions.get(key));
-        let writer = writer.map_or_else(|| self.gateway.clone(), |session| session.identity.clone());
+        let writer = publisher.and_then(|key| Some((key, self.sessions.get(key)?)));
+        let writer = match writer {
+            Some((key, session)) => (self.retained).author(key, session, &self.budget.account),
+            None => self.gateway.clone(),
+        };
         let message = passing.keep(&self.budget.account); // [MQTT-3.3.1-5]
         let (count_max, bytes_max) = (self.limits.retained_max, self.limits.retained_bytes_max);
         let stored = self.retained.store(&message, writer, now, count_max, bytes_max);
@@ -203,7 +206,7 @@ impl Broker {
         };
         if !self
             .rights
-            .authorize(&session.identity, Action::Receive, passing.topic.as_str())
+            .authorize(session.who(), Action::Receive, passing.topic.as_str())
         {
             self.stats.deliveries_denied += 1;
             return false;
@@ -346,7 +349,7 @@ impl Broker {
         let session = self.sessions.get(member.session)?;
         let may_receive = self
             .rights
-            .authorize(&session.identity, Action::Receive, passing.topic.as_str());
+            .authorize(session.who(), Action::Receive, passing.topic.as_str());
         if !may_receive || !session.reaches(&passing.topic) {
             return None;
         }
@@ -495,9 +498,10 @@ impl Broker {
                 return false;
             }
             let size_bytes = queued.size_bytes();
+            let who = Who::client(&session.identity, &session.client);
             if !self
                 .rights
-                .authorize(&session.identity, Action::Receive, queued.message.topic.as_str())
+                .authorize(who, Action::Receive, queued.message.topic.as_str())
             {
                 self.stats.deliveries_denied += 1;
             } else {
@@ -537,11 +541,10 @@ impl Broker {
             let size_bytes = queued.size_bytes() as u64;
             if queued.message.is_expired(now) {
                 self.stats.dropped_expired += 1; // [MQTT-3.3.2-5]
-            } else if !self.rights.authorize(
-                &session.identity,
-                Action::Receive,
-                queued.message.topic.as_str(),
-            ) {
+            } else if !self
+                .rights
+                .authorize(session.who(), Action::Receive, queued.message.topic.as_str())
+            {
                 self.stats.deliveries_denied += 1;
             } else if self.start(now, key, queued).is_ok() {
                 continue;

@@ -96,7 +96,13 @@ impl Broker {
                 messages.insert(std::ptr::from_ref(will.message()), will.message().charged_bytes());
             }
         }
-        bytes += messages.values().sum::<usize>();
+        if let Some(key) = (self.retained.known_authors()).find(|&key| self.sessions.get(key).is_none()) {
+            return Err(format!("{key:?} is known as an author and is gone"));
+        }
+        let authors: BTreeMap<_, _> = (self.retained.authors())
+            .map(|author| (Rc::as_ptr(author), author.charged_bytes()))
+            .collect();
+        bytes += messages.values().chain(authors.values()).sum::<usize>();
         let told = self.budget.account.bytes();
         if bytes != told {
             return Err(format!(

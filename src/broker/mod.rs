@@ -53,7 +53,7 @@ use bytes::Bytes;
 use slotmap::SecondaryMap;
 
 use crate::auth::Identity;
-use crate::auth::access::{Action, Rights};
+use crate::auth::access::{Action, Rights, Who};
 use crate::mqtt::{
     ClientId, DecodeError, Packet, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, TopicName,
     Utf8String,
@@ -66,7 +66,7 @@ use fan_out::Gathered;
 use limits::Episodes;
 use link::{Link, Stage};
 use owners::Owners;
-use retained::Retained;
+use retained::{Author, Retained};
 use session::{SessionKey, Sessions};
 use subscriptions::Subscriptions;
 use timers::{Timer, Timers};
@@ -370,7 +370,7 @@ pub struct Broker {
     /// What most sessions share where a listener asks for no proof.
     anonymous: Rc<Identity>,
     /// The writer of what we retain ourselves.
-    gateway: Rc<Identity>,
+    gateway: Rc<Author>,
     stopping: bool,
 }
 
@@ -401,7 +401,7 @@ impl Broker {
             episodes: Episodes::default(),
             assigned_ids: AssignedIds::new(seed),
             anonymous: Rc::new(Identity::Anonymous),
-            gateway: Rc::new(Identity::Gateway),
+            gateway: Rc::new(Author::gateway()),
             stopping: false,
         }
     }
@@ -512,7 +512,7 @@ impl Broker {
         } = message;
         if !self
             .rights
-            .authorize(&Identity::Gateway, Action::Publish, topic.as_str())
+            .authorize(Who::GATEWAY, Action::Publish, topic.as_str())
         {
             self.stats.publishes_denied += 1;
             return;
@@ -533,7 +533,7 @@ impl Broker {
         let rights = &self.rights;
         let dropped = self
             .retained
-            .drop_where(|writer, topic| !rights.authorize(writer, Action::Publish, topic));
+            .drop_where(|writer, topic| !rights.authorize(writer.who(), Action::Publish, topic));
         self.stats.publishes_denied += dropped;
         self.count_retained();
     }

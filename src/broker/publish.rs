@@ -96,7 +96,7 @@ impl Broker {
         let mut refusal = None;
         if !self
             .rights
-            .authorize(&session.identity, Action::Publish, topic.as_str())
+            .authorize(session.who(), Action::Publish, topic.as_str())
         {
             refusal = Some(Refusal::PublishDenied);
             self.stats.publishes_denied += 1;

@@ -6,10 +6,12 @@ use std::ops::Bound;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::budget::{Account, Charge, RETAINED_BYTES};
+use super::budget::{ALLOCATION_BYTES, Account, Charge, RETAINED_BYTES, SHARED_BYTES};
 use super::kept::Kept;
+use super::session::{Session, SessionKey};
 use crate::auth::Identity;
-use crate::mqtt::{TopicFilter, TopicName};
+use crate::auth::access::Who;
+use crate::mqtt::{ClientId, TopicFilter, TopicName};
 
 /// The retained message of every topic, in the order of their names.
 ///
@@ -19,6 +21,8 @@ use crate::mqtt::{TopicFilter, TopicName};
 #[derive(Debug)]
 pub(super) struct Retained {
     messages: BTreeMap<Key, Entry>,
+    /// What the sessions that have retained messages are to these.
+    authors: BTreeMap<SessionKey, Rc<Author>>,
     size_bytes: usize,
     earliest_expiry: Option<Instant>,
     /// What the table costs; the messages in it are charged for themselves.
@@ -43,17 +47,60 @@ pub(super) struct Cursor(Option<TopicName>);
 #[derive(Debug, PartialEq, Eq)]
 struct Key(TopicName);
 
+/// Who retains messages: shared by all of them, and outlives the session.
+#[derive(Debug)]
+pub(super) struct Author {
+    identity: Rc<Identity>,
+    client: Option<ClientId>,
+    charge: Charge,
+}
+
 #[derive(Debug)]
 struct Entry {
     message: Rc<Kept>,
     /// Who published it, for the day that they may not any more.
-    writer: Rc<Identity>,
+    writer: Rc<Author>,
+}
+
+/// What an author costs beside the client identifier: an entry in a table, and text that may outlive its session.
+const AUTHOR_BYTES: usize =
+    (size_of::<Author>() + size_of::<(SessionKey, Rc<Author>)>()) * 3 / 2 + ALLOCATION_BYTES + SHARED_BYTES;
+
+impl Author {
+    /// The gateway itself.
+    pub(super) fn gateway() -> Self {
+        Self {
+            identity: Rc::new(Identity::Gateway),
+            client: None,
+            charge: Charge::default(),
+        }
+    }
+
+    fn new(session: &Session, account: &Account) -> Self {
+        Self {
+            identity: session.identity.clone(),
+            client: Some(session.client.clone()),
+            charge: Charge::new(account, AUTHOR_BYTES + session.client.as_str().len()),
+        }
+    }
+
+    pub(super) fn charged_bytes(&self) -> usize {
+        self.charge.bytes()
+    }
+
+    pub(super) fn who(&self) -> Who<'_> {
+        Who {
+            identity: &self.identity,
+            client: self.client.as_ref(),
+        }
+    }
 }
 
 impl Retained {
     pub(super) fn new(account: &Account) -> Self {
         Self {
             messages: BTreeMap::new(),
+            authors: BTreeMap::new(),
             size_bytes: 0,
             earliest_expiry: None,
             charge: Charge::new(account, 0),
@@ -86,7 +133,7 @@ impl Retained {
     pub(super) fn store(
         &mut self,
         message: &Rc<Kept>,
-        writer: Rc<Identity>,
+        writer: Rc<Author>,
         now: Instant,
         count_max: usize,
         bytes_max: usize,
@@ -118,7 +165,7 @@ impl Retained {
     }
 
     /// Forgets the messages whose writer and topic are `unwanted`; how many.
-    pub(super) fn drop_where(&mut self, unwanted: impl Fn(&Identity, &str) -> bool) -> u64 {
+    pub(super) fn drop_where(&mut self, unwanted: impl Fn(&Author, &str) -> bool) -> u64 {
         let before = self.messages.len();
         self.keep_if(|entry| !unwanted(&entry.writer, entry.message.topic.as_str()));
         (before - self.messages.len()) as u64
@@ -181,6 +228,27 @@ impl Retained {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Rc<Kept>> {
         self.messages.values().map(|entry| &entry.message)
+    }
+
+    /// What a session is to the messages it retains.
+    pub(super) fn author(&mut self, key: SessionKey, session: &Session, account: &Account) -> Rc<Author> {
+        let author = || Rc::new(Author::new(session, account));
+        self.authors.entry(key).or_insert_with(author).clone()
+    }
+
+    /// The session ends; its messages still know whose they are.
+    pub(super) fn forget_author(&mut self, key: SessionKey) {
+        self.authors.remove(&key);
+    }
+
+    /// Everybody whose messages are retained, or were, often more than once.
+    pub(super) fn authors(&self) -> impl Iterator<Item = &Rc<Author>> {
+        let writers = self.messages.values().map(|entry| &entry.writer);
+        self.authors.values().chain(writers)
+    }
+
+    pub(super) fn known_authors(&self) -> impl Iterator<Item = SessionKey> {
+        self.authors.keys().copied()
     }
 
     /// Walks over everything the type promises.

@@ -19,6 +19,7 @@ use super::timers::Timer;
 use super::will::Testament;
 use super::{Broker, DetachReason, Event, Output, Refusal};
 use crate::auth::Identity;
+use crate::auth::access::Who;
 use crate::mqtt::{ClientId, Disconnect, QoS, ReasonCode, TopicName};
 
 slotmap::new_key_type! {
@@ -103,6 +104,12 @@ impl Session {
     /// What a session of `client` costs with nothing in it.
     pub(super) fn cost_bytes(client: &ClientId) -> usize {
         SESSION_BYTES + client.as_str().len()
+    }
+
+    /// Who it is to the rights.
+    #[inline(always)]
+    pub(super) fn who(&self) -> Who<'_> {
+        Who::client(&self.identity, &self.client)
     }
 
     /// What it costs beside what its parts are charged for.
@@ -277,6 +284,7 @@ impl Broker {
             self.subscriptions.remove(key, place);
         }
         self.send_will(now, key);
+        self.retained.forget_author(key);
         let Some(session) = self.sessions.remove(key) else {
             return;
         };
