@@ -25,12 +25,12 @@ use tracing::{debug, warn};
 use super::endpoint::{Endpoint, Peer};
 use super::episode::Episode;
 use super::link::Stream;
-use super::network::Network;
 use super::places::{Bounds, Places};
 use super::tls::{self, HandshakeError, TlsError};
 use super::unix::UnixDoor;
 use super::websocket::upgrade;
 use super::{accounts, clock::FlooredClock, proxy, tcp};
+use crate::auth::network::Network;
 use crate::mqtt::Utf8String;
 
 pub use super::places::{Bound, ConnectionPermit, Entrance};
