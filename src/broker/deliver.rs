@@ -117,24 +117,24 @@ impl Broker {
     /// Hands a message to everybody who subscribed to its topic; whether there was anybody.
     ///
     /// Who may publish it was asked before; who may receive it is asked here.
-    pub(super) fn route(
-        &mut self,
-        now: Instant,
-        publisher: Option<SessionKey>,
-        mut passing: Passing,
-    ) -> bool {
+    #[inline(always)]
+    pub(super) fn route(&mut self, now: Instant, publisher: Option<SessionKey>, passing: Passing) -> bool {
+        if passing.is_plain()
+            && let Some(links) = self.everyone(passing.topic.as_str(), &passing.payload)
+        {
+            self.send_to_everyone(now, links, passing);
+            return true;
+        }
+        self.route_to_each(now, publisher, passing)
+    }
+
+    #[inline(never)]
+    fn route_to_each(&mut self, now: Instant, publisher: Option<SessionKey>, mut passing: Passing) -> bool {
         // [MQTT-3.3.1-8]
         if passing.retain {
             self.retain(now, publisher, &mut passing);
         }
         let mut resolved = self.subscriptions.resolve(&passing.topic);
-        let mut passing = match self.send_to_everyone(now, &resolved, passing) {
-            Ok(()) => {
-                self.subscriptions.put_back(resolved);
-                return true;
-            }
-            Err(passing) => passing,
-        };
         let mut reached = false;
         for target in &resolved.targets {
             if let Some(grant) = target.grant(publisher) {
@@ -229,7 +229,7 @@ impl Broker {
         let is_bare =
             !speaks_5 || (passing.properties.is_none() && grant.subscription_ids.as_slice().is_empty());
         if is_bare && attachment.tailoring.is_none() {
-            let bytes = publish_bytes(&passing.topic, &passing.payload);
+            let bytes = publish_bytes(passing.topic.as_str(), &passing.payload);
             attachment.unsent_bytes += bytes;
             self.budget.account.add(bytes);
             self.gathered.push(link, speaks_5, retain);

@@ -5,8 +5,6 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use super::aliases::IncomingAliases;
 use super::authenticate::Exchange;
 use super::budget::{Account, Charge};
@@ -20,7 +18,7 @@ use super::timers::Timer;
 use super::{Broker, DetachReason, Event, ListenerPolicy, Output, Refusal};
 use crate::mqtt::{
     ConnAck, ConnAckProperties, DecodeError, Disconnect, DisconnectProperties, Packet, ProtocolVersion,
-    Publish, ReasonCode, TopicName, Utf8String,
+    Publish, ReasonCode, Utf8String,
 };
 
 slotmap::new_key_type! {
@@ -373,7 +371,7 @@ pub(super) fn send_publish(
     mut publish: Publish,
 ) -> Result<(), TooLarge> {
     let mut bytes = match &publish.topic {
-        Some(topic) => publish_bytes(topic, &publish.payload),
+        Some(topic) => publish_bytes(topic.as_str(), &publish.payload),
         None => FIXED_BYTES + publish.payload.len(),
     };
     if let Some(properties) = publish.properties.as_deref() {
@@ -392,8 +390,8 @@ pub(super) fn send_publish(
 }
 
 /// What a PUBLISH without properties takes on the wire, or a few bytes more.
-pub(super) fn publish_bytes(topic: &TopicName, payload: &Bytes) -> usize {
-    FIXED_BYTES + topic.as_str().len() + payload.len()
+pub(super) fn publish_bytes(topic: &str, payload: &[u8]) -> usize {
+    FIXED_BYTES + topic.len() + payload.len()
 }
 
 /// Of a PUBLISH: fixed header, the topic's length, packet identifier, and the length of no properties.

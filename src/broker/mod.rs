@@ -237,10 +237,9 @@ pub enum Output {
         method: Utf8String,
         /// Authentication Data.
         data: Option<Bytes>,
-        /// User Name of CONNECT, which proves nothing; only with the first of an exchange.
-        user: Option<Utf8String>,
-        /// The user the verified client certificate names; only with the first of an exchange.
-        certificate_user: Option<Utf8String>,
+        /// Only with the first of an exchange, where it says any; boxed, for every [`Output`] is as large as the
+        /// largest.
+        claims: Option<Box<Claims>>,
     },
     /// A kick was carried out, to the end.
     Kicked {
@@ -251,6 +250,18 @@ pub enum Output {
     },
     /// Something an operator may want to read.
     Event(Event),
+}
+
+// Every message passes as one of each, and is moved more than once: a few instructions up to this size.
+const _: () = assert!(size_of::<Output>() <= 96 && size_of::<Input>() <= 96);
+
+/// Who a client says it is, beside what it proves in an exchange of AUTH packets.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Claims {
+    /// User Name of CONNECT, which proves nothing.
+    pub user: Option<Utf8String>,
+    /// The user the verified client certificate names.
+    pub certificate_user: Option<Utf8String>,
 }
 
 /// The outcome of a password check.
@@ -481,11 +492,13 @@ impl Broker {
 
     /// The next thing to do, `None` when all is done.
     pub fn poll_output(&mut self) -> Option<Output> {
-        let output = self.outputs.pop_front();
-        if output.is_none() && self.outputs.capacity() > OUTPUTS_KEPT {
-            self.outputs.shrink_to(OUTPUTS_KEPT);
+        if self.outputs.is_empty() {
+            if self.outputs.capacity() > OUTPUTS_KEPT {
+                self.outputs.shrink_to(OUTPUTS_KEPT);
+            }
+            return None; // said before any output is moved
         }
-        output
+        self.outputs.pop_front()
     }
 
     /// When the next [`Input::Tick`] is due.
@@ -509,7 +522,17 @@ impl Broker {
         &self.stats
     }
 
+    #[inline(always)]
     fn handle_packet(&mut self, now: Instant, link: LinkId, packet: Packet) {
+        match packet {
+            Packet::Publish(publish) => self.handle_publish(now, link, publish),
+            other => self.handle_other_packet(now, link, other),
+        }
+    }
+
+    /// A packet came that is no PUBLISH.
+    #[inline(never)]
+    fn handle_other_packet(&mut self, now: Instant, link: LinkId, packet: Packet) {
         let Some(known) = self.links.get_mut(link) else {
             return; // taken over, kicked, closed: whatever it still says is ignored
         };
@@ -519,7 +542,6 @@ impl Broker {
             Stage::Arrived(_) => return self.handle_early_packet(now, link, packet),
         }
         match packet {
-            Packet::Publish(publish) => self.handle_publish(now, link, publish),
             Packet::PubAck(ack) => self.handle_puback(now, link, &ack),
             Packet::PubRec(ack) => self.handle_pubrec(now, link, &ack),
             Packet::PubRel(ack) => self.handle_pubrel(now, link, &ack),
@@ -533,6 +555,7 @@ impl Broker {
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 self.refuse(now, link, Refusal::ServerPacket)
             }
+            Packet::Publish(_) => debug_assert!(false, "a PUBLISH has a way of its own"),
         }
     }
 

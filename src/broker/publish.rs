@@ -12,13 +12,22 @@ use super::link::{Link, LinkId, Stage};
 use super::policy::MountPoint;
 use super::{Broker, Refusal};
 use crate::auth::access::Action;
-use crate::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, TopicName};
+use crate::mqtt::{
+    Ack, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, TopicName,
+};
 
 impl Broker {
+    /// A PUBLISH came; most packets are, so it has a way of its own.
+    #[inline(never)]
     pub(super) fn handle_publish(&mut self, now: Instant, link: LinkId, publish: Publish) {
-        let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut) else {
+        let Some(known) = self.links.get_mut(link) else {
             return;
         };
+        self.stats.packets_received += 1;
+        let Stage::Attached(attachment) = &mut known.stage else {
+            return self.handle_early_packet(now, link, Packet::Publish(publish));
+        };
+        attachment.last_received = now;
         let Publish {
             qos,
             retain,
@@ -118,10 +127,15 @@ impl Broker {
         if let Some(refusal) = refusal {
             return self.reject_publish(now, link, qos, packet_id, refusal);
         }
-        let properties = properties.filter(|properties| !properties.is_empty());
-        let expires_at = expiry(properties.as_deref(), now);
+        let (properties, expires_at) = match properties {
+            Some(properties) => own_properties(properties, now),
+            None => (None, None),
+        };
         let passing = Passing::new(topic, payload, properties, qos, retain, expires_at);
         let reached = self.route(now, Some(key), passing); // [MQTT-4.5.0-1]: before it is acknowledged
+        if qos == QoS::AtMostOnce {
+            return;
+        }
         let reason = match version {
             // It went to whoever is there, but nobody who comes will find it.
             ProtocolVersion::V5 if retain && std::mem::take(&mut self.retain_refused) => {
@@ -292,6 +306,17 @@ impl Broker {
     pub(super) fn is_topic_within_limits(&self, topic: &str) -> bool {
         is_topic_within(&self.limits, topic)
     }
+}
+
+/// The properties a message keeps, if there are any left, and when it expires.
+#[inline(never)]
+fn own_properties(
+    properties: Box<PublishProperties>,
+    now: Instant,
+) -> (Option<Box<PublishProperties>>, Option<Instant>) {
+    let properties = Some(properties).filter(|properties| !properties.is_empty());
+    let expires_at = expiry(properties.as_deref(), now);
+    (properties, expires_at)
 }
 
 /// Where a client's `topic` stands for everybody else.

@@ -171,10 +171,16 @@ impl Link {
         }
     }
 
-    /// The bytes that wait to go out; at least 1 while TLS holds some back that it has already taken, or WebSocket owes
+    /// The bytes that were sent and wait to go out.
+    #[inline]
+    pub fn waiting(&self) -> usize {
+        self.outgoing.len() - self.sent
+    }
+
+    /// The same; at least 1 while TLS holds some back that it has already taken, or WebSocket owes
     /// an answer of its own.
     pub fn unsent(&self) -> usize {
-        (self.outgoing.len() - self.sent).max(usize::from(self.stream.holds_back()))
+        self.waiting().max(usize::from(self.stream.holds_back()))
     }
 
     /// Writes what waits; ready when everything is out, and then the buffer is with `buffers` again.
