@@ -352,13 +352,6 @@ impl Broker {
             self.stats.publishes_denied += 1;
             return self.refuse(now, link, Refusal::WillDenied);
         }
-        let (client, assigned) = match admission.client_id.take() {
-            Some(client) => (client, false),
-            None => match self.assigned_ids.next() {
-                Some(client) => (client, true), // [MQTT-3.1.3-6] [MQTT-3.1.3-7]
-                None => return self.refuse(now, link, Refusal::ClientIdNotMade),
-            },
-        };
         let Some(Link {
             stage: Stage::Arrived(arrival),
             ..
@@ -367,6 +360,19 @@ impl Broker {
             return;
         };
         let (listener, peer) = (arrival.listener.clone(), arrival.peer);
+        let (client, assigned) = match admission.client_id.take() {
+            Some(client) if !listener.client_ids.allow(&identity, &client) => {
+                return self.refuse(now, link, Refusal::ClientIdOfOther); // [MQTT-3.1.3-8]
+            }
+            Some(client) => (client, false),
+            None => {
+                let unused = self.assigned_ids.next();
+                match unused.and_then(|unused| listener.client_ids.assign(&identity, unused)) {
+                    Some(client) => (client, true), // [MQTT-3.1.3-6] [MQTT-3.1.3-7]
+                    None => return self.refuse(now, link, Refusal::ClientIdNotMade),
+                }
+            }
+        };
         let granted = self.grant(&admission, &listener);
         let (exchange, data) = proved.unzip();
         let properties = match admission.version {
@@ -433,7 +439,7 @@ impl Broker {
                 identity.clone(),
                 owner,
                 listener.mount_point.clone(),
-                &self.budget.account,
+                &self.budget,
             ))
         });
         if let Some(session) = self.sessions.get_mut(key) {
@@ -466,7 +472,7 @@ impl Broker {
                 admission.packet_bytes_max,
                 listener.mount_point.clone(),
                 admission.topic_alias_maximum.min(granted.topic_alias_maximum),
-                &self.budget.account,
+                &self.budget,
             ),
             aliases: None, // [MQTT-3.3.2-7]
             wants_reasons: admission.wants_reasons,

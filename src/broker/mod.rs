@@ -74,7 +74,7 @@ use timers::{Timer, Timers};
 pub use authenticate::Authentication;
 pub use limits::{Limits, Overflow, QueueClass};
 pub use link::LinkId;
-pub use policy::{ListenerPolicy, MountPoint, MountPointError, Versions};
+pub use policy::{ClientIds, ListenerPolicy, MountPoint, MountPointError, Versions};
 pub use refusal::Refusal;
 pub use settings::Settings;
 pub use stats::Stats;
@@ -531,9 +531,10 @@ impl Broker {
         self.rights = rights;
         self.attachments += 1; // what was found out under the old rules is void
         let rights = &self.rights;
-        let dropped = self
-            .retained
-            .drop_where(|writer, topic| !rights.authorize(writer, Action::Publish, topic));
+        let dropped = self.retained.drop_where(
+            |writer, topic| !rights.authorize(writer, Action::Publish, topic),
+            &mut self.owners,
+        );
         self.stats.publishes_denied += dropped;
         self.count_retained();
     }
