@@ -16,30 +16,32 @@
 //! 3. Every [`Token`] given out for a message comes back in exactly one [`Event::Published`] or
 //!    [`Event::Forgotten`], as long as the session goes on connecting.
 //! 4. Everything that a server can make grow is bounded by [`Options`].
+//!
+//! This file is one connection after the other; `sending` is the way of our messages, `receiving` that of theirs,
+//! `requests` what is asked for and answered, `grants` what the server allows.
+
+mod disconnection;
+mod event;
+mod grants;
+mod receiving;
+mod requests;
+mod sending;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
 use std::time::{Duration, Instant};
 
-use smallvec::SmallVec;
-
+use self::grants::Grants;
+use self::requests::{REQUESTS_MAX, Request};
+use self::sending::{Unfinished, WINDOW_MAX};
 use super::options::{Options, OptionsError};
 use crate::mqtt::{
-    Ack, ClientId, ConnAck, ConnAckProperties, DecodeError, Disconnect, Packet, PacketId, ProtocolVersion,
-    Publish, QoS, ReasonCode, SubAck, Subscribe, SubscribeProperties, Subscription, TopicFilter, UnsubAck,
-    Unsubscribe, UserProperties, Utf8String, encoded_len,
+    ClientId, ConnAck, DecodeError, Disconnect, Packet, PacketId, ProtocolVersion, QoS, ReasonCode,
 };
 
+pub use self::disconnection::Disconnection;
+pub use self::event::{Connected, Event, Published};
+pub use self::requests::RequestError;
 pub use crate::broker::Message;
-
-/// SUBSCRIBE and UNSUBSCRIBE packets that may wait for their answer: far more than a program has reason for, and few
-/// enough that a silent server costs nothing.
-const REQUESTS_MAX: usize = 64;
-
-/// Unfinished messages of ours at most: with the requests there are then fewer than packet identifiers.
-const WINDOW_MAX: u16 = 65_000;
-
-const _: () = assert!(REQUESTS_MAX + (WINDOW_MAX as usize) < u16::MAX as usize);
 
 /// One client's session with a server. See the module's text for how it is driven.
 #[derive(Debug)]
@@ -86,100 +88,6 @@ pub struct Session {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(u64);
 
-/// What has come of it all.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The server let us in.
-    Connected(Box<Connected>),
-    /// A message came; taking it acknowledges it.
-    Message(Message),
-    /// A message of ours is through, or will never be.
-    Published(Published),
-    /// SUBACK: one reason for each filter, in their order. Lost with the connection.
-    Subscribed {
-        /// The request.
-        token: Token,
-        /// What was granted, or why not.
-        reasons: SmallVec<[ReasonCode; 8]>,
-    },
-    /// UNSUBACK: one reason for each filter, in their order. Lost with the connection.
-    Unsubscribed {
-        /// The request.
-        token: Token,
-        /// Success throughout, before 5.0.
-        reasons: SmallVec<[ReasonCode; 8]>,
-    },
-    /// The server forgot the session with this QoS 2 message halfway through. Whether it was delivered cannot be
-    /// known, and sending it again could deliver it twice; that is for its owner to decide.
-    Forgotten {
-        /// The message.
-        token: Token,
-    },
-    /// The connection is over; the session is not.
-    Disconnected(Disconnection),
-}
-
-/// What the server answered to CONNECT.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Connected {
-    /// Whether it kept our subscriptions and unfinished messages.
-    pub session_present: bool,
-    /// The identifier in force; `None` where the server chose one and did not tell (before 5.0).
-    pub client_id: Option<ClientId>,
-    /// 5.0 only.
-    pub properties: ConnAckProperties,
-}
-
-/// The end of a message's way to the server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
-    /// The message.
-    pub token: Token,
-    /// Below 0x80 the server has it; for QoS 0, it has been handed to [`Session::poll_packet`].
-    pub reason: ReasonCode,
-    /// What the server adds in words.
-    pub reason_string: Option<Utf8String>,
-}
-
-/// Why a connection ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Disconnection {
-    /// We asked for it.
-    Requested,
-    /// The byte stream ended without a word.
-    Closed,
-    /// CONNACK said no.
-    Refused(ReasonCode, Option<Utf8String>),
-    /// DISCONNECT came from the server.
-    Ended(ReasonCode, Option<Utf8String>),
-    /// No CONNACK within the time limit.
-    ConnectTimeout,
-    /// No PINGRESP within the time limit.
-    KeepAliveTimeout,
-    /// The server's bytes are no MQTT.
-    Malformed(DecodeError),
-    /// The server broke a rule of the protocol.
-    Violation {
-        /// What we tell it.
-        reason: ReasonCode,
-        /// What it did.
-        found: &'static str,
-    },
-}
-
-/// Why a request was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RequestError {
-    /// The queue is full; it empties as the server acknowledges.
-    Full,
-    /// There is no connection to ask on.
-    Offline,
-    /// No topic filter was given [MQTT-3.8.3-2] [MQTT-3.10.3-2].
-    Empty,
-    /// Together the filters make a packet larger than the server takes [MQTT-3.2.2-15].
-    TooLarge,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// No byte stream, or one that is to be closed.
@@ -191,49 +99,10 @@ enum Phase {
 }
 
 #[derive(Debug)]
-struct Unfinished {
-    token: Token,
-    order: u64,
-    stage: Stage,
-    /// Whether it was sent on this connection, and so counts against the window.
-    in_window: bool,
-}
-
-#[derive(Debug)]
-enum Stage {
-    /// PUBLISH is out; PUBACK or PUBREC is due.
-    Published(Message),
-    /// PUBREL is out; PUBCOMP is due.
-    Released,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Request {
-    token: Token,
-    filters: usize,
-    kind: RequestKind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RequestKind {
-    Subscribe,
-    Unsubscribe,
-}
-
-#[derive(Debug)]
 struct Queued {
     event: Event,
     /// What taking the event lets go, on the connection with this number.
     acknowledgement: Option<(u64, Packet)>,
-}
-
-/// What CONNACK allows (section 3.2.2.3).
-#[derive(Debug, Clone, Copy)]
-struct Grants {
-    receive_maximum: u16,
-    qos_max: QoS,
-    retain: bool,
-    packet_bytes_max: u32,
 }
 
 #[derive(Debug, Default)]
@@ -244,6 +113,8 @@ struct Timers {
     ping: Option<Instant>,
     ping_interval: Option<Duration>,
 }
+
+const _: () = assert!(REQUESTS_MAX + (WINDOW_MAX as usize) < u16::MAX as usize);
 
 impl Session {
     /// A session that has never been connected.
@@ -295,66 +166,6 @@ impl Session {
     /// QoS 0 messages dropped because [`Options::events_max`] of them had not been taken.
     pub fn dropped(&self) -> u64 {
         self.dropped
-    }
-
-    /// Takes `message` for sending; it may wait for a connection and for the server's window, in its order.
-    ///
-    /// What the server does not allow comes back as [`Event::Published`] with the reason, without having been sent.
-    ///
-    /// # Errors
-    /// [`RequestError::Full`] when [`Options::waiting_max`] messages wait.
-    pub fn publish(&mut self, mut message: Message) -> Result<Token, RequestError> {
-        if self.waiting.len() >= self.options.waiting_max {
-            return Err(RequestError::Full);
-        }
-        if let Some(properties) = &mut message.properties {
-            // What belonged to the delivery of a message that is passed on; aliases of our own we give none
-            // [MQTT-3.2.2-17] [MQTT-3.2.2-18] [MQTT-3.3.2-9] [MQTT-3.3.4-6].
-            properties.topic_alias = None;
-            properties.subscription_ids.clear();
-        }
-        let token = self.next_token();
-        self.waiting.push_back((token, message));
-        Ok(token)
-    }
-
-    /// Asks for `subscriptions`; [`Event::Subscribed`] brings the answer.
-    ///
-    /// # Errors
-    /// [`RequestError`].
-    pub fn subscribe(
-        &mut self,
-        subscriptions: impl IntoIterator<Item = Subscription>,
-        properties: SubscribeProperties,
-    ) -> Result<Token, RequestError> {
-        let subscriptions: SmallVec<[Subscription; 1]> = subscriptions.into_iter().collect();
-        let (packet_id, token) = self.next_request(RequestKind::Subscribe, subscriptions.len())?;
-        let packet = Subscribe {
-            packet_id,
-            subscriptions,
-            properties,
-        };
-        self.ask(packet_id, Packet::Subscribe(Box::new(packet)))?;
-        Ok(token)
-    }
-
-    /// Gives up `filters`; [`Event::Unsubscribed`] brings the answer.
-    ///
-    /// # Errors
-    /// [`RequestError`].
-    pub fn unsubscribe(
-        &mut self,
-        filters: impl IntoIterator<Item = TopicFilter>,
-    ) -> Result<Token, RequestError> {
-        let filters: SmallVec<[TopicFilter; 1]> = filters.into_iter().collect();
-        let (packet_id, token) = self.next_request(RequestKind::Unsubscribe, filters.len())?;
-        let packet = Unsubscribe {
-            packet_id,
-            filters,
-            user_properties: UserProperties::new(),
-        };
-        self.ask(packet_id, Packet::Unsubscribe(Box::new(packet)))?;
-        Ok(token)
     }
 
     /// Ends the connection; acknowledgements due go first, messages that wait stay for the next connection.
@@ -500,69 +311,6 @@ impl Session {
         queued.event
     }
 
-    fn poll_publish(&mut self) -> Option<Packet> {
-        if !self.is_online() {
-            return None; // [MQTT-3.1.2-30]
-        }
-        let window = usize::from(
-            self.grants
-                .receive_maximum
-                .min(self.options.inflight_max)
-                .min(WINDOW_MAX),
-        );
-        while let Some(&packet_id) = self.resend.front() {
-            if self.window_used >= window {
-                return None; // [MQTT-4.9.0-2]
-            }
-            self.resend.pop_front();
-            if let Some(unfinished) = self.unfinished.get_mut(&packet_id)
-                && let Stage::Published(message) = &unfinished.stage
-            {
-                unfinished.in_window = true;
-                self.window_used += 1;
-                return Some(publish(message.clone(), Some(packet_id), true)); // [MQTT-4.4.0-1] [MQTT-3.3.1-1]
-            }
-        }
-        loop {
-            let (token, message) = self.waiting.front()?;
-            let token = *token;
-            let acknowledged = message.qos != QoS::AtMostOnce;
-            if let Some(reason) = self.grants.refuse(message, self.options.version) {
-                self.waiting.pop_front();
-                self.tell(Event::Published(Published {
-                    token,
-                    reason,
-                    reason_string: None,
-                }));
-                continue;
-            }
-            if acknowledged && (self.window_used >= window || self.unfinished.len() >= window) {
-                return None; // [MQTT-3.3.4-9]
-            }
-            let (_, message) = self.waiting.pop_front()?;
-            if !acknowledged {
-                let published = Published {
-                    token,
-                    reason: ReasonCode::Success,
-                    reason_string: None,
-                };
-                self.tell(Event::Published(published));
-                return Some(publish(message, None, false));
-            }
-            let packet_id = self.next_packet_id();
-            let stage = Stage::Published(message.clone());
-            let unfinished = Unfinished {
-                token,
-                order: self.next_order(),
-                stage,
-                in_window: true,
-            };
-            self.unfinished.insert(packet_id, unfinished);
-            self.window_used += 1;
-            return Some(publish(message, Some(packet_id), false));
-        }
-    }
-
     fn handle_connack(&mut self, now: Instant, clean_start: bool, ack: ConnAck) {
         if ack.reason.is_error() {
             self.end(Disconnection::Refused(ack.reason, ack.properties.reason_string));
@@ -604,45 +352,6 @@ impl Session {
         if resumed { self.resume() } else { self.forget() }
     }
 
-    /// Sends again what the server has not acknowledged, in its order (section 4.4).
-    fn resume(&mut self) {
-        let mut again: Vec<(u64, PacketId)> = self
-            .unfinished
-            .iter()
-            .map(|(id, sent)| (sent.order, *id))
-            .collect();
-        again.sort_unstable();
-        for (_, packet_id) in again {
-            match self.unfinished.get(&packet_id).map(|sent| &sent.stage) {
-                Some(Stage::Released) => self.outgoing.push_back(Packet::PubRel(Ack::success(packet_id))),
-                _ => self.resend.push_back(packet_id),
-            }
-        }
-    }
-
-    /// Gives up what only the forgotten session of the server could finish [MQTT-3.2.2-5].
-    fn forget(&mut self) {
-        self.received.clear();
-        // Those that wait to be taken are ours all the same; only nobody expects their acknowledgement any more.
-        self.events
-            .iter_mut()
-            .for_each(|queued| queued.acknowledgement = None);
-        let mut lost: Vec<Unfinished> = std::mem::take(&mut self.unfinished).into_values().collect();
-        lost.sort_unstable_by_key(|unfinished| std::cmp::Reverse(unfinished.order));
-        let mut forgotten = Vec::new();
-        for unfinished in lost {
-            match unfinished.stage {
-                Stage::Published(message) if message.qos == QoS::AtLeastOnce => {
-                    self.waiting.push_front((unfinished.token, message));
-                }
-                _ => forgotten.push(unfinished.token),
-            }
-        }
-        for token in forgotten.into_iter().rev() {
-            self.tell(Event::Forgotten { token });
-        }
-    }
-
     fn handle_online(&mut self, packet: Packet) {
         match packet {
             Packet::Publish(publish) => self.handle_publish(publish),
@@ -667,210 +376,6 @@ impl Session {
             Packet::Connect(_) | Packet::Subscribe(_) | Packet::Unsubscribe(_) | Packet::PingReq => {
                 self.fail(ReasonCode::ProtocolError, "a packet that only clients send")
             }
-        }
-    }
-
-    fn handle_publish(&mut self, publish: Publish) {
-        let aliased = publish
-            .properties
-            .as_ref()
-            .is_some_and(|properties| properties.topic_alias.is_some());
-        let Some(topic) = publish.topic.filter(|_| !aliased) else {
-            // We announce a Topic Alias Maximum of 0 [MQTT-3.1.2-26] [MQTT-3.3.2-10].
-            return self.fail(
-                ReasonCode::TopicAliasInvalid,
-                "a topic alias where none is allowed",
-            );
-        };
-        let acknowledgement = match (publish.qos, publish.packet_id) {
-            (QoS::AtMostOnce, _) => {
-                if self.untaken >= self.options.events_max {
-                    self.dropped += 1;
-                    return;
-                }
-                self.untaken += 1;
-                None
-            }
-            (_, None) => {
-                return self.fail(
-                    ReasonCode::MalformedPacket,
-                    "a message without a packet identifier",
-                );
-            }
-            (QoS::AtLeastOnce, Some(packet_id)) => {
-                if self.is_receive_window_full() {
-                    return self.fail(
-                        ReasonCode::ReceiveMaximumExceeded,
-                        "more messages than we can take",
-                    );
-                }
-                self.puback_due += 1;
-                Some(Packet::PubAck(Ack::success(packet_id)))
-            }
-            (QoS::ExactlyOnce, Some(packet_id)) => {
-                if self.received.contains(&packet_id) {
-                    return self.handle_repetition(packet_id);
-                }
-                if self.is_receive_window_full() {
-                    return self.fail(
-                        ReasonCode::ReceiveMaximumExceeded,
-                        "more messages than we can take",
-                    );
-                }
-                self.received.insert(packet_id);
-                Some(Packet::PubRec(Ack::success(packet_id)))
-            }
-        };
-        let message = Message {
-            topic,
-            payload: publish.payload,
-            qos: publish.qos,
-            retain: publish.retain,
-            properties: publish.properties,
-        };
-        let acknowledgement = acknowledgement.map(|packet| (self.connection, packet));
-        self.events.push_back(Queued {
-            event: Event::Message(message),
-            acknowledgement,
-        });
-    }
-
-    /// A QoS 2 message that was given away, or waits to be, came once more [MQTT-4.3.3-10].
-    fn handle_repetition(&mut self, packet_id: PacketId) {
-        let pubrec = Packet::PubRec(Ack::success(packet_id));
-        let waits = |queued: &&mut Queued| {
-            queued
-                .acknowledgement
-                .as_ref()
-                .is_some_and(|(_, due)| *due == pubrec)
-        };
-        match self.events.iter_mut().find(waits) {
-            // It came by an earlier connection and is acknowledged on this one, when it is taken.
-            Some(Queued {
-                acknowledgement: Some((connection, _)),
-                ..
-            }) => *connection = self.connection,
-            _ => self.outgoing.push_back(pubrec),
-        }
-    }
-
-    /// Whether the server has as many messages unfinished as we said we take [MQTT-3.3.4-9].
-    fn is_receive_window_full(&self) -> bool {
-        self.received.len() + self.puback_due >= usize::from(self.receive_maximum())
-    }
-
-    /// Before 5.0 the server cannot be told, so it is held to what the standard assumes.
-    fn receive_maximum(&self) -> u16 {
-        if self.options.version == ProtocolVersion::V5 {
-            self.options.receive_maximum
-        } else {
-            u16::MAX
-        }
-    }
-
-    fn handle_puback(&mut self, ack: Ack) {
-        match self.unfinished.get(&ack.packet_id).map(|sent| &sent.stage) {
-            Some(Stage::Published(message)) if message.qos == QoS::AtLeastOnce => self.finish(ack),
-            Some(_) => self.fail(ReasonCode::ProtocolError, "PUBACK for a message of QoS 2"),
-            None => {} // the answer to a message sent twice
-        }
-    }
-
-    fn handle_pubrec(&mut self, ack: Ack) {
-        let order = self.next_order();
-        match self.unfinished.get_mut(&ack.packet_id) {
-            None => {
-                // [MQTT-4.3.3-4] with the reason of section 3.6.2.1
-                let answer = Ack::with_reason(ack.packet_id, ReasonCode::PacketIdentifierNotFound);
-                self.outgoing.push_back(Packet::PubRel(answer));
-            }
-            Some(sent) => match &sent.stage {
-                Stage::Published(message) if message.qos == QoS::AtLeastOnce => {
-                    self.fail(ReasonCode::ProtocolError, "PUBREC for a message of QoS 1");
-                }
-                _ if ack.reason.is_error() => self.finish(ack), // section 4.3.3
-                _ => {
-                    sent.stage = Stage::Released;
-                    sent.order = order;
-                    self.outgoing
-                        .push_back(Packet::PubRel(Ack::success(ack.packet_id))); // [MQTT-4.3.3-4] [MQTT-4.6.0-4]
-                }
-            },
-        }
-    }
-
-    fn handle_pubrel(&mut self, ack: Ack) {
-        let known = self.received.remove(&ack.packet_id);
-        let reason = if known {
-            ReasonCode::Success
-        } else {
-            ReasonCode::PacketIdentifierNotFound
-        };
-        self.outgoing
-            .push_back(Packet::PubComp(Ack::with_reason(ack.packet_id, reason))); // [MQTT-4.3.3-11]
-    }
-
-    fn handle_pubcomp(&mut self, ack: Ack) {
-        match self.unfinished.get(&ack.packet_id).map(|sent| &sent.stage) {
-            // "Not found" after PUBREC: the server has it and has forgotten that it had.
-            Some(Stage::Released) => self.finish(Ack::success(ack.packet_id)),
-            Some(Stage::Published(_)) => self.fail(ReasonCode::ProtocolError, "PUBCOMP before PUBREC"),
-            None => {}
-        }
-    }
-
-    fn finish(&mut self, ack: Ack) {
-        if let Some(sent) = self.unfinished.remove(&ack.packet_id) {
-            if sent.in_window {
-                self.window_used -= 1; // section 4.9
-            }
-            let reason_string = ack.properties.and_then(|properties| properties.reason_string);
-            self.tell(Event::Published(Published {
-                token: sent.token,
-                reason: ack.reason,
-                reason_string,
-            }));
-        }
-    }
-
-    fn handle_suback(&mut self, ack: SubAck) {
-        match self.requests.remove(&ack.packet_id) {
-            Some(request)
-                if request.kind == RequestKind::Subscribe && request.filters == ack.reasons.len() =>
-            {
-                self.tell(Event::Subscribed {
-                    token: request.token,
-                    reasons: ack.reasons,
-                });
-            }
-            _ => self.fail(
-                ReasonCode::ProtocolError,
-                "a SUBACK that answers nothing we asked",
-            ), // [MQTT-3.8.4-6]
-        }
-    }
-
-    fn handle_unsuback(&mut self, mut ack: UnsubAck) {
-        match self.requests.remove(&ack.packet_id) {
-            Some(request) if request.kind == RequestKind::Unsubscribe => {
-                if self.options.version != ProtocolVersion::V5 {
-                    ack.reasons = SmallVec::from_elem(ReasonCode::Success, request.filters);
-                }
-                if ack.reasons.len() != request.filters {
-                    return self.fail(
-                        ReasonCode::ProtocolError,
-                        "an UNSUBACK with another number of reasons",
-                    );
-                }
-                self.tell(Event::Unsubscribed {
-                    token: request.token,
-                    reasons: ack.reasons,
-                });
-            }
-            _ => self.fail(
-                ReasonCode::ProtocolError,
-                "an UNSUBACK that answers nothing we asked",
-            ),
         }
     }
 
@@ -918,32 +423,6 @@ impl Session {
         });
     }
 
-    fn next_request(&mut self, kind: RequestKind, filters: usize) -> Result<(PacketId, Token), RequestError> {
-        if filters == 0 {
-            return Err(RequestError::Empty);
-        }
-        if !self.is_online() {
-            return Err(RequestError::Offline);
-        }
-        if self.requests.len() >= REQUESTS_MAX {
-            return Err(RequestError::Full);
-        }
-        let (packet_id, token) = (self.next_packet_id(), self.next_token());
-        self.requests.insert(packet_id, Request { token, filters, kind });
-        Ok((packet_id, token))
-    }
-
-    /// Sends the packet of a request, if the server takes one so large.
-    fn ask(&mut self, packet_id: PacketId, packet: Packet) -> Result<(), RequestError> {
-        let allowed = usize::try_from(self.grants.packet_bytes_max).unwrap_or(usize::MAX);
-        if encoded_len(&packet, self.options.version) > allowed {
-            self.requests.remove(&packet_id);
-            return Err(RequestError::TooLarge); // [MQTT-3.2.2-15]
-        }
-        self.outgoing.push_back(packet);
-        Ok(())
-    }
-
     /// An identifier not in use [MQTT-2.2.1-3]; there always is one, see [`WINDOW_MAX`].
     fn next_packet_id(&mut self) -> PacketId {
         loop {
@@ -965,115 +444,6 @@ impl Session {
         self.last_order
     }
 }
-
-impl Event {
-    fn token(&self) -> Option<Token> {
-        match self {
-            Self::Published(Published { token, .. })
-            | Self::Subscribed { token, .. }
-            | Self::Unsubscribed { token, .. }
-            | Self::Forgotten { token } => Some(*token),
-            Self::Connected(_) | Self::Message(_) | Self::Disconnected(_) => None,
-        }
-    }
-}
-
-impl Grants {
-    /// Why the server would not take `message`, if it would not.
-    fn refuse(&self, message: &Message, version: ProtocolVersion) -> Option<ReasonCode> {
-        if message.qos > self.qos_max {
-            return Some(ReasonCode::QosNotSupported); // [MQTT-3.2.2-11]
-        }
-        if message.retain && !self.retain {
-            return Some(ReasonCode::RetainNotSupported); // [MQTT-3.2.2-14]
-        }
-        if self.packet_bytes_max < u32::MAX {
-            let packet_id = (message.qos != QoS::AtMostOnce).then_some(PacketId::MIN);
-            let packet = publish(message.clone(), packet_id, false);
-            if encoded_len(&packet, version) > usize::try_from(self.packet_bytes_max).unwrap_or(usize::MAX) {
-                return Some(ReasonCode::PacketTooLarge); // [MQTT-3.2.2-15]
-            }
-        }
-        None
-    }
-}
-
-impl Default for Grants {
-    fn default() -> Self {
-        Self {
-            receive_maximum: u16::MAX,
-            qos_max: QoS::ExactlyOnce,
-            retain: true,
-            packet_bytes_max: u32::MAX,
-        }
-    }
-}
-
-impl From<&ConnAckProperties> for Grants {
-    fn from(properties: &ConnAckProperties) -> Self {
-        let assumed = Self::default();
-        Self {
-            receive_maximum: properties.receive_maximum.unwrap_or(assumed.receive_maximum),
-            qos_max: properties.maximum_qos.unwrap_or(assumed.qos_max),
-            retain: properties.retain_available.unwrap_or(assumed.retain),
-            packet_bytes_max: properties.packet_bytes_max.unwrap_or(assumed.packet_bytes_max),
-        }
-    }
-}
-
-fn publish(message: Message, packet_id: Option<PacketId>, dup: bool) -> Packet {
-    Packet::Publish(Publish {
-        dup,
-        qos: message.qos,
-        retain: message.retain,
-        topic: Some(message.topic),
-        packet_id,
-        payload: message.payload,
-        properties: message.properties,
-    })
-}
-
-impl fmt::Display for Disconnection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let said = |f: &mut fmt::Formatter<'_>,
-                    what: &str,
-                    reason: &ReasonCode,
-                    text: &Option<Utf8String>| match text {
-            Some(text) => write!(f, "{what}: {reason}, {text:?}"),
-            None => write!(f, "{what}: {reason}"),
-        };
-        match self {
-            Self::Requested => f.write_str("disconnected as asked"),
-            Self::Closed => f.write_str("the server closed the connection without a reason"),
-            Self::Refused(reason, text) => said(f, "the server refused the connection", reason, text),
-            Self::Ended(reason, text) => said(f, "the server ended the connection", reason, text),
-            Self::ConnectTimeout => f.write_str("the server did not answer CONNECT in time"),
-            Self::KeepAliveTimeout => f.write_str("the server did not answer a ping in time"),
-            Self::Malformed(error) => write!(
-                f,
-                "the server sent what is not MQTT: {error} (is it a TLS port, or something else than a broker?)"
-            ),
-            Self::Violation { found, .. } => write!(f, "the server broke the protocol: {found}"),
-        }
-    }
-}
-
-impl std::error::Error for Disconnection {}
-
-impl fmt::Display for RequestError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full => "too much waits for the server already",
-            Self::Offline => "not connected",
-            Self::Empty => "no topic filter given, expected at least one",
-            Self::TooLarge => {
-                "the topic filters make a packet larger than the server takes, give fewer at once"
-            }
-        })
-    }
-}
-
-impl std::error::Error for RequestError {}
 
 #[cfg(test)]
 mod tests;

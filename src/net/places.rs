@@ -1,75 +1,26 @@
 //! Who is through the doors of a gateway and who is on the way in, and who gives way when there is no more room.
+//!
+//! This file counts at one door; `entrance` is what all doors share and the order in which connections give way,
+//! `permit` is a connection's place, and `bound` what keeps one out.
+
+mod bound;
+mod entrance;
+mod permit;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fmt;
+use std::collections::HashMap;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
-use tracing::warn;
 
+use self::entrance::{CROWD, GRACE_MAX, Room, Turn, Waiting};
 use super::endpoint::Origin;
-use super::episode::Episode;
 
-/// What all doors of one gateway share: the connections it can have, and the order in which those that have not
-/// said who they are give way to newer ones.
-///
-/// **Invariants**
-/// 1. `connections` is the number of permits, `waiting` holds those of them that are pending, the oldest first.
-#[derive(Debug)]
-pub struct Entrance {
-    /// Beyond this, connections that are pending give way; where there are none, one more comes in to be told that
-    /// it may not stay.
-    connections_max: usize,
-    /// Beyond this nobody comes in: what the process has descriptors for.
-    descriptors_max: usize,
-    connections: Cell<usize>,
-    waiting: RefCell<BTreeMap<u64, Waiting>>,
-    /// The key of the next permit.
-    next: Cell<u64>,
-    /// Doors that wait for a place of the whole gateway, each once, in their order.
-    turns: RefCell<VecDeque<u64>>,
-    last_admitted: Cell<Option<Instant>>,
-    /// Whether waiting for a place has not been in vain since the last one became free.
-    are_turning_over: Cell<bool>,
-    freed: Notify,
-    gave_way: Cell<u64>,
-    floods: Episode,
-}
-
-/// A door's turn to get the next place of the whole gateway: without it, the door that is flooded takes every place
-/// that becomes free, because its connections are always there first. Given back when dropped.
-struct Turn<'a> {
-    entrance: &'a Entrance,
-    door: u64,
-}
-
-impl<'a> Turn<'a> {
-    fn wait(entrance: &'a Entrance, door: u64) -> Self {
-        entrance.turns.borrow_mut().push_back(door);
-        Self { entrance, door }
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.entrance.turns.borrow_mut().retain(|door| *door != self.door);
-        self.entrance.freed.notify_waiters();
-    }
-}
-
-/// The bounds of one door.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Bounds {
-    pub(super) connections_max: usize,
-    pub(super) connections_per_address_max: Option<usize>,
-    pub(super) pending_max: usize,
-    pub(super) pending_per_address_max: usize,
-}
+pub use self::bound::Bound;
+pub use self::entrance::Entrance;
+pub use self::permit::ConnectionPermit;
 
 /// Who is through one door and who is on the way in.
 ///
@@ -94,158 +45,19 @@ struct OfOrigin {
     pending: usize,
 }
 
-/// A connection that has not said who it is.
-#[derive(Debug)]
-struct Waiting {
-    door: u64,
-    origin: Option<Origin>,
-    since: Instant,
-    /// Its CONNECT is here and its password is being checked: it has done its part.
-    is_held: bool,
-    /// It was refused, and is only being told so.
-    is_leaving: bool,
-    gives_way: bool,
-    task: Option<Waker>,
-}
-
-/// A connection's place behind its listener, given back when dropped.
-#[derive(Debug)]
-pub struct ConnectionPermit {
-    places: Rc<Places>,
-    key: u64,
-    origin: Cell<Option<Origin>>,
-    is_pending: Cell<bool>,
-}
-
-/// The bound that kept a connection out.
+/// The bounds of one door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bound {
-    /// `connections_max` of the listener.
-    Connections,
-    /// `connections_per_address_max` of the listener.
-    ConnectionsOfAddress,
-    /// `pending_max` of the listener.
-    Pending,
-    /// `pending_per_address_max` of the listener.
-    PendingOfAddress,
-    /// `connections_max` of the whole gateway.
-    AllConnections,
-    /// What the process has descriptors for.
-    Descriptors,
+pub(super) struct Bounds {
+    pub(super) connections_max: usize,
+    pub(super) connections_per_address_max: Option<usize>,
+    pub(super) pending_max: usize,
+    pub(super) pending_per_address_max: usize,
 }
 
-/// How room can be had for one more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Room {
-    /// Somebody was told to give way.
-    Made,
-    /// Somebody can be told so then.
-    At(Instant),
-    /// Those who wait have done their part; one of them may be through at any moment.
-    Held,
-    /// Nobody who could give way.
-    None,
-}
-
-/// How long a connection is left alone, for each place there is, before it has to give way: the kernel's whole queue,
-/// 1,024 connections that say nothing, is through in five seconds however many places there are.
-const GRACE_PER_PLACE: Duration = Duration::from_millis(5);
-/// The same where there are few places: what a TLS handshake and a CONNECT take over a fair network.
-const GRACE_MIN: Duration = Duration::from_millis(150);
-/// The same where there are many: what they take over a slow mobile one.
-const GRACE_MAX: Duration = Duration::from_millis(500);
-/// How much longer it is while clients come in: a whole site that reconnects is a crowd and no flood, and its
-/// handshakes take their time on a small board, 10 ms each.
-const CROWD: u32 = 3;
 /// How long a listener waits for a place before it refuses.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-const _: () = assert!(GRACE_MIN.as_millis() <= GRACE_MAX.as_millis());
 const _: () = assert!(GRACE_MAX.as_millis() * (CROWD as u128) < PATIENCE.as_millis());
-
-/// How long a connection is left alone where there are `places`.
-fn grace(places: usize, is_crowd: bool) -> Duration {
-    let places = u32::try_from(places).unwrap_or(u32::MAX);
-    let grace = GRACE_PER_PLACE.saturating_mul(places).clamp(GRACE_MIN, GRACE_MAX);
-    if is_crowd { grace * CROWD } else { grace }
-}
-
-impl Entrance {
-    /// Room for `connections_max` connections, as far as `descriptors_max` descriptors carry.
-    pub fn new(connections_max: usize, descriptors_max: usize) -> Rc<Self> {
-        Rc::new(Self {
-            connections_max,
-            descriptors_max,
-            connections: Cell::new(0),
-            waiting: RefCell::default(),
-            next: Cell::new(0),
-            turns: RefCell::default(),
-            last_admitted: Cell::new(None),
-            are_turning_over: Cell::new(true),
-            freed: Notify::new(),
-            gave_way: Cell::new(0),
-            floods: Episode::default(),
-        })
-    }
-
-    /// Without bounds of its own, for a listener that stands alone.
-    pub fn unbounded() -> Rc<Self> {
-        Self::new(usize::MAX, usize::MAX)
-    }
-
-    /// Connections through all doors, those on their way in included.
-    pub fn connections(&self) -> usize {
-        self.connections.get()
-    }
-
-    /// Connections that had to give way before they had said who they are.
-    pub fn gave_way(&self) -> u64 {
-        self.gave_way.get()
-    }
-
-    /// Tells the oldest connection that may give way to do so, or says when there is one.
-    fn make_room(&self, now: Instant, may: impl Fn(&Waiting) -> bool) -> Room {
-        let mut waiting = self.waiting.borrow_mut();
-        let last_admitted = self.last_admitted.get();
-        let is_crowd = last_admitted.is_some_and(|at| now.saturating_duration_since(at) < GRACE_MAX);
-        let grace = grace(waiting.values().filter(|waiting| may(waiting)).count(), is_crowd);
-        let mut is_any_held = false;
-        for (_, waiting) in waiting.iter_mut().filter(|(_, waiting)| may(waiting)) {
-            if waiting.gives_way {
-                return Room::Made;
-            }
-            if waiting.is_held {
-                is_any_held = true;
-                continue;
-            }
-            let at = waiting.since + grace;
-            if at > now && !waiting.is_leaving {
-                return Room::At(at);
-            }
-            waiting.gives_way = true;
-            self.gave_way.set(self.gave_way.get() + 1);
-            if !waiting.is_leaving && self.floods.begins(now) {
-                warn!("connections that say nothing give way to newer ones");
-            }
-            if let Some(task) = waiting.task.take() {
-                task.wake();
-            }
-            return Room::Made;
-        }
-        if is_any_held { Room::Held } else { Room::None }
-    }
-
-    /// Descriptors have run out though they should not: the oldest connection that may give way does. Whether there
-    /// is one.
-    pub(super) fn relieve(&self) -> bool {
-        self.make_room(Instant::now(), |_| true) == Room::Made
-    }
-
-    fn changed(&self) {
-        self.are_turning_over.set(true);
-        self.freed.notify_waiters();
-    }
-}
 
 impl Places {
     pub(super) fn new(bounds: Bounds, entrance: Rc<Entrance>) -> Rc<Self> {
@@ -407,113 +219,12 @@ impl Places {
     }
 }
 
-impl ConnectionPermit {
-    /// Tells that the client is in: its CONNECT was accepted, and it no longer counts as pending. Once is
-    /// enough.
-    pub fn admitted(&self) {
-        if self.is_pending.get() {
-            self.places.entrance.last_admitted.set(Some(Instant::now()));
-            self.leave_pending(false);
-        }
-    }
-
-    /// Whether its client is on the way in.
-    pub fn is_pending(&self) -> bool {
-        self.is_pending.get()
-    }
-
-    /// Ready when the connection has to give way to another.
-    pub fn poll_gives_way(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut waiting = self.places.entrance.waiting.borrow_mut();
-        match waiting.get_mut(&self.key) {
-            Some(waiting) if waiting.gives_way => Poll::Ready(()),
-            Some(waiting) => {
-                match &mut waiting.task {
-                    Some(task) => task.clone_from(cx.waker()),
-                    None => waiting.task = Some(cx.waker().clone()),
-                }
-                Poll::Pending
-            }
-            None => Poll::Pending,
-        }
-    }
-
-    /// Says that its client has done its part and waits for us, so that it need not give way.
-    pub fn hold(&self) {
-        if let Some(waiting) = self.places.entrance.waiting.borrow_mut().get_mut(&self.key) {
-            waiting.is_held = true;
-        }
-    }
-
-    /// Says that the connection is being ended: should its place be wanted, it gives way at once.
-    pub fn leave(&self) {
-        if let Some(waiting) = self.places.entrance.waiting.borrow_mut().get_mut(&self.key) {
-            waiting.is_held = false;
-            waiting.is_leaving = true;
-        }
-    }
-
-    /// Counts it under `origin` from here on: the one that a balancer told.
-    pub(super) fn told(&self, origin: Origin) -> Result<(), Bound> {
-        let places = &self.places;
-        places.check_origin(Some(origin))?;
-        places.uncount_origin(self.origin.get(), true, true);
-        places.count_origin(Some(origin));
-        self.origin.set(Some(origin));
-        if let Some(waiting) = places.entrance.waiting.borrow_mut().get_mut(&self.key) {
-            waiting.origin = Some(origin);
-        }
-        Ok(())
-    }
-
-    fn leave_pending(&self, leaves: bool) {
-        let places = &self.places;
-        let is_pending = self.is_pending.replace(false);
-        places.uncount_origin(self.origin.get(), leaves, is_pending);
-        if is_pending {
-            places.pending.set(places.pending.get() - 1);
-            places.entrance.waiting.borrow_mut().remove(&self.key);
-        }
-        if leaves {
-            places.connections.set(places.connections.get() - 1);
-            places
-                .entrance
-                .connections
-                .set(places.entrance.connections.get() - 1);
-        }
-        places.entrance.changed();
-    }
-}
-
-impl Drop for ConnectionPermit {
-    fn drop(&mut self) {
-        self.leave_pending(true);
-    }
-}
-
-impl Bound {
-    fn is_of_origin(self) -> bool {
-        matches!(self, Self::ConnectionsOfAddress | Self::PendingOfAddress)
-    }
-}
-
-impl fmt::Display for Bound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Connections => "connections_max",
-            Self::ConnectionsOfAddress => "connections_per_address_max",
-            Self::Pending => "pending_max",
-            Self::PendingOfAddress => "pending_per_address_max",
-            Self::AllConnections => "connections_max of [limits]",
-            Self::Descriptors => "open files",
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
+    use std::task::{Context, Poll, Waker};
 
+    use super::entrance::GRACE_MIN;
     use super::*;
 
     fn places(connections_max: usize, pending_max: usize, pending_per_address_max: usize) -> Rc<Places> {
@@ -692,19 +403,6 @@ mod tests {
         // The last of them came in long ago.
         assert_eq!(room(now + GRACE_MAX), Room::Made);
         assert!(gives_way(&crowd[0]) && !gives_way(&crowd[1]));
-    }
-
-    #[test]
-    fn the_more_places_there_are_the_more_time_each_connection_has() {
-        for (places, millis, of_crowd) in [
-            (1, 150, 450),
-            (64, 320, 960),
-            (100, 500, 1500),
-            (usize::MAX, 500, 1500),
-        ] {
-            assert_eq!(grace(places, false), Duration::from_millis(millis));
-            assert_eq!(grace(places, true), Duration::from_millis(of_crowd));
-        }
     }
 
     #[test]

@@ -2,10 +2,13 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 
 use super::*;
-use crate::mqtt::{Connect, PublishProperties, RetainHandling, TopicName};
+use crate::mqtt::{
+    Ack, ConnAckProperties, Connect, PublishProperties, RetainHandling, SubAck, SubscribeProperties,
+    Subscription, TopicFilter, TopicName, UnsubAck, Utf8String,
+};
 
 /// A session and the moment it lives in.
 struct Talk {
@@ -92,7 +95,7 @@ fn message(text: &'static str, qos: QoS) -> Message {
 }
 
 fn sent(text: &'static str, qos: QoS, packet_id: u16, dup: bool) -> Packet {
-    super::publish(message(text, qos), PacketId::new(packet_id), dup)
+    super::sending::publish(message(text, qos), PacketId::new(packet_id), dup)
 }
 
 fn id(packet_id: u16) -> PacketId {
@@ -264,7 +267,10 @@ fn qos_0_is_through_once_it_is_handed_out() {
     talk.events();
     let token = talk.publish("x", QOS_0);
     assert_eq!(talk.events(), []);
-    assert_eq!(talk.packets(), [super::publish(message("x", QOS_0), None, false)]);
+    assert_eq!(
+        talk.packets(),
+        [super::sending::publish(message("x", QOS_0), None, false)]
+    );
     assert_eq!(talk.events(), [published(token)]);
     assert_eq!(talk.session.unfinished(), 0);
 }
@@ -542,7 +548,7 @@ fn qos_0_messages_nobody_takes_are_dropped_and_counted() {
     });
     talk.events();
     for text in ["1", "2", "3"] {
-        talk.hear(super::publish(message(text, QOS_0), None, false));
+        talk.hear(super::sending::publish(message(text, QOS_0), None, false));
     }
     assert_eq!(talk.session.dropped(), 1);
     assert_eq!(
@@ -552,14 +558,14 @@ fn qos_0_messages_nobody_takes_are_dropped_and_counted() {
             Event::Message(message("2", QOS_0))
         ]
     );
-    talk.hear(super::publish(message("4", QOS_0), None, false));
+    talk.hear(super::sending::publish(message("4", QOS_0), None, false));
     assert_eq!(talk.events().len(), 1);
 }
 
 #[test]
 fn a_topic_alias_is_a_violation_because_none_is_allowed() {
     let mut talk = Talk::online(Options::default());
-    let Packet::Publish(mut aliased) = super::publish(message("x", QOS_0), None, false) else {
+    let Packet::Publish(mut aliased) = super::sending::publish(message("x", QOS_0), None, false) else {
         unreachable!()
     };
     aliased.topic = None;
@@ -753,7 +759,7 @@ fn a_message_passed_on_leaves_behind_what_belonged_to_its_delivery() {
         ..message("x", QOS_0)
     };
     talk.session.publish(with(properties)).unwrap();
-    assert_eq!(talk.packets(), [super::publish(with(kept), None, false)]);
+    assert_eq!(talk.packets(), [super::sending::publish(with(kept), None, false)]);
 }
 
 #[test]
