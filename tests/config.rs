@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tidegate::auth::passwords::{Cost, hash};
 use tidegate::board::Boards;
-use tidegate::broker::{ListenerPolicy, MountPoint, QueueClass};
+use tidegate::broker::{ClientIds, ListenerPolicy, MountPoint, QueueClass};
 use tidegate::config::{self, Settings};
 use tidegate::mqtt::ProtocolVersion;
 use tidegate::net::endpoint::{Endpoint, UnixEndpoint};
@@ -922,7 +922,7 @@ fn a_listener_is_read_with_all_it_grants() {
         "[authentication]\npassword_file = 'users'\n[listener.a]\naddress = ['unix:/run/mqtt.sock', '127.0.0.1:1']\n\
          mode = '0600'\nowner = 'root'\ngroup = '7'\npeer_user_name = true\nconnections_max = 10\n\
          connections_per_address_max = 3\nconnect_rate_max = 50\nversions = ['3.1.1', '5.0']\n\
-         strict_client_ids = true\nmount_point = 'plant1'\npacket_bytes_max = '2 KiB'\nkeep_alive_max = '1m'\n\
+         strict_client_ids = true\nclient_ids = 'user-prefix'\nmount_point = 'plant1'\npacket_bytes_max = '2 KiB'\nkeep_alive_max = '1m'\n\
          receive_maximum = 5\ntopic_alias_maximum = 0\nsession_expiry_max = '1h'\n\
          [listener.b]\naddress = '127.0.0.1:2'\nproxy_protocol = true\nproxy_from = ['10.0.0.0/8', '::1']\n\
          proxy_user_name = 'common-name'\n",
@@ -951,6 +951,7 @@ fn a_listener_is_read_with_all_it_grants() {
         topic_alias_maximum: Some(0),
         session_expiry_max: Some(Duration::from_secs(3600)),
         strict_client_ids: true,
+        client_ids: ClientIds::UserPrefix,
         ..ListenerPolicy::new("a", false)
     };
     assert_eq!(plain.policy, expected);
@@ -958,6 +959,17 @@ fn a_listener_is_read_with_all_it_grants() {
     assert!(proxy.common_name_is_user);
     let from: Vec<String> = proxy.from.iter().map(ToString::to_string).collect();
     assert_eq!(from, ["10.0.0.0/8", "::1/128"]);
+}
+
+#[test]
+fn identifiers_kept_for_users_and_clients_without_a_user_name_do_not_go_together() {
+    assert_eq!(
+        told("[listener.a]\naddress = '127.0.0.1:1'\nclient_ids = 'user'\n"),
+        [
+            "t.toml:3: listener.a.client_ids: keeps out everybody who gives no user name, whom this listener lets in; \
+             expected anonymous = false beside it"
+        ]
+    );
 }
 
 #[test]

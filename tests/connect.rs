@@ -5,10 +5,10 @@ mod conversation;
 use conversation::*;
 use tidegate::auth::Identity;
 use tidegate::broker::{
-    DetachReason, Event, Input, Limits, ListenerPolicy, Output, Refusal, Verdict, Versions,
+    ClientIds, DetachReason, Event, Input, Limits, ListenerPolicy, Output, Refusal, Verdict, Versions,
 };
 use tidegate::mqtt::{
-    ConnAckProperties, Connect, ConnectProperties, Packet, ProtocolVersion, QoS, ReasonCode,
+    ConnAck, ConnAckProperties, Connect, ConnectProperties, Packet, ProtocolVersion, QoS, ReasonCode,
 };
 
 fn connect_packet(connect: Connect) -> Packet {
@@ -143,6 +143,75 @@ fn a_strict_door_holds_3_1_clients_to_identifiers_of_23_characters() {
     ] {
         let (link, outputs) = house.connect_at(policy.clone(), client(version, id));
         assert_eq!(connack(&outputs, link).reason, reason, "{version} {id}");
+    }
+}
+
+#[test]
+fn a_door_that_keeps_identifiers_for_their_users_lets_nobody_be_first_with_anothers() {
+    use ClientIds::{Any, User, UserPrefix};
+
+    let mut house = House::new();
+    for (client_ids, user, id, is_theirs) in [
+        (Any, Some("eve"), "pump", true),
+        (User, Some("pump"), "pump", true),
+        (User, Some("eve"), "pump", false),
+        (User, Some("pump"), "pump:1", false),
+        (User, None, "pump", false),
+        (UserPrefix, Some("pump"), "pump:1", true),
+        (UserPrefix, Some("pump"), "pump:", true),
+        (UserPrefix, Some("a:b"), "a:b:c", true),
+        (UserPrefix, Some("a"), "a:b:c", false),
+        (UserPrefix, Some("pump"), "pump", false),
+        (UserPrefix, Some("pump"), "pumps:1", false),
+        (UserPrefix, Some("eve"), "pump:1", false),
+        (UserPrefix, None, "pump:1", false),
+    ] {
+        for version in [V31, V311, V5] {
+            let policy = ListenerPolicy {
+                client_ids,
+                ..ListenerPolicy::new("door", true)
+            };
+            let link = house.arrive_at(policy, user);
+            let outputs = house.receive(link, Packet::Connect(Box::new(client(version, id))));
+            let expected = match is_theirs {
+                true => ReasonCode::Success,
+                false => ReasonCode::ClientIdentifierNotValid,
+            };
+            let case = format!("{client_ids:?} {user:?} {id} {version}");
+            assert_eq!(connack(&outputs, link).reason, expected, "{case}");
+            house.close(link);
+        }
+    }
+    // What was refused has touched no session.
+    assert_eq!(house.stats().sessions, 0);
+}
+
+#[test]
+fn a_door_that_keeps_identifiers_for_their_users_assigns_one_with_the_users_name_before_it() {
+    let mut house = House::new();
+    for (client_ids, user, begins) in [
+        (ClientIds::UserPrefix, Some("pump"), Some("pump:tidegate-")),
+        (ClientIds::User, Some("pump"), None),
+        (ClientIds::UserPrefix, None, None),
+    ] {
+        let policy = ListenerPolicy {
+            client_ids,
+            ..ListenerPolicy::new("door", true)
+        };
+        let link = house.arrive_at(policy, user);
+        let nameless = Connect {
+            client_id: None,
+            ..client(V5, "")
+        };
+        let outputs = house.receive(link, Packet::Connect(Box::new(nameless)));
+        let ConnAck {
+            reason, properties, ..
+        } = connack(&outputs, link);
+        let assigned = properties.assigned_client_id;
+        match begins {
+            Some(begins) => assert!(assigned.is_some_and(|id| id.as_str().starts_with(begins))),
+            None => assert_eq!((reason, assigned), (ReasonCode::ClientIdentifierNotValid, None)),
+        }
     }
 }
 

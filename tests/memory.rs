@@ -24,6 +24,8 @@ fn small_house() -> House {
         queued_bytes_total_max: BUDGET_BYTES,
         retained_max: 100_000,
         retained_bytes_max: BUDGET_BYTES,
+        retained_per_user_max: 100_000,
+        retained_bytes_per_user_max: BUDGET_BYTES,
         ..Limits::default()
     })
 }
@@ -387,4 +389,29 @@ fn one_users_absent_sessions_do_not_take_the_room_of_anothers() {
     let outputs = house.log_in("honest", link, connect);
     let expected: Vec<String> = (0..10).map(|number| number.to_string()).collect();
     assert_eq!(payloads(&outputs, link), expected);
+}
+
+#[test]
+fn answers_that_are_not_read_are_part_of_the_budget_and_end_with_it() {
+    let mut house = small_house();
+    let mut silent: Vec<_> = (0..24)
+        .map(|number| house.join(client(V5, &format!("silent{number}"))))
+        .collect();
+    // Near the end of the budget, by what its transport holds for somebody else.
+    let other = house.join(client(V5, "other"));
+    let held = BUDGET_BYTES / 100 * 95 - house.broker.memory_bytes();
+    house.step(Input::Holding {
+        link: other,
+        bytes: held,
+    });
+    // Each may be owed half a megabyte; all together only what is left, which the invariants see to.
+    let question = subscribe_packet(&vec![subscription("a/b", QoS::AtMostOnce); 2000]);
+    for _ in 0..200 {
+        silent.retain(|&link| {
+            let outputs = house.receive(link, question.clone());
+            !outputs.contains(&Output::Close { link })
+        });
+    }
+    assert!(silent.len() < 24);
+    assert!(house.stats().memory_refusals > 0);
 }

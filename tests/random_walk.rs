@@ -140,6 +140,8 @@ impl Walk {
             session_expiry_max: Duration::from_secs(500),
             retained_max: 5,
             retained_bytes_max: 300,
+            retained_per_user_max: chance.of(&[2, 5]),
+            retained_bytes_per_user_max: chance.of(&[100, 300]),
             publish_rate_max: chance.of(&[1000, 5]),
             packet_bytes_max: 2000,
             sessions_per_user_max: chance.of(&[3, 6]),

@@ -339,6 +339,8 @@ impl World {
             session_expiry_max: Duration::from_secs(500),
             retained_max: 5,
             retained_bytes_max: 300,
+            retained_per_user_max: 3,
+            retained_bytes_per_user_max: 200,
             publish_rate_max: if bit(7) { 5 } else { 1000 },
             ..Limits::default()
         };

@@ -350,12 +350,26 @@ impl Broker {
         identity: Rc<Identity>,
         proved: Option<(Exchange, Option<Bytes>)>,
     ) {
+        let Some(Link {
+            stage: Stage::Arrived(arrival),
+            ..
+        }) = self.links.get(link)
+        else {
+            return;
+        };
+        let (listener, peer) = (arrival.listener.clone(), arrival.peer);
         let (client, assigned) = match admission.client_id.take() {
+            Some(client) if !listener.client_ids.allow(&identity, &client) => {
+                return self.refuse(now, link, Refusal::ClientIdOfOther); // [MQTT-3.1.3-8]
+            }
             Some(client) => (client, false),
-            None => match self.assigned_ids.next() {
-                Some(client) => (client, true), // [MQTT-3.1.3-6] [MQTT-3.1.3-7]
-                None => return self.refuse(now, link, Refusal::ClientIdNotMade),
-            },
+            None => {
+                let unused = self.assigned_ids.next();
+                match unused.and_then(|unused| listener.client_ids.assign(&identity, unused)) {
+                    Some(client) => (client, true), // [MQTT-3.1.3-6] [MQTT-3.1.3-7]
+                    None => return self.refuse(now, link, Refusal::ClientIdNotMade),
+                }
+            }
         };
         let who = Who::client(&identity, &client);
         if let Some(will) = &admission.will
@@ -366,14 +380,6 @@ impl Broker {
             self.stats.publishes_denied += 1;
             return self.refuse(now, link, Refusal::WillDenied);
         }
-        let Some(Link {
-            stage: Stage::Arrived(arrival),
-            ..
-        }) = self.links.get(link)
-        else {
-            return;
-        };
-        let (listener, peer) = (arrival.listener.clone(), arrival.peer);
         let user = match &*identity {
             Identity::User(user) => Some(user),
             Identity::Anonymous | Identity::Gateway => None,
@@ -447,7 +453,7 @@ impl Broker {
                 identity.clone(),
                 owner,
                 listener.mount_point.clone(),
-                &self.budget.account,
+                &self.budget,
             ))
         });
         if let Some(session) = self.sessions.get_mut(key) {
@@ -481,7 +487,7 @@ impl Broker {
                 admission.packet_bytes_max,
                 listener.mount_point.clone(),
                 admission.topic_alias_maximum.min(granted.topic_alias_maximum),
-                &self.budget.account,
+                &self.budget,
             ),
             aliases: None, // [MQTT-3.3.2-7]
             wants_reasons: admission.wants_reasons,

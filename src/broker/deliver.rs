@@ -15,6 +15,7 @@ use super::inflight;
 use super::kept::{Kept, Queued, SubscriptionIds, properties_bytes};
 use super::limits::begins_episode;
 use super::link::{Attachment, Link, LinkId, Stage, publish_bytes, send_publish};
+use super::retained::Writer;
 use super::session::{Session, SessionKey};
 use super::subscriptions::{Grant, GroupKey, Resolved, Subscriber};
 use super::tailor::TooLarge;
@@ -152,7 +153,7 @@ impl Broker {
     /// Makes a message the one its topic keeps; an empty one clears it (section 3.3.1.3).
     fn retain(&mut self, now: Instant, publisher: Option<SessionKey>, passing: &mut Passing) {
         if passing.payload.is_empty() {
-            self.retained.clear(&passing.topic); // [MQTT-3.3.1-6] [MQTT-3.3.1-7]
+            self.retained.clear(&passing.topic, &mut self.owners); // [MQTT-3.3.1-6] [MQTT-3.3.1-7]
             self.retain_refused = false;
         } else {
             self.retain_refused = !self.store_retained(now, publisher, passing);
@@ -173,29 +174,30 @@ impl Broker {
         let before = self.retained.cost_bytes(&passing.topic);
         let more = (passing.keeping_bytes() + RETAINED_BYTES).saturating_sub(before);
         if more > 0 && !self.has_memory(now, Use::Retained, more) {
-            self.retained.clear(&passing.topic);
+            self.retained.clear(&passing.topic, &mut self.owners);
             return false;
         }
-        let writer = publisher.and_then(|key| Some((key, self.sessions.get(key)?)));
-        let writer = match writer {
-            Some((key, session)) => (self.retained).author(key, session, &self.budget.account),
-            None => self.gateway.clone(),
+        let session = publisher.and_then(|key| Some((key, self.sessions.get(key)?)));
+        let writer = match session {
+            Some((key, session)) => Writer {
+                author: (self.retained).author(key, session, &self.budget.account),
+                owner: Some(session.owner),
+            },
+            None => Writer {
+                author: self.gateway.clone(),
+                owner: None,
+            },
         };
         let message = passing.keep(&self.budget.account); // [MQTT-3.3.1-5]
-        let (count_max, bytes_max) = (self.limits.retained_max, self.limits.retained_bytes_max);
-        let stored = self.retained.store(&message, writer, now, count_max, bytes_max);
-        if !stored {
-            let is_by_number = self.retained.len() >= count_max;
-            self.limit_reached(
-                now,
-                if is_by_number {
-                    "retained_max"
-                } else {
-                    "retained_bytes_max"
-                },
-            );
+        let stored = (self.retained).store(&message, writer, now, &self.limits, &mut self.owners);
+        if let Err(limit) = stored {
+            let client = publisher.and_then(|key| self.sessions.get(key));
+            // The whole is nobody's in particular.
+            let client = client.filter(|_| limit.contains("per_user"));
+            let client = client.map(|session| session.client.clone());
+            self.limit_reached_by(now, limit, client);
         }
-        stored
+        stored.is_ok()
     }
 
     /// One delivery to one session; whether the session may receive it.
@@ -363,6 +365,8 @@ impl Broker {
                 session.queue.is_empty()
                     && !session.inflight.owes_resend()
                     && attachment.takes_more(&session.inflight, unsent_bytes_max)
+                    && (self.budget)
+                        .lets_out(&session.inflight, passing.size_bytes(&SubscriptionIds::default()))
             }
         };
         Some(if is_open { Readiness::Open } else { Readiness::Busy })
@@ -429,6 +433,10 @@ impl Broker {
         if session.inflight.owes_resend()
             || !attachment.takes_more(&session.inflight, self.budget.unsent_bytes_max())
         {
+            return Err(queued);
+        }
+        if !self.budget.lets_out(&session.inflight, queued.size_bytes()) {
+            self.hold_back(now, key);
             return Err(queued);
         }
         // [MQTT-4.3.2-1] [MQTT-4.3.3-1]
@@ -533,6 +541,10 @@ impl Broker {
             };
             if !attachment.takes_more(&session.inflight, self.budget.unsent_bytes_max()) {
                 return;
+            }
+            let next_bytes = session.queue.front().map(Queued::size_bytes);
+            if next_bytes.is_some_and(|bytes| !self.budget.lets_out(&session.inflight, bytes)) {
+                return self.hold_back(now, key);
             }
             let Some(queued) = session.queue.pop() else {
                 return;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::authenticate::Turn;
-use super::kept::Kept;
+use super::kept::{Kept, Queued};
 use super::link::Stage;
 use super::owners::Usage;
 use super::subscribe::Replay;
@@ -41,6 +41,11 @@ impl Broker {
             usage.sessions += 1;
             usage.subscriptions += session.places.len();
         }
+        for (owner, bytes) in self.retained.owned() {
+            let usage = found.entry(owner).or_default();
+            usage.retained += 1;
+            usage.retained_bytes += bytes;
+        }
         let told: BTreeMap<_, _> = self.owners.iter().collect();
         if told != found {
             return Err(format!("owners: {told:?} told, {found:?} found"));
@@ -48,6 +53,8 @@ impl Broker {
         if let Some((_, usage)) = found.iter().find(|(_, usage)| {
             usage.sessions > self.limits.sessions_per_user_max
                 || usage.subscriptions > self.limits.subscriptions_per_user_max
+                || usage.retained > self.limits.retained_per_user_max
+                || usage.retained_bytes > self.limits.retained_bytes_per_user_max
         }) {
             return Err(format!("one owner has {usage:?}, more than the limits allow"));
         }
@@ -105,6 +112,15 @@ impl Broker {
             .map(|author| (Rc::as_ptr(author), author.charged_bytes()))
             .collect();
         bytes += messages.values().chain(authors.values()).sum::<usize>();
+        let in_flight: usize = (self.sessions.iter())
+            .map(|(_, session)| session.inflight.size_bytes())
+            .sum();
+        if in_flight != self.budget.in_flight.bytes() {
+            return Err(format!(
+                "{} bytes are in flight by the account, {in_flight} were found",
+                self.budget.in_flight.bytes()
+            ));
+        }
         let told = self.budget.account.bytes();
         if bytes != told {
             return Err(format!(
@@ -159,7 +175,9 @@ impl Broker {
                 }
                 let idle = !session.inflight.owes_resend()
                     && attachment.takes_more(&session.inflight, self.budget.unsent_bytes_promised());
-                if idle && !session.queue.is_empty() {
+                let next = session.queue.front();
+                let may = |queued: &Queued| self.budget.lets_out(&session.inflight, queued.size_bytes());
+                if idle && next.is_some_and(may) {
                     return Err(format!("{} could be sent what waits for it", session.client));
                 }
             } else if content.timer_at.is_none() {

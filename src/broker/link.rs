@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::aliases::IncomingAliases;
 use super::authenticate::Exchange;
-use super::budget::{Account, Charge};
+use super::budget::{Account, Charge, Use};
 use super::connect::Admission;
 use super::inflight::Inflight;
 use super::kept::properties_bytes;
@@ -274,6 +274,12 @@ impl Broker {
         {
             // The client waits for an answer that it does not let us give.
             return self.refuse(now, link, Refusal::PacketTooLarge); // [MQTT-3.1.2-24]
+        }
+        if !self.budget.allows(Use::Transit, bytes) {
+            // Who has us owe it answers while all memory is held goes: they cannot be left out.
+            self.stats.memory_refusals += 1;
+            self.limit_reached(now, "memory_bytes_max");
+            return self.refuse(now, link, Refusal::MemoryShort);
         }
         self.outputs.push_back(Output::Send { link, packet });
         attachment.unsent_control_bytes += bytes;

@@ -85,7 +85,7 @@ pub use kick::{
 pub use limits::{KickQueueClass, Limits, Overflow, QueueClass};
 pub use link::LinkId;
 pub use pattern::{Pattern, PatternError};
-pub use policy::{ListenerPolicy, MountPoint, MountPointError, Versions};
+pub use policy::{ClientIds, ListenerPolicy, MountPoint, MountPointError, Versions};
 pub use refusal::Refusal;
 pub use settings::Settings;
 pub use stats::Stats;
@@ -171,7 +171,7 @@ pub enum Input {
     ///
     /// As much of it as one slice may do is done at once, the rest at the next [`Input::Tick`]; see
     /// [`Broker::kicks_taken_at`].
-    Kick(Kick),
+    Kick(Box<Kick>),
     /// Somebody is not kept out any more; nobody of that name is no mistake.
     Unban {
         /// Who was.
@@ -481,7 +481,7 @@ impl Broker {
             Input::Closed { link } => self.detach(now, link, DetachReason::ConnectionLost),
             Input::Verified { link, verdict } => self.handle_verified(now, link, verdict),
             Input::Authenticated { link, answer } => self.handle_authenticated(now, link, answer),
-            Input::Kick(kick) => self.handle_kick(now, kick),
+            Input::Kick(kick) => self.handle_kick(now, *kick),
             Input::Unban { subject } => _ = self.unban(&subject),
             Input::RightsChanged(rights) => self.handle_rights(rights),
             Input::Tick => self.handle_tick(now),
@@ -589,9 +589,10 @@ impl Broker {
         self.rights = rights;
         self.attachments += 1; // what was found out under the old rules is void
         let rights = &self.rights;
-        let dropped = self
-            .retained
-            .drop_where(|writer, topic| !rights.authorize(writer.who(), Action::Publish, topic));
+        let dropped = self.retained.drop_where(
+            |writer, topic| !rights.authorize(writer.who(), Action::Publish, topic),
+            &mut self.owners,
+        );
         self.stats.publishes_denied += dropped;
         self.count_retained();
     }

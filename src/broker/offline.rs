@@ -82,6 +82,11 @@ impl Queue {
         Ok(())
     }
 
+    /// What [`Queue::pop`] takes out.
+    pub(super) fn front(&self) -> Option<&Queued> {
+        self.ring.as_ref()?.front()
+    }
+
     pub(super) fn pop(&mut self) -> Option<Queued> {
         let ring = self.ring.as_mut()?;
         let queued = ring.pop_front();

@@ -34,7 +34,9 @@ pub enum Refusal {
     ClientIdEmpty,
     /// CONNECT with the client identifier of somebody else's session.
     ClientIdTaken,
-    /// No client identifier could be made.
+    /// CONNECT with a client identifier that the listener keeps for another user.
+    ClientIdOfOther,
+    /// No client identifier could be made, or the listener wants clients to bring their own.
     ClientIdNotMade,
     /// CONNECT without a user name, or not the right password.
     BadCredentials,
@@ -118,9 +120,11 @@ impl Refusal {
             | Self::NoLocalOnShared // [MQTT-3.8.3-4]
             | Self::ExpiryAfterNone => ReasonCode::ProtocolError, // section 3.14.2.2.2
             Self::Version(_) => ReasonCode::UnsupportedProtocolVersion, // [MQTT-3.1.2-2]
-            Self::ClientIdTooLong | Self::ClientIdEmpty | Self::ClientIdTaken | Self::ClientIdNotMade => {
-                ReasonCode::ClientIdentifierNotValid // [MQTT-3.1.3-8]
-            }
+            Self::ClientIdTooLong
+            | Self::ClientIdEmpty
+            | Self::ClientIdTaken
+            | Self::ClientIdOfOther
+            | Self::ClientIdNotMade => ReasonCode::ClientIdentifierNotValid, // [MQTT-3.1.3-8]
             Self::BadCredentials => ReasonCode::BadUserNameOrPassword,
             Self::NoCredentials
             | Self::AuthenticationFailed // [MQTT-4.12.0-4]
@@ -171,6 +175,7 @@ impl fmt::Display for Refusal {
             Self::ClientIdTooLong => "the client identifier is too long",
             Self::ClientIdEmpty => "an empty client identifier needs a clean session",
             Self::ClientIdTaken => "the client identifier is in use",
+            Self::ClientIdOfOther => "the client identifier is not one of this user's",
             Self::ClientIdNotMade => "no client identifier could be assigned",
             Self::BadCredentials => "bad user name or password",
             Self::NoCredentials => "a user name and password are needed",

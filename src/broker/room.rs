@@ -91,7 +91,7 @@ impl Broker {
             Some(Full::Own("queue_bytes_max"))
         } else if total_bytes.saturating_add(size_bytes) > queued_bytes_total_max {
             Some(Full::Shared("queued_bytes_total_max"))
-        } else if !self.budget.allows(self.use_of(session), cost_bytes) {
+        } else if !self.budget.allows(self.use_of(session, size_bytes), cost_bytes) {
             Some(Full::Shared(MEMORY))
         } else {
             None
@@ -99,10 +99,12 @@ impl Broker {
     }
 
     /// What memory is wanted for by one more message: to wait, or to go out at once and be acknowledged.
-    fn use_of(&self, session: &Session) -> Use {
+    fn use_of(&self, session: &Session, size_bytes: usize) -> Use {
         let attachment = session.link.and_then(|link| self.links.get(link)?.attachment());
         let goes_out = attachment.is_some_and(|attachment| {
-            session.owes_nothing() && attachment.takes_more(&session.inflight, self.budget.unsent_bytes_max())
+            session.owes_nothing()
+                && attachment.takes_more(&session.inflight, self.budget.unsent_bytes_max())
+                && self.budget.lets_out(&session.inflight, size_bytes)
         });
         if goes_out { Use::Packet } else { Use::Queue }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use foldhash::fast::FixedState;
 use slotmap::SlotMap;
 
-use super::budget::{Account, Charge, SESSION_BYTES};
+use super::budget::{Budget, Charge, SESSION_BYTES};
 use super::inflight::{Inflight, Receiving, Stage};
 use super::link::{self, Link, LinkId};
 use super::offline::Queue;
@@ -79,8 +79,9 @@ impl Session {
         identity: Rc<Identity>,
         owner: Owner,
         mount_point: Option<MountPoint>,
-        account: &Account,
+        budget: &Budget,
     ) -> Self {
+        let account = &budget.account;
         Self {
             charge: Charge::new(account, Self::cost_bytes(&client)),
             client,
@@ -93,7 +94,7 @@ impl Session {
             expires_at: None,
             will: None,
             places: Vec::new(),
-            inflight: Inflight::new(account),
+            inflight: Inflight::new(account, &budget.in_flight),
             receiving: Receiving::new(account),
             queue: Queue::new(account),
             replays: Vec::new(),

@@ -200,7 +200,7 @@ pub static LISTENER: Section = Section {
             name: "connections_per_address_max",
             expects: "an integer",
             default: "none: that of the door",
-            about: "The same, from one address; behind a balancer, from one that it tells.",
+            about: "The same, from one address, behind a balancer one that it tells, or by a Unix socket of one user.",
         },
         Key {
             name: "connect_rate_max",
@@ -217,8 +217,8 @@ pub static LISTENER: Section = Section {
         Key {
             name: "pending_per_address_max",
             expects: "an integer",
-            default: "8",
-            about: "The same, from one address other than this machine's.",
+            default: "8, on a Unix socket 32",
+            about: "The same, from one address other than this machine's, or by a Unix socket of one of its users.",
         },
         Key {
             name: "handshake_timeout",
@@ -255,6 +255,12 @@ pub static LISTENER: Section = Section {
             expects: FLAG,
             default: "false",
             about: "Whether 3.1 clients are held to the 23 characters which that version grants an identifier.",
+        },
+        Key {
+            name: "client_ids",
+            expects: "\"any\", \"user\" or \"user-prefix\"",
+            default: "\"any\": whoever comes first has it",
+            about: "The client identifiers of a user: its name, or its name with a colon and a rest behind it.",
         },
         Key {
             name: "mount_point",

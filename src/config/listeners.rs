@@ -50,6 +50,7 @@ pub(super) fn read(root: &Table<'_>, limits: &Limits, users: &WrittenUsers, dept
 
         let policy = policy::read(table, name, anonymous, limits);
         let bounds = read_bounds(table, limits);
+        let pending_per_address_max = read_count(table, "pending_per_address_max");
         for (endpoint, _) in &endpoints {
             listeners.push(Listener {
                 net: ListenerSettings {
@@ -59,6 +60,8 @@ pub(super) fn read(root: &Table<'_>, limits: &Limits, users: &WrittenUsers, dept
                     websocket: websocket.clone(),
                     proxy: proxy.clone(),
                     peer_user_name: is_unix(endpoint) && door.takes_peer_user_name(),
+                    pending_per_address_max: pending_per_address_max
+                        .unwrap_or_else(|| ListenerSettings::pending_per_address_max(endpoint)),
                     ..bounds.clone()
                 },
                 policy: policy.clone(),
@@ -69,12 +72,14 @@ pub(super) fn read(root: &Table<'_>, limits: &Limits, users: &WrittenUsers, dept
     listeners
 }
 
+fn read_count(table: &Table<'_>, key: &str) -> Option<usize> {
+    let count = table.integer(key, 1..=65_536);
+    count.and_then(|count| usize::try_from(count).ok())
+}
+
 /// How many may come, and how fast.
 fn read_bounds(table: &Table<'_>, limits: &Limits) -> ListenerSettings {
-    let count = |key| {
-        let count = table.integer(key, 1..=65_536);
-        count.and_then(|count| usize::try_from(count).ok())
-    };
+    let count = |key| read_count(table, key);
     let connections_max = Bounds { table }.within(
         "connections_max",
         count("connections_max"),
@@ -92,7 +97,6 @@ fn read_bounds(table: &Table<'_>, limits: &Limits) -> ListenerSettings {
         connections_per_address_max: count("connections_per_address_max"),
         connect_rate_max: count("connect_rate_max").and_then(|rate| u32::try_from(rate).ok()),
         pending_max: count("pending_max").unwrap_or(usual.pending_max),
-        pending_per_address_max: count("pending_per_address_max").unwrap_or(usual.pending_per_address_max),
         handshake_timeout: handshake_timeout.unwrap_or(usual.handshake_timeout),
         ..usual
     }

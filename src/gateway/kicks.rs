@@ -20,7 +20,7 @@ impl Core {
                 return Some(next);
             }
             match self.kicks.as_mut()?.next(sleeper)? {
-                Asked::Kick(kick) => self.step(now, Input::Kick(kick)),
+                Asked::Kick(kick) => self.step(now, Input::Kick(Box::new(kick))),
                 Asked::Unban(subject) => self.step(now, Input::Unban { subject }),
             }
         }

@@ -243,12 +243,12 @@ impl Listener {
     }
 
     async fn admit(&self, peer: Peer) -> Result<ConnectionPermit, Refusal> {
-        let address = match &self.way_in.proxy {
-            None => peer.ip(),
+        let origin = match &self.way_in.proxy {
+            None => Some(peer.origin()),
             Some(proxy) if !proxy.believes(peer) => return Err(Refusal::NoBalancer),
             Some(_) => None, // It tells later whom it brings.
         };
-        self.places.admit(address).await.map_err(Refusal::Bound)
+        self.places.admit(origin).await.map_err(Refusal::Bound)
     }
 
     fn refuse(&self, peer: Peer, refusal: Refusal) {

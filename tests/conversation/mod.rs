@@ -521,7 +521,7 @@ pub fn kick(target: Target) -> Input {
 
 pub fn kick_with(number: u64, target: Target, options: KickOptions) -> Input {
     let id = KickId(number);
-    Input::Kick(Kick { id, target, options })
+    Input::Kick(Box::new(Kick { id, target, options }))
 }
 
 /// Whoever has this client identifier.

@@ -180,9 +180,7 @@ impl WayIn {
                 common_name.filter(|_| settings.common_name_is_user),
             ),
         };
-        if let Some(address) = peer.ip() {
-            permit.told(address).map_err(HandshakeError::Bound)?;
-        }
+        permit.told(peer.origin()).map_err(HandshakeError::Bound)?;
         debug!(listener = self.name, %balancer, %peer, "told by a balancer");
         Ok((peer, user))
     }

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::net::endpoint::Origin;
 use crate::net::episode::Episode;
 
 /// What all doors of one gateway share: the connections it can have, and the order in which those that have not
@@ -64,7 +64,7 @@ impl Drop for Turn<'_> {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) door: u64,
-    pub(super) address: Option<IpAddr>,
+    pub(super) origin: Option<Origin>,
     pub(super) since: Instant,
     /// Its CONNECT is here and its password is being checked: it has done its part.
     pub(super) is_held: bool,
