@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tidegate::auth::passwords::{Cost, hash};
+use tidegate::auth::passwords::{CheckMemory, Cost, hash};
 use tidegate::board::Boards;
 use tidegate::broker::{ClientIds, ListenerPolicy, MountPoint, QueueClass};
 use tidegate::config::{self, Settings};
@@ -138,7 +138,12 @@ fn every_table_reaches_the_settings_of_its_module() {
         Some(folder.path("state"))
     );
     assert_eq!(settings.board.name, "pi-zero-w");
-    assert!(settings.users.expect("users").verify("alice", b"tide"));
+    assert!(
+        settings
+            .users
+            .expect("users")
+            .verify("alice", b"tide", &mut CheckMemory::default())
+    );
     assert_eq!(settings.limits.packet_bytes_max, 64 * 1024);
     assert_eq!(settings.limits.keep_alive_max_secs, 300);
     assert_eq!(settings.limits.queue_class, QueueClass::N64);

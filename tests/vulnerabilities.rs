@@ -12,7 +12,7 @@ use std::path::Path;
 use bytes::Bytes;
 use conversation::*;
 use tidegate::auth::Identity;
-use tidegate::auth::passwords::{Cost, SALT_BYTES, Users, hash};
+use tidegate::auth::passwords::{CheckMemory, Cost, SALT_BYTES, Users, hash};
 use tidegate::broker::{Event, LinkId, Output, Verdict};
 use tidegate::mqtt::{Connect, Packet, QoS, ReasonCode, TopicFilter, Utf8String, Will};
 
@@ -459,7 +459,10 @@ impl Door {
         };
         let mut outputs = self.house.receive(link, Packet::Connect(Box::new(connect)));
         if let Some(Output::Verify { link, user, password }) = outputs.first() {
-            let verdict = match self.users.verify(user.as_str(), password) {
+            let verdict = match self
+                .users
+                .verify(user.as_str(), password, &mut CheckMemory::default())
+            {
                 true => Verdict::Allow,
                 false => Verdict::Deny,
             };

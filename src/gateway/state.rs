@@ -12,7 +12,9 @@ use tokio::sync::Notify;
 use tracing::{debug, warn};
 
 use super::logins::PasswordCheck;
+use super::random_bytes;
 use crate::admin::statistics::{Statistics, Traffic};
+use crate::auth::remembered::Remembered;
 use crate::broker::{Authentication, Broker, Input, LinkId, ListenerPolicy, Now, Output};
 use crate::kick::KickQueue;
 use crate::net::endpoint::Peer;
@@ -76,6 +78,8 @@ pub(super) struct Core {
     pub(super) arisen: VecDeque<Input>,
     /// Closing links, by the instant they are cut off.
     pub(super) lingering: VecDeque<(Instant, LinkId)>,
+    /// Passwords that need no check.
+    pub(super) remembered: Remembered,
     /// Password checks asked for and not begun.
     pub(super) checks: VecDeque<PasswordCheck>,
     /// Told whenever `checks` grows.
@@ -139,6 +143,7 @@ impl Core {
             writing: Vec::new(),
             arisen: VecDeque::new(),
             lingering: VecDeque::new(),
+            remembered: Remembered::new(&random_bytes()),
             checks: VecDeque::new(),
             check_waiting: Rc::new(Notify::new()),
             kicks: None,
