@@ -351,11 +351,16 @@ fn random_bytes<const N: usize>() -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
+    use tokio::runtime::Handle;
+    use tokio::task::yield_now;
 
     use super::*;
     use crate::config;
+    use crate::mqtt::{QoS, TopicName};
 
     /// A gateway on a free port, and the core it will run on.
     fn bound() -> (Gateway, Hold) {
@@ -404,7 +409,7 @@ mod tests {
             tokio::task::spawn_local(async move { drop(ends) })
                 .await
                 .expect("no panic");
-            tokio::task::yield_now().await;
+            yield_now().await;
             assert!(!running.is_finished(), "a task may end");
 
             let task = async move { core.borrow_mut().checks.reserve(usize::MAX) };
@@ -414,6 +419,94 @@ mod tests {
                     .is_err_and(|error| error.is_panic())
             );
             assert!(running.await.is_err_and(|error| error.is_panic()));
+        });
+    }
+
+    /// A gateway that runs in this runtime: its core, and its address.
+    fn running() -> (Hold, SocketAddr) {
+        let (gateway, core) = bound();
+        let (_, endpoint) = gateway.addresses()[0].clone();
+        tokio::task::spawn_local(gateway.serve(core.clone(), std::future::pending()));
+        (core, endpoint.ip().expect("it listens on TCP"))
+    }
+
+    /// A client "a" that is in.
+    async fn come(address: SocketAddr) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.expect("the door is open");
+        let connect = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a";
+        stream.write_all(connect).await.expect("the gateway listens");
+        let mut connack = [0; 4];
+        stream.read_exact(&mut connack).await.expect("an answer");
+        assert_eq!(connack, *b"\x20\x02\x00\x00");
+        stream
+    }
+
+    #[test]
+    fn a_client_that_speaks_and_does_not_read_has_no_more_held_for_it_than_may_be_on_its_way() {
+        let runtime = runtime().expect("an event queue");
+        runtime.block_on(async {
+            let (core, address) = running();
+            let mut reader = come(address).await;
+            let subscribe = b"\x82\x06\x00\x01\x00\x01t\x00";
+            reader.write_all(subscribe).await.expect("the gateway listens");
+            let mut suback = [0; 5];
+            reader.read_exact(&mut suback).await.expect("an answer");
+            let message = Message {
+                topic: TopicName::try_from("t").expect("a topic"),
+                payload: vec![b'x'; 16 * 1024].into(),
+                qos: QoS::AtMostOnce,
+                retain: false,
+                properties: None,
+            };
+            let held_max = core.borrow().broker.limits().unsent_bytes_max + message.payload.len() + 1024;
+            for _ in 0..8 {
+                let dropped_before = core.borrow().broker.stats().dropped_slow;
+                for _ in 0..10_000 {
+                    core.borrow_mut().input(now(), Input::Publish(message.clone()));
+                    yield_now().await;
+                    let core = core.borrow();
+                    let held: usize = core.links.values().map(|slot| slot.link.unsent()).sum();
+                    assert!(held <= held_max, "{held} bytes");
+                    if core.broker.stats().dropped_slow > dropped_before {
+                        break;
+                    }
+                }
+                assert!(core.borrow().broker.stats().dropped_slow > dropped_before);
+                let heard_before = core.borrow().traffic.bytes_received;
+                reader.write_all(b"\xc0\x00").await.expect("the gateway listens");
+                while core.borrow().traffic.bytes_received == heard_before {
+                    yield_now().await;
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_client_that_is_sent_away_learns_it_before_it_is_cut_off() {
+        let runtime = runtime().expect("an event queue");
+        runtime.block_on(async {
+            let (core, address) = running();
+            let mut first = come(address).await;
+            let _second = come(address).await;
+            let mut heard = Vec::new();
+            first.read_to_end(&mut heard).await.expect("an end");
+            assert_eq!(heard, b"");
+            assert_eq!(core.borrow().links.len(), 2, "it may still have something to say");
+        });
+    }
+
+    #[test]
+    fn the_task_of_a_connection_that_is_cut_off_ends() {
+        let runtime = runtime().expect("an event queue");
+        runtime.block_on(async {
+            let (core, address) = running();
+            let _stream = come(address).await;
+            let tasks = || Handle::current().metrics().num_alive_tasks();
+            let before = tasks();
+            let link = core.borrow().links.keys().next().expect("it is in");
+            core.borrow_mut().remove(link);
+            yield_now().await;
+            assert_eq!(tasks(), before - 1);
         });
     }
 }

@@ -251,13 +251,26 @@ fn an_address_to_listen_on_that_is_none_is_told_with_what_was_expected() {
     );
 }
 
+/// A program that ends with its test, also where that fails.
+struct Ending(Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_malformed_connect_is_one_debug_line() {
-    let mut gateway = tidegate(&["run", "-v", "--listen", "127.0.0.1:0"])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut log = BufReader::new(gateway.stderr.take().unwrap());
+    let mut gateway = Ending(
+        tidegate(&["run", "-v", "--listen", "127.0.0.1:0"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let mut log = BufReader::new(gateway.0.stderr.take().unwrap());
     let mut line = String::new();
     let address = loop {
         line.clear();
@@ -274,8 +287,7 @@ fn a_malformed_connect_is_one_debug_line() {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     assert_eq!(answer, b"\x20\x03\0\x84\0");
-    gateway.kill().unwrap();
-    gateway.wait().unwrap();
+    drop(gateway);
     let mut rest = String::new();
     log.read_to_string(&mut rest).unwrap();
     assert_eq!(rest.matches("protocol level 6").count(), 1, "{rest}");
