@@ -119,6 +119,11 @@ enum Step {
     },
     Kick {
         client: u8,
+        target: u8,
+        options: u8,
+    },
+    Unban {
+        client: u8,
     },
     Own {
         message: Said,
@@ -292,6 +297,25 @@ const AUTH_REASONS: [ReasonCode; 3] = [
     ReasonCode::Reauthenticate,
     ReasonCode::Success,
 ];
+
+fn kick(client: u8, target: u8, options: u8) -> Input {
+    let name = of(&CLIENTS, client);
+    let target = match target % 8 {
+        0 => Target::Everyone,
+        1 => Target::Listener("door".into()),
+        2 => Target::User(text(of(&USERS, client))),
+        3 => Target::Pattern(Pattern::parse("*?").expect("a pattern")),
+        4 => Target::Address([127, 0, 0, client].into()),
+        _ => Target::Client(client_id(name)),
+    };
+    let options = KickOptions {
+        will: [KickedWill::Publish, KickedWill::Discard][usize::from(options & 1)],
+        session: [KickedSession::Keep, KickedSession::Purge][usize::from(options >> 1 & 1)],
+        keep_out: (options & 0x1C == 0).then(|| Duration::from_secs(u64::from(options >> 5))),
+        ..KickOptions::default()
+    };
+    conversation::kick_with(0, target, options)
+}
 
 fn of<T: Copy>(choices: &[T], number: u8) -> T {
     choices[usize::from(number) % choices.len()]
@@ -516,8 +540,13 @@ impl World {
             }
             Step::Closed { at } => self.close(at),
             Step::Stale { at, kind } => self.say_too_late(at, kind),
-            Step::Kick { client } => self.step(Input::Kick {
-                client: client_id(of(&CLIENTS, client)),
+            Step::Kick {
+                client,
+                target,
+                options,
+            } => self.step(kick(client, target, options)),
+            Step::Unban { client } => self.step(Input::Unban {
+                subject: BanSubject::Client(client_id(of(&CLIENTS, client))),
             }),
             Step::Own { message } => self.step(Input::Publish(message.message())),
             Step::Rights { denials } => {
@@ -708,6 +737,7 @@ impl World {
                 Output::SendToEach { .. }
                 | Output::Pause { .. }
                 | Output::Resume { .. }
+                | Output::Kicked { .. }
                 | Output::Event(_) => {}
             }
         }

@@ -21,6 +21,7 @@ use tidegate::board::Boards;
 use tidegate::client::{Address, Client, Message, Options, Target};
 use tidegate::config::{Listener, Settings};
 use tidegate::gateway::{self, Gateway};
+use tidegate::kick::KickHandle;
 use tidegate::mqtt::{
     Ack, ClientId, ConnAck, Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, PacketId,
     ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling, Subscribe, SubscribeProperties, Subscription,
@@ -42,6 +43,7 @@ pub fn with_gateway(settings: Settings, story: impl AsyncFnOnce(&Doors)) {
         let (stop, stopped) = oneshot::channel();
         let doors = Doors {
             addresses: gateway.addresses(),
+            kicks: gateway.kick_handle(),
             stop: RefCell::new(Some(stop)),
             over: Notify::new(),
             is_over: Cell::new(false),
@@ -72,6 +74,7 @@ pub fn with_gateway(settings: Settings, story: impl AsyncFnOnce(&Doors)) {
 /// The way to a running gateway.
 pub struct Doors {
     addresses: Vec<(String, Endpoint)>,
+    kicks: KickHandle,
     stop: RefCell<Option<oneshot::Sender<()>>>,
     over: Notify,
     is_over: Cell<bool>,
@@ -83,6 +86,11 @@ impl Doors {
         let door = self.addresses.iter().find(|(door, _)| door == name);
         let (_, endpoint) = door.expect("there is such a door");
         endpoint.ip().expect("the door is one of TCP")
+    }
+
+    /// What its clients are sent away by.
+    pub fn kicks(&self) -> KickHandle {
+        self.kicks.clone()
     }
 
     /// Asks the gateway to stop.
