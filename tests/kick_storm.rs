@@ -31,7 +31,7 @@ const CLIENTS: usize = 64;
 const USERS: usize = 8;
 
 /// Tickets one thread holds before it waits for the oldest.
-const TICKETS_MAX: usize = 512;
+const TICKETS_MAX: usize = 4096;
 
 fn client_name(number: usize) -> String {
     format!("client-{number}")
@@ -267,7 +267,7 @@ fn eight_threads_kick_the_clients_of_a_broker_whose_whole_state_is_looked_at_aft
     let empty = yard.house.broker.memory_bytes();
     let storm = Storm::begin(&handle);
     while !storm.is_over() || handle.counts().waiting > 0 {
-        for _ in 0..CLIENTS / 2 {
+        for _ in 0..CLIENTS / 4 {
             yard.stir();
         }
         yard.tick();
