@@ -409,6 +409,36 @@ fn an_idle_gateway_carries_out_a_kick_from_any_thread_and_the_client_reads_why_i
 }
 
 #[test]
+fn another_thread_sees_who_has_published_how_much_until_the_gateway_stops() {
+    let mut watch = None;
+    with_gateway(settings(), async |doors| {
+        let looking = doors.watch();
+        watch = Some(looking.clone());
+        assert!(
+            looking.clients().is_none(),
+            "the gateway's own thread cannot wait"
+        );
+        let mut peer = Peer::new(doors.stream().await, running::connect("ann")).await;
+        for number in 1..=3 {
+            peer.say(&running::publish("t", "hello", Some(number))).await;
+            peer.hear().await;
+        }
+        let clients = tokio::task::spawn_blocking(move || looking.clients()).await;
+        let clients = clients.expect("no panic").expect("the gateway runs");
+        let [client] = &clients[..] else {
+            panic!("expected one client, found {clients:?}");
+        };
+        assert_eq!(
+            (client.client.as_str(), &client.user, client.messages),
+            ("ann", &None, 3)
+        );
+    });
+    let watch = watch.expect("the story was told");
+    let late = thread::spawn(move || watch.clients()).join().expect("no panic");
+    assert!(late.is_none());
+}
+
+#[test]
 fn what_a_client_is_owed_reaches_it_before_its_farewell_while_it_still_speaks() {
     with_gateway(settings(), async |doors| {
         let mut peer = Peer::new(doors.stream().await, running::connect("bill")).await;
