@@ -43,6 +43,7 @@ use crate::net::endpoint::Endpoint;
 use crate::net::listener::{Entrance, Listener, NetError, descriptors_left};
 use crate::serial;
 use crate::storage::{StateDirectory, StorageError};
+use crate::watch::{self, Shop, Watch};
 use logins::check_passwords;
 use state::{Hold, LINGER, now};
 
@@ -56,6 +57,8 @@ pub struct Gateway {
     state: Option<Arc<Mutex<StateDirectory>>>,
     kick_handle: KickHandle,
     kicks: KickQueue,
+    watch: Watch,
+    shop: Shop,
 }
 
 impl Gateway {
@@ -84,12 +87,15 @@ impl Gateway {
         }
         let state = state.map(|state| Arc::new(Mutex::new(state)));
         let (kick_handle, kicks) = kick::queue(&settings.limits);
+        let (watch, shop) = watch::window();
         Ok(Self {
             settings,
             listeners,
             state,
             kick_handle,
             kicks,
+            watch,
+            shop,
         })
     }
 
@@ -104,6 +110,11 @@ impl Gateway {
     /// What clients are sent away by, from any thread, before the gateway runs and while it does.
     pub fn kick_handle(&self) -> KickHandle {
         self.kick_handle.clone()
+    }
+
+    /// What its clients are watched by, from any thread but its own, while it runs.
+    pub fn watch(&self) -> Watch {
+        self.watch.clone()
     }
 
     /// Serves until `stop` is ready, then tells every client, and returns when they are gone or two seconds later.
@@ -125,6 +136,8 @@ impl Gateway {
 
         self.kicks.runs_here();
         core.borrow_mut().kicks = Some(self.kicks);
+        self.shop.runs_here();
+        core.borrow_mut().shop = Some(self.shop);
 
         let statistics = self.settings.statistics_interval;
         core.borrow_mut().statistics = statistics.map(|interval| Statistics::new(interval, Instant::now()));
@@ -158,7 +171,7 @@ impl Gateway {
         }
         core.borrow().tell_end();
         // Whoever asks for a kick from here on is told that nobody is left to carry it out.
-        core.borrow_mut().kicks = None;
+        core.borrow_mut().stop_serving_threads();
         // First the doors, so that nobody who was told to go finds one open.
         doors.shutdown().await;
         shut_down(&core, farewells).await;
@@ -255,7 +268,7 @@ struct End(Hold);
 impl Drop for End {
     fn drop(&mut self) {
         if let Ok(mut core) = self.0.try_borrow_mut() {
-            core.kicks = None;
+            core.stop_serving_threads();
             core.remove_all();
         }
     }
