@@ -33,7 +33,6 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::admin::statistics::Statistics;
-use crate::auth::access::Rights;
 use crate::broker::{Broker, Input, LinkId, ListenerPolicy, Message};
 use crate::config::Settings;
 use crate::net::clock::FlooredClock;
@@ -102,7 +101,7 @@ impl Gateway {
     /// When one of its tasks did: that is a bug, and half a gateway is worse than none.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let seed = u64::from_ne_bytes(random_bytes());
-        let broker = Broker::new(self.settings.limits.clone(), Rights::default(), seed);
+        let broker = Broker::new(self.settings.limits.clone(), self.settings.rights.clone(), seed);
         let broker = broker.with_settings(self.settings.choices.clone());
         self.serve(Hold::new(broker), stop).await;
     }
@@ -337,6 +336,7 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
+    use crate::auth::access::Rights;
     use crate::config;
 
     /// A gateway on a free port, and the core it will run on.

@@ -36,6 +36,11 @@ pub enum Refusal {
     ClientIdTaken,
     /// No client identifier could be made.
     ClientIdNotMade,
+    /// CONNECT with a client identifier that access rules have stand in topics, and that would be a wildcard there or
+    /// more than one level.
+    ClientIdAmbiguous,
+    /// The same of the user name.
+    UserNameAmbiguous,
     /// CONNECT without a user name, or not the right password.
     BadCredentials,
     /// CONNECT without a user name where one is needed [MQTT-3.1.4-2].
@@ -116,13 +121,16 @@ impl Refusal {
             | Self::NoLocalOnShared // [MQTT-3.8.3-4]
             | Self::ExpiryAfterNone => ReasonCode::ProtocolError, // section 3.14.2.2.2
             Self::Version(_) => ReasonCode::UnsupportedProtocolVersion, // [MQTT-3.1.2-2]
-            Self::ClientIdTooLong | Self::ClientIdEmpty | Self::ClientIdTaken | Self::ClientIdNotMade => {
-                ReasonCode::ClientIdentifierNotValid // [MQTT-3.1.3-8]
-            }
+            Self::ClientIdTooLong
+            | Self::ClientIdEmpty
+            | Self::ClientIdTaken
+            | Self::ClientIdNotMade
+            | Self::ClientIdAmbiguous => ReasonCode::ClientIdentifierNotValid, // [MQTT-3.1.3-8]
             Self::BadCredentials => ReasonCode::BadUserNameOrPassword,
             Self::NoCredentials
             | Self::AuthenticationFailed // [MQTT-4.12.0-4]
             | Self::AuthenticationTimeout
+            | Self::UserNameAmbiguous
             | Self::WillDenied
             | Self::PublishDenied => ReasonCode::NotAuthorized,
             Self::CheckUnavailable => ReasonCode::ServerUnavailable,
@@ -168,6 +176,10 @@ impl fmt::Display for Refusal {
             Self::ClientIdTooLong => "the client identifier is too long",
             Self::ClientIdEmpty => "an empty client identifier needs a clean session",
             Self::ClientIdTaken => "the client identifier is in use",
+            Self::ClientIdAmbiguous => {
+                "the client identifier holds '+', '#' or '/', and access rules depend on it"
+            }
+            Self::UserNameAmbiguous => "the user name holds '+', '#' or '/', and access rules depend on it",
             Self::ClientIdNotMade => "no client identifier could be assigned",
             Self::BadCredentials => "bad user name or password",
             Self::NoCredentials => "a user name and password are needed",
