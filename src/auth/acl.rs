@@ -456,3 +456,120 @@ impl fmt::Display for TopicsError {
 }
 
 impl std::error::Error for TopicsError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Utf8String {
+        Utf8String::try_from(text).unwrap()
+    }
+
+    fn rule(effect: Effect, topics: &str, line: usize) -> Rule {
+        Rule {
+            effect,
+            actions: Actions::ALL,
+            topics: Topics::pattern(topics).unwrap(),
+            client: None,
+            source: Source {
+                file: "rules".into(),
+                line,
+            },
+        }
+    }
+
+    fn line(acl: &Acl, user: &str, topic: &str) -> Option<usize> {
+        let identity = Identity::User(text(user));
+        let client = ClientId::new(text("c")).unwrap();
+        let who = Who::client(&identity, &client);
+        match acl.decide(who, Action::Receive, topic).reason {
+            Reason::Rule(rule) => Some(rule.source.line),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn topics_cover_what_their_filter_covers_whatever_it_begins_with() {
+        let levels = ["a", "b", "ab", "", "+", "$a", "%c", "%u"];
+        let mut filters = vec!["#".to_owned()];
+        for first in levels {
+            filters.push(first.to_owned());
+            filters.push(format!("{first}/#"));
+            for second in levels {
+                filters.push(format!("{first}/{second}"));
+                filters.push(format!("{first}/{second}/#"));
+            }
+        }
+        filters.retain(|filter| !filter.is_empty());
+        let identity = Identity::User(text("b"));
+        let client = ClientId::new(text("a")).unwrap();
+        let who = Who::client(&identity, &client);
+        let mut covered = 0;
+        for filter in &filters {
+            let meant = filter.replace("%c", "a").replace("%u", "b");
+            let meant = TopicFilter::try_from(meant.as_str()).unwrap();
+            let topics = Topics::pattern(filter).unwrap();
+            let literal = Topics::literal(filter).unwrap();
+            let as_written = TopicFilter::try_from(filter.as_str()).unwrap();
+            for other in &filters {
+                assert_eq!(
+                    topics.cover(other, who),
+                    meant.covers(other),
+                    "{filter} and {other}"
+                );
+                assert_eq!(
+                    literal.cover(other, who),
+                    as_written.covers(other),
+                    "{filter} and {other}"
+                );
+                covered += u32::from(meant.covers(other));
+            }
+        }
+        assert!(covered > 500, "{covered}");
+    }
+
+    #[test]
+    fn rules_for_everybody_and_for_one_are_asked_in_the_order_they_were_written() {
+        let mut acl = Acl::new(Effect::Deny);
+        let ann = Whom::User(text("ann"));
+        let group = Whom::Group("g".to_owned());
+        acl.add_group("g", vec![text("ann"), text("bill"), text("ann")]);
+        acl.push(&ann, rule(Effect::Allow, "1", 1));
+        acl.push(&Whom::Everybody, rule(Effect::Allow, "1", 2));
+        acl.push(&group, rule(Effect::Allow, "+", 3));
+        acl.push(&Whom::Everybody, rule(Effect::Deny, "2", 4));
+        acl.push(&Whom::Group("nobody".to_owned()), rule(Effect::Allow, "#", 5));
+        acl.push(&ann, rule(Effect::Allow, "a/#", 6));
+        acl.push(&Whom::Anonymous, rule(Effect::Allow, "#", 7));
+        for (user, topic, expected) in [
+            ("ann", "1", Some(1)),
+            ("bill", "1", Some(2)),
+            ("ann", "2", Some(3)),
+            ("eve", "2", Some(4)),
+            ("ann", "a/b", Some(6)),
+            ("bill", "a/b", None),
+        ] {
+            assert_eq!(line(&acl, user, topic), expected, "{user}: {topic}");
+        }
+        assert!(acl.join(&text("eve"), "g") && !acl.join(&text("eve"), "h"));
+        assert_eq!(line(&acl, "eve", "2"), Some(3));
+        assert!(acl.join(&text("ann"), "g"));
+        assert_eq!(acl.rules_for(&Identity::User(text("ann"))).count(), 5);
+    }
+
+    #[test]
+    fn a_set_of_actions_is_told_by_their_names() {
+        for (word, expected) in [
+            ("write", "publish"),
+            ("read", "subscribe, receive"),
+            ("readwrite", "publish, subscribe, receive"),
+        ] {
+            assert_eq!(Actions::of_word(word).unwrap().to_string(), expected);
+        }
+        assert_eq!(Actions::of_word("Read"), None);
+        assert_eq!(
+            Actions::PUBLISH.and(Actions::RECEIVE).to_string(),
+            "publish, receive"
+        );
+    }
+}

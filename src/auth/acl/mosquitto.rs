@@ -161,3 +161,96 @@ impl fmt::Display for AclMistakeKind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Identity;
+    use crate::auth::access::{Action, Who};
+    use crate::auth::acl::Reason;
+
+    fn read(text: &str) -> Result<Acl, Vec<AclMistake>> {
+        let mut acl = Acl::new(Effect::Deny);
+        parse(text, &Arc::from("acl"), &mut acl).map(|()| acl)
+    }
+
+    fn line(acl: &Acl, user: &str, action: Action, topic: &str) -> Option<usize> {
+        let identity = Identity::User(Utf8String::try_from(user).unwrap());
+        let who = Who {
+            identity: &identity,
+            client: None,
+        };
+        match acl.decide(who, action, topic).reason {
+            Reason::Rule(rule) => Some(rule.source.line),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn spaces_tabs_comments_and_line_ends_of_other_systems_are_fine() {
+        let acl = read(
+            "\u{feff}# head\r\nuser\t ann of site \r\n\r\n  topic   read\ta topic/of it/# \r\ntopic\tb\r\n  # end",
+        )
+        .expect("right");
+        assert_eq!(
+            line(&acl, "ann of site", Action::Receive, "a topic/of it/x"),
+            Some(4)
+        );
+        assert_eq!(
+            line(&acl, "ann of site", Action::Publish, "a topic/of it/x"),
+            None
+        );
+        assert_eq!(line(&acl, "ann of site", Action::Publish, "b"), Some(5));
+    }
+
+    #[test]
+    fn a_denial_comes_before_what_is_allowed_but_a_pattern_after_what_is_the_users_own() {
+        let acl = read(
+            "pattern deny a/#\npattern read b/#\npattern deny b/x\nuser ann\ntopic a/1\ntopic b/#\ntopic deny b/y\n",
+        )
+        .expect("right");
+        for (user, topic, expected) in [
+            ("ann", "a/1", 5),
+            ("ann", "a/2", 1),
+            ("ann", "b/x", 6),
+            ("ann", "b/y", 7),
+            ("bill", "b/x", 3),
+            ("bill", "b/y", 2),
+        ] {
+            assert_eq!(
+                line(&acl, user, Action::Receive, topic),
+                Some(expected),
+                "{user}: {topic}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_stand_for_themselves_in_a_topic_and_for_the_client_in_a_pattern() {
+        let acl = read("user ann\ntopic of/%u\npattern by/%u\n").expect("right");
+        assert_eq!(line(&acl, "ann", Action::Publish, "of/%u"), Some(2));
+        assert_eq!(line(&acl, "ann", Action::Publish, "of/ann"), None);
+        assert_eq!(line(&acl, "ann", Action::Publish, "by/ann"), Some(3));
+        assert_eq!(line(&acl, "ann", Action::Publish, "by/%u"), None);
+    }
+
+    #[test]
+    fn a_file_with_one_wrong_line_adds_nothing() {
+        let mut acl = Acl::new(Effect::Deny);
+        let mistakes = parse("topic a\nwrite b\nuser \n", &Arc::from("acl"), &mut acl).expect_err("wrong");
+        assert_eq!(
+            mistakes,
+            [
+                AclMistake {
+                    line: 2,
+                    kind: AclMistakeKind::Keyword("write".into())
+                },
+                AclMistake {
+                    line: 3,
+                    kind: AclMistakeKind::User
+                },
+            ]
+        );
+        assert!(acl.is_empty());
+    }
+}
