@@ -4,6 +4,7 @@ mod conversation;
 
 use std::sync::Arc;
 
+use conversation::chance::{Chance, for_seeds};
 use conversation::*;
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Rights, Who};
@@ -589,4 +590,60 @@ fn old_clients_are_told_as_far_as_their_version_has_words() {
     }
     let versions: [ProtocolVersion; 3] = [V31, V311, V5];
     assert_eq!(house.stats().publishes_denied, 3 * versions.len() as u64);
+}
+
+#[test]
+fn whatever_stands_in_a_file_it_becomes_rules_or_mistakes_that_stand_where_they_say() {
+    const WORDS: [&str; 22] = [
+        "topic",
+        "pattern",
+        "user",
+        "read",
+        "write",
+        "readwrite",
+        "deny",
+        "ann",
+        "a/#",
+        "+/%c",
+        "%u",
+        "a%u",
+        "#/a",
+        "$SYS/#",
+        "$share/g/a",
+        "\u{feff}",
+        "\u{0}",
+        "\u{e9}",
+        " ",
+        "\t",
+        "\r",
+        "#",
+    ];
+    for_seeds(1..=2_000, |seed| {
+        let mut chance = Chance(seed);
+        let lines: Vec<String> = (0..chance.below(8))
+            .map(|_| {
+                let words = (0..chance.below(6)).map(|_| chance.of(&WORDS));
+                words
+                    .collect::<Vec<_>>()
+                    .join([" ", ""][(seed % 7 == 0) as usize])
+            })
+            .collect();
+        let mut acl = Acl::new(Effect::Deny);
+        match mosquitto::parse(&lines.join("\n"), &Arc::from("acl"), &mut acl) {
+            Ok(()) => {
+                let rights = Rights::within(acl);
+                for topic in ["a", "a/b", "ann/x", "x/c", "$SYS/x", "$share/g/a", "%u"] {
+                    let letters = allowed(&rights, "ann", "c", topic);
+                    assert!(!topic.starts_with('$') || !letters.starts_with('p'), "{lines:?}");
+                }
+            }
+            Err(mistakes) => {
+                assert!(acl.is_empty() && !mistakes.is_empty());
+                for mistake in mistakes {
+                    let content = &lines[mistake.line - 1];
+                    assert!(!content.trim().is_empty() && !mistake.kind.to_string().is_empty());
+                }
+            }
+        }
+    });
 }

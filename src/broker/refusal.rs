@@ -152,11 +152,16 @@ impl Refusal {
         }
     }
 
-    /// Whether somebody may be trying passwords, which is worth a line wherever anybody reads the log.
+    /// Whether somebody may be trying passwords or names, which is worth a line wherever anybody reads the log.
     pub const fn is_of_credentials(self) -> bool {
         matches!(
             self,
-            Self::BadCredentials | Self::NoCredentials | Self::AuthenticationFailed | Self::WillDenied
+            Self::BadCredentials
+                | Self::NoCredentials
+                | Self::AuthenticationFailed
+                | Self::ClientIdAmbiguous
+                | Self::UserNameAmbiguous
+                | Self::WillDenied
         )
     }
 }
