@@ -34,7 +34,6 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::admin::statistics::Statistics;
-use crate::auth::access::Rights;
 use crate::broker::{Broker, Input, LinkId, ListenerPolicy, Message};
 use crate::config::Settings;
 use crate::kick::{self, KickHandle, KickQueue};
@@ -125,7 +124,7 @@ impl Gateway {
     /// When one of its tasks did: that is a bug, and half a gateway is worse than none.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let seed = u64::from_ne_bytes(random_bytes());
-        let broker = Broker::new(self.settings.limits.clone(), Rights::default(), seed);
+        let broker = Broker::new(self.settings.limits.clone(), self.settings.rights.clone(), seed);
         let broker = broker.with_settings(self.settings.choices.clone());
         self.serve(Hold::new(broker), stop).await;
     }
@@ -372,6 +371,7 @@ mod tests {
     use tokio::task::yield_now;
 
     use super::*;
+    use crate::auth::access::Rights;
     use crate::config;
     use crate::mqtt::{QoS, TopicName};
 
