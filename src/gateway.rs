@@ -85,8 +85,11 @@ impl Gateway {
             }
         }
         let state = state.map(|state| Arc::new(Mutex::new(state)));
-        let (kick_handle, kicks) = kick::queue(&settings.limits);
-        let (watch, shop) = watch::window();
+        let (kick_handle, mut kicks) = kick::queue(&settings.limits);
+        let (watch, mut shop) = watch::window();
+        // A gateway cannot leave its thread, so this is the one that would wait for itself.
+        kicks.runs_here();
+        shop.runs_here();
         Ok(Self {
             settings,
             listeners,
@@ -129,13 +132,11 @@ impl Gateway {
         self.serve(Hold::new(broker), stop).await;
     }
 
-    async fn serve(mut self, core: Hold, stop: impl Future<Output = ()>) {
+    async fn serve(self, core: Hold, stop: impl Future<Output = ()>) {
         let broken = core.borrow().broken.clone();
         let _end = End(core.clone());
 
-        self.kicks.runs_here();
         core.borrow_mut().kicks = Some(self.kicks);
-        self.shop.runs_here();
         core.borrow_mut().shop = Some(self.shop);
 
         let statistics = self.settings.statistics_interval;

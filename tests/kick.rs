@@ -600,6 +600,7 @@ fn bans_are_bounded_listed_taken_back_and_outlast_new_rights() {
         ("b", KeptOut::Banned),
         ("b", KeptOut::Banned),
         ("c", KeptOut::Full),
+        ("x".repeat(257).as_str(), KeptOut::NeedNot),
     ] {
         let (outcome, outputs) = kick_later(&mut house, known_as(name), keep_out(60));
         assert_eq!(outcome.kept_out, kept_out);

@@ -313,7 +313,7 @@ fn logs_in(number: usize) -> Connect {
         version: [ProtocolVersion::V5, ProtocolVersion::V311][number % 2],
         user_name: Some(running::text(&user_name(number))),
         password: Some("secret".into()),
-        clean_start: number % 3 == 0,
+        clean_start: number.is_multiple_of(3),
         ..running::connect(&client_name(number))
     }
 }

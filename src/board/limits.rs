@@ -467,6 +467,19 @@ mod tests {
     }
 
     #[test]
+    fn kicks_have_bounds_of_their_own() {
+        let (limits, told) = read_over_default("kick_gap_min = '25ms'\nkick_queue_max = 1024\nbans_max = 0");
+        assert_eq!(told, [""; 0]);
+        assert_eq!(limits.kick_gap_min, Duration::from_millis(25));
+        assert_eq!(
+            (limits.kick_queue_class, limits.bans_max),
+            (KickQueueClass::N1024, 0)
+        );
+        let (_, told) = read_over_default("kick_queue_max = 100");
+        assert_eq!(told, ["a:1: kick_queue_max: found 100, expected 64, 256 or 1024"]);
+    }
+
+    #[test]
     fn bounds_that_contradict_each_other_are_told_at_the_key_that_was_written() {
         let (_, told) = read_over_default("packet_bytes_max = '4 MiB'");
         assert_eq!(

@@ -59,6 +59,19 @@ pub enum KeptOut {
     Banned,
     /// There are [`super::Limits::bans_max`] bans.
     Full,
+    /// No such client or user can come in: the name is longer than [`super::Limits::topic_bytes_max`].
+    NeedNot,
+}
+
+impl BanSubject {
+    /// The length of its text.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Client(client) => client.as_str().len(),
+            Self::User(user) => user.as_str().len(),
+            Self::Network(_) => 0,
+        }
+    }
 }
 
 impl fmt::Display for BanSubject {
@@ -157,6 +170,9 @@ impl Broker {
                 self.set_ban_timer(until, key);
             }
             return KeptOut::Banned;
+        }
+        if subject.bytes() > self.limits.topic_bytes_max {
+            return KeptOut::NeedNot;
         }
         if self.bans.slots.len() >= self.limits.bans_max {
             self.limit_reached(now, "bans_max");

@@ -64,7 +64,6 @@ impl Broker {
     /// The memory account is what everything that is there was charged, each message once.
     fn check_account(&self) -> Result<(), String> {
         let mut bytes = self.subscriptions.charged_bytes() + self.retained.charged_bytes();
-        bytes += self.kicks.charged_bytes();
         let mut messages: BTreeMap<*const Kept, usize> = BTreeMap::new();
         for message in self.retained.iter() {
             messages.insert(Rc::as_ptr(message), message.charged_bytes());

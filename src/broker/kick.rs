@@ -10,7 +10,6 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::bans::{BanSubject, KeptOut};
-use super::budget::{Account, Charge};
 use super::link::{Link, LinkId, Stage};
 use super::pattern::Pattern;
 use super::session::{Session, SessionKey};
@@ -303,10 +302,10 @@ pub(super) struct Kicks {
 #[derive(Debug)]
 struct Order {
     kick: Kick,
-    /// Who was meant when its turn came, the last one first.
+    /// Who was meant when its turn came, the last one first: 24 bytes for each session and each connection at most, for
+    /// one order at a time. What these cost on the account of the memory budget is rounded up by more.
     meant: Vec<Meant>,
     outcome: KickOutcome,
-    charge: Charge,
 }
 
 /// One who is meant: a session and the connection it had, or one that had no session yet.
@@ -319,23 +318,17 @@ struct Meant {
 /// Sessions that may be looked at for the price of one kick.
 const SESSIONS_LOOKED_AT: usize = 64;
 
-impl Kicks {
-    /// What it costs on the account of the memory budget.
-    pub(super) fn charged_bytes(&self) -> usize {
-        self.current.as_ref().map_or(0, |order| order.charge.bytes())
-    }
-}
-
 impl Order {
-    fn new(kick: Kick, account: &Account) -> Self {
+    fn new(kick: Kick) -> Self {
         Self {
             kick,
             meant: Vec::new(),
             outcome: KickOutcome::default(),
-            charge: Charge::new(account, 0),
         }
     }
 }
+
+const _: () = assert!(size_of::<Meant>() <= 24);
 
 impl Broker {
     /// When [`super::Input::Kick`] may come next; `None`: at once. One that comes earlier waits in the broker.
@@ -397,7 +390,7 @@ impl Broker {
     /// Bans whom it is to, so that nobody of them comes back while the others go, and notes who is meant.
     fn begin_order(&mut self, now: Instant, kick: Kick) -> Order {
         self.stats.kicks += 1;
-        let mut order = Order::new(kick, &self.budget.account);
+        let mut order = Order::new(kick);
         let Kick { target, options, .. } = &order.kick;
         if let (Some(duration), Some(subject)) = (options.keep_out, target.ban_subject()) {
             order.outcome.kept_out = self.ban(now, subject, duration);
@@ -436,7 +429,6 @@ impl Broker {
             }
         }
         order.meant.reverse();
-        order.charge.set(order.meant.capacity() * size_of::<Meant>());
         order
     }
 
