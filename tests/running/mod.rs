@@ -11,6 +11,7 @@ use std::future::poll_fn;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::pin;
+use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use tidegate::mqtt::{
 };
 use tidegate::net::endpoint::Endpoint;
 use tidegate::net::link::{Buffers, Link, Stream};
+use tidegate::net::listener::NetError;
 use tidegate::net::tls::{ClientCertificates, ClientSettings, Roots, ServerSettings};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Notify, oneshot};
@@ -44,6 +46,10 @@ pub fn with_gateway(settings: Settings, story: impl AsyncFnOnce(&Doors)) {
         let doors = Doors {
             addresses: gateway.addresses(),
             kicks: gateway.kick_handle(),
+            listeners: gateway
+                .listeners()
+                .map(|listener| Rc::downgrade(&listener))
+                .collect(),
             stop: RefCell::new(Some(stop)),
             over: Notify::new(),
             is_over: Cell::new(false),
@@ -75,6 +81,8 @@ pub fn with_gateway(settings: Settings, story: impl AsyncFnOnce(&Doors)) {
 pub struct Doors {
     addresses: Vec<(String, Endpoint)>,
     kicks: KickHandle,
+    /// Not held, so that they close when the gateway ends.
+    listeners: Vec<Weak<tidegate::net::listener::Listener>>,
     stop: RefCell<Option<oneshot::Sender<()>>>,
     over: Notify,
     is_over: Cell<bool>,
@@ -91,6 +99,13 @@ impl Doors {
     /// What its clients are sent away by.
     pub fn kicks(&self) -> KickHandle {
         self.kicks.clone()
+    }
+
+    /// Has the door called `name` do TLS by other files from here on.
+    pub fn reload_tls(&self, name: &str, settings: &ServerSettings) -> Result<(), NetError> {
+        let mut listeners = self.listeners.iter().filter_map(Weak::upgrade);
+        let listener = listeners.find(|listener| listener.name() == name);
+        listener.expect("there is such a door").reload_tls(settings)
     }
 
     /// Asks the gateway to stop.
@@ -354,6 +369,7 @@ impl Papers {
             key: write("server-key.pem", key.serialize_pem()),
             client_certificates: ClientCertificates::Ignored,
             user_name_from: None,
+            client_id_from: None,
         };
         Self { folder, ca, server }
     }
