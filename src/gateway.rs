@@ -21,6 +21,7 @@ mod links;
 mod logins;
 mod reports;
 mod state;
+mod trust;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -107,6 +108,11 @@ impl Gateway {
             .iter()
             .map(|(listener, policy)| (policy.name.clone(), listener.endpoint().clone()))
             .collect()
+    }
+
+    /// The doors, one for each address, for whoever replaces certificates while the gateway runs.
+    pub fn listeners(&self) -> impl Iterator<Item = Rc<Listener>> {
+        self.listeners.iter().map(|(listener, _)| listener.clone())
     }
 
     /// What clients are sent away by, from any thread, before the gateway runs and while it does.
@@ -278,6 +284,9 @@ impl Drop for End {
 /// for a slow one.
 async fn accept(core: Hold, listener: Rc<Listener>, policy: Rc<ListenerPolicy>) {
     let mut handshakes = JoinSet::new();
+    if listener.has_tls() {
+        handshakes.spawn_local(trust::watch(core.clone(), listener.clone()));
+    }
     loop {
         let accepted = {
             let mut next = pin!(listener.accept());

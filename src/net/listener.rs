@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustls::time_provider::TimeProvider;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
@@ -29,8 +29,9 @@ use self::way_in::{HANDSHAKES_PER_TURN, WayIn};
 use super::clock::FlooredClock;
 use super::endpoint::{Endpoint, Peer};
 use super::episode::Episode;
+use super::link::Link;
 use super::places::{Bounds, Places};
-use super::tls;
+use super::tls::{self, HandshakeError};
 
 pub use self::descriptors::{descriptors_left, raise_descriptor_limit};
 pub use self::error::NetError;
@@ -53,6 +54,10 @@ pub struct Listener {
     refusals: Episode,
     crowds: Episode,
     counters: Cell<Counters>,
+    /// What certificates are checked against.
+    clock: Arc<dyn TimeProvider>,
+    /// Told when TLS is done by other files from here on.
+    tls_replaced: Notify,
 }
 
 /// What came to a listener since it was opened.
@@ -113,15 +118,13 @@ impl Listener {
         clock: Option<Arc<dyn TimeProvider>>,
     ) -> Result<Self, NetError> {
         let ListenerSettings { name, endpoint, .. } = settings;
+        let clock = clock.unwrap_or_else(|| Arc::new(FlooredClock::default()));
         let tls = match settings.tls {
             None => None,
-            Some(tls) => {
-                let clock = clock.unwrap_or_else(|| Arc::new(FlooredClock::default()));
-                match tls::Server::new(&tls, clock) {
-                    Ok(server) => Some(server),
-                    Err(source) => return Err(NetError::Tls { name, source }),
-                }
-            }
+            Some(tls) => match tls::Server::new(&tls, Arc::clone(&clock)) {
+                Ok(server) => Some(Rc::new(server)),
+                Err(source) => return Err(NetError::Tls { name, source }),
+            },
         };
         let (endpoint, socket) = match Door::open(&endpoint, tls.is_some() || settings.proxy.is_some()) {
             Ok(open) => open,
@@ -146,7 +149,7 @@ impl Listener {
             places: Places::new(bounds, Rc::clone(entrance)),
             way_in: Rc::new(WayIn {
                 name,
-                tls,
+                tls: RefCell::new(tls),
                 websocket: settings.websocket,
                 proxy: settings.proxy,
                 peer_user_name: settings.peer_user_name,
@@ -159,7 +162,73 @@ impl Listener {
             refusals: Episode::default(),
             crowds: Episode::default(),
             counters: Cell::default(),
+            clock,
+            tls_replaced: Notify::new(),
         })
+    }
+
+    /// Reads the files that `settings` names, and does TLS by them from here on: one change, or none.
+    ///
+    /// Who is in stays in; see [`Listener::refusal_of`] for those who should not. Handshakes that have begun end by what
+    /// was in force then, and are held to the new as well. No session of before is resumed.
+    ///
+    /// # Errors
+    /// [`NetError::Tls`] when a file is not wholly what it should be, or the listener has no TLS; nothing has changed.
+    pub fn reload_tls(&self, settings: &tls::ServerSettings) -> Result<(), NetError> {
+        self.replace_tls(self.read_tls(settings)?);
+        Ok(())
+    }
+
+    /// Reads the files that `settings` names, for [`Listener::replace_tls`]; nothing has changed yet.
+    ///
+    /// # Errors
+    /// Those of [`Listener::reload_tls`].
+    pub fn read_tls(&self, settings: &tls::ServerSettings) -> Result<tls::Server, NetError> {
+        let read = match self.has_tls() {
+            true => tls::Server::new(settings, Arc::clone(&self.clock)),
+            false => Err(tls::TlsError::NotInUse),
+        };
+        read.map_err(|source| NetError::Tls {
+            name: self.name().to_owned(),
+            source,
+        })
+    }
+
+    /// The second half of [`Listener::reload_tls`], which cannot fail.
+    pub fn replace_tls(&self, server: tls::Server) {
+        self.way_in.tls.replace(Some(Rc::new(server)));
+        self.tls_replaced.notify_one();
+    }
+
+    /// Waits until TLS is done by other files than when it was last asked; one at a time may wait.
+    pub async fn tls_replaced(&self) {
+        self.tls_replaced.notified().await;
+    }
+
+    /// Whether it speaks TLS.
+    pub fn has_tls(&self) -> bool {
+        self.way_in.tls.borrow().is_some()
+    }
+
+    /// What of its certificates and revocation lists ends soon or has ended, a sentence for each.
+    pub fn warnings(&self) -> Vec<String> {
+        self.way_in
+            .tls()
+            .map_or_else(Vec::new, |server| server.warnings())
+    }
+
+    /// Whether the connection of `permit` came through this door.
+    pub fn is_door_of(&self, permit: &ConnectionPermit) -> bool {
+        permit.is_of(&self.places)
+    }
+
+    /// Why the client of `link`, a connection through this door, could not come in again: its certificate was revoked,
+    /// or its authority is not trusted any more. `None` where it could.
+    ///
+    /// Some milliseconds of work on a small board. That a revocation list is missing or too old is no reason.
+    pub fn refusal_of(&self, link: &Link) -> Option<HandshakeError> {
+        let refusal = self.way_in.tls()?.refusal_of(link.peer_certificates())?;
+        Some(HandshakeError::Refused(refusal))
     }
 
     /// Where it listens; the port the system chose, where the settings left it open.
