@@ -225,7 +225,7 @@ impl Yard {
         self.see(&outputs);
         while self.house.broker.kicks_taken_at(self.house.now.mono).is_none() {
             let outputs = match self.queue.next(Waker::noop()) {
-                Some(Asked::Kick(kick)) => self.house.step(Input::Kick(kick)),
+                Some(Asked::Kick(kick)) => self.house.step(Input::Kick(Box::new(kick))),
                 Some(Asked::Unban(subject)) => self.house.step(Input::Unban { subject }),
                 None => break,
             };
