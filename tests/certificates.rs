@@ -125,7 +125,7 @@ fn certificates_of_every_authority_listed_are_accepted_and_of_no_other() {
 fn a_revoked_certificate_lets_nobody_in_and_its_neighbour_does() {
     let (papers, fleet) = (Papers::new(), Authority::new("fleet"));
     let pem = fleet.write("fleet.crl", fleet.crl(&[7], HOUR).pem().unwrap());
-    let der = fleet.write("fleet-der.crl", fleet.crl(&[8], 2 * HOUR).der().to_vec());
+    let der = fleet.write("fleet-der.crl", fleet.crl(&[8], 2 * HOUR).der());
     for (file, revoked, good) in [(pem, 7, 8), (der, 8, 7)] {
         let trust = ClientTrust {
             crl: vec![file],
