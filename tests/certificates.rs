@@ -1,5 +1,7 @@
 //! Clients that prove themselves by certificate: their names, their authorities, and who is not trusted any more.
 
+#![allow(clippy::unwrap_used, reason = "what a test cannot do without fails it")]
+
 mod running;
 
 use std::fs;
@@ -23,6 +25,8 @@ use tidegate::net::link::{Link, Stream};
 use tidegate::net::tls::{
     CertificateField, ClientCertificates, ClientTrust, CrlDepth, Doubt, Server, ServerSettings,
 };
+use tidegate::net::websocket::upgrade;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, TlsStream};
 
@@ -121,7 +125,7 @@ fn certificates_of_every_authority_listed_are_accepted_and_of_no_other() {
 fn a_revoked_certificate_lets_nobody_in_and_its_neighbour_does() {
     let (papers, fleet) = (Papers::new(), Authority::new("fleet"));
     let pem = fleet.write("fleet.crl", fleet.crl(&[7], HOUR).pem().unwrap());
-    let der = fleet.write("fleet-der.crl", fleet.crl(&[8], 2 * HOUR).der().to_vec());
+    let der = fleet.write("fleet-der.crl", fleet.crl(&[8], 2 * HOUR).der());
     for (file, revoked, good) in [(pem, 7, 8), (der, 8, 7)] {
         let trust = ClientTrust {
             crl: vec![file],
@@ -311,6 +315,51 @@ fn a_session_of_tls_is_not_resumed_past_the_revocation_of_its_certificate() {
             assert_eq!(visit(doors, &good).await, Some(HandshakeKind::Full));
         });
     }
+}
+
+#[test]
+fn who_is_half_way_in_when_a_certificate_is_revoked_is_held_to_that() {
+    let (papers, fleet) = (Papers::new(), Authority::new("fleet"));
+    let file = fleet.write("fleet.crl", fleet.crl(&[], HOUR).pem().unwrap());
+    let trust = ClientTrust {
+        crl: vec![file.clone()],
+        ..ClientTrust::of(&fleet.ca)
+    };
+    let server = required(&papers, trust);
+    let mut settings = settings(&server);
+    settings.listeners.last_mut().unwrap().net.websocket = Some(upgrade::ServerSettings {
+        paths: vec!["/mqtt".to_owned()],
+        origins: upgrade::Origins::Any,
+    });
+    with_gateway(settings, async |doors| {
+        // With TLS 1.2 the server is done when the client is; what is left is the request of the WebSocket.
+        let mut half_way = Vec::new();
+        for serial in [7, 8] {
+            let config = fleet.client(serial, &TLS12, &papers);
+            half_way.push(stream(doors, &config).await.unwrap());
+        }
+        fs::write(&file, fleet.crl(&[7], HOUR).pem().unwrap()).unwrap();
+        doors.reload_tls("tls", &server).expect("right");
+        let mut answers = Vec::new();
+        for mut stream in half_way {
+            let request = "GET /mqtt HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                           Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+                           Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+            // CONNECT of "a" in a frame, masked with zeros.
+            let connect = b"\x82\x8f\0\0\0\0\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x01a";
+            stream.write_all(request.as_bytes()).await.unwrap();
+            // Whoever is refused may have hung up already.
+            let _ = stream.write_all(connect).await;
+            let _ = stream.flush().await;
+            let mut heard = Vec::new();
+            let connack = b"\x20\x02\0\0";
+            while !heard.ends_with(connack) && stream.read_buf(&mut heard).await.is_ok_and(|count| count > 0)
+            {
+            }
+            answers.push(heard.ends_with(connack));
+        }
+        assert_eq!(answers, [false, true]);
+    });
 }
 
 #[test]

@@ -332,6 +332,8 @@ fn listen_over_tls(directory: &Path) -> (Listener, PathBuf) {
     let write = |name: &str, text: String| {
         let file = directory.join(name);
         fs::write(&file, text).unwrap();
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(&file, private).unwrap();
         file
     };
     let (certificate, key) = (
