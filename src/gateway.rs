@@ -16,6 +16,8 @@
 //! every task that was ready has had its go, writes each dirty link once. So a thousand messages to one client cost
 //! one write, and an idle link holds no buffer.
 
+mod answers;
+mod builder;
 mod kicks;
 mod links;
 mod logins;
@@ -37,14 +39,19 @@ use crate::admin::statistics::Statistics;
 use crate::auth::access::Rights;
 use crate::broker::{Broker, Input, LinkId, ListenerPolicy, Message};
 use crate::config::Settings;
-use crate::kick::{self, KickHandle, KickQueue};
+use crate::hooks::Hook;
+use crate::hooks::rewrite::Rewriting;
+use crate::kick::{KickHandle, KickQueue};
 use crate::net::clock::FlooredClock;
 use crate::net::endpoint::Endpoint;
 use crate::net::listener::{Entrance, Listener, NetError, descriptors_left};
 use crate::serial;
 use crate::storage::{StateDirectory, StorageError};
+use answers::{Letterbox, take_answers};
 use logins::check_passwords;
 use state::{Hold, LINGER, now};
+
+pub use builder::{Builder, HOOK_TIMEOUT};
 
 /// How often the time is offered to the state directory, which writes it once an hour.
 const CLOCK_NOTE_INTERVAL: Duration = Duration::from_secs(300);
@@ -56,6 +63,8 @@ pub struct Gateway {
     state: Option<Arc<Mutex<StateDirectory>>>,
     kick_handle: KickHandle,
     kicks: KickQueue,
+    hooks: Vec<Box<dyn Hook>>,
+    hook_timeout: Duration,
 }
 
 impl Gateway {
@@ -64,6 +73,22 @@ impl Gateway {
     /// # Errors
     /// [`StartError`] for the first file that cannot be used or address that cannot be bound.
     pub fn bind(settings: Settings) -> Result<Self, StartError> {
+        Self::builder(settings).bind()
+    }
+
+    /// A gateway to which hooks can be added before it is bound.
+    pub fn builder(settings: Settings) -> Builder {
+        Builder::new(settings)
+    }
+
+    fn build(builder: Builder) -> Result<Self, StartError> {
+        let Builder {
+            mut settings,
+            mut hooks,
+            hook_timeout,
+            kick_handle,
+            kicks,
+        } = builder;
         let state = settings
             .storage
             .as_ref()
@@ -83,13 +108,19 @@ impl Gateway {
             }
         }
         let state = state.map(|state| Arc::new(Mutex::new(state)));
-        let (kick_handle, kicks) = kick::queue(&settings.limits);
+        let rules = std::mem::take(&mut settings.hooks.rewrite);
+        if !rules.is_empty() {
+            hooks.insert(0, Box::new(Rewriting::new(rules)));
+        }
+        let hook_timeout = hook_timeout.or(settings.hooks.timeout).unwrap_or(HOOK_TIMEOUT);
         Ok(Self {
             settings,
             listeners,
             state,
             kick_handle,
             kicks,
+            hooks,
+            hook_timeout,
         })
     }
 
@@ -112,14 +143,20 @@ impl Gateway {
     ///
     /// # Panics
     /// When one of its tasks did: that is a bug, and half a gateway is worse than none.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let seed = u64::from_ne_bytes(random_bytes());
         let broker = Broker::new(self.settings.limits.clone(), Rights::default(), seed);
         let broker = broker.with_settings(self.settings.choices.clone());
-        self.serve(Hold::new(broker), stop).await;
+        let hooks = std::mem::take(&mut self.hooks);
+        let letterbox = (!hooks.is_empty()).then(|| Arc::new(Letterbox::default()));
+        let broker = match &letterbox {
+            Some(letterbox) => broker.with_hooks(Instant::now(), hooks, letterbox.clone(), self.hook_timeout),
+            None => broker,
+        };
+        self.serve(Hold::new(broker), letterbox, stop).await;
     }
 
-    async fn serve(mut self, core: Hold, stop: impl Future<Output = ()>) {
+    async fn serve(mut self, core: Hold, letterbox: Option<Arc<Letterbox>>, stop: impl Future<Output = ()>) {
         let broken = core.borrow().broken.clone();
         let _end = End(core.clone());
 
@@ -133,6 +170,9 @@ impl Gateway {
         tasks.spawn_local(flush_links(core.clone()));
         tasks.spawn_local(tick(core.clone()));
         tasks.spawn_local(check_passwords(core.clone(), self.settings.users));
+        if let Some(letterbox) = letterbox {
+            tasks.spawn_local(take_answers(core.clone(), letterbox));
+        }
         let mut doors = JoinSet::new();
         for (listener, policy) in self.listeners {
             doors.spawn_local(accept(core.clone(), listener, policy));
@@ -379,7 +419,7 @@ mod tests {
             let (gateway, core) = bound();
             let (_, endpoint) = gateway.addresses()[0].clone();
             let address = endpoint.ip().expect("it listens on TCP");
-            tokio::task::spawn_local(gateway.serve(core.clone(), std::future::pending()));
+            tokio::task::spawn_local(gateway.serve(core.clone(), None, std::future::pending()));
             for _ in 0..20 {
                 let mut stream = TcpStream::connect(address).await.expect("the door is open");
                 // CONNECT with a keep-alive of a minute, and DISCONNECT.
@@ -403,7 +443,7 @@ mod tests {
         let runtime = runtime().expect("an event queue");
         runtime.block_on(async {
             let (gateway, core) = bound();
-            let running = tokio::task::spawn_local(gateway.serve(core.clone(), std::future::pending()));
+            let running = tokio::task::spawn_local(gateway.serve(core.clone(), None, std::future::pending()));
 
             let ends = core.clone();
             tokio::task::spawn_local(async move { drop(ends) })
@@ -426,7 +466,7 @@ mod tests {
     fn running() -> (Hold, SocketAddr) {
         let (gateway, core) = bound();
         let (_, endpoint) = gateway.addresses()[0].clone();
-        tokio::task::spawn_local(gateway.serve(core.clone(), std::future::pending()));
+        tokio::task::spawn_local(gateway.serve(core.clone(), None, std::future::pending()));
         (core, endpoint.ip().expect("it listens on TCP"))
     }
 

@@ -7,6 +7,7 @@
 //! Below this line nothing knows tokio, a file, a socket or a clock:
 //! - [`mqtt`]: bytes to packets and back; topics, properties, reason codes.
 //! - [`auth`]: who may come in, who may do what.
+//! - [`hooks`]: what an embedder's own code is asked before the broker acts.
 //! - [`broker`]: every MQTT rule; one owner, no I/O.
 //!
 //! Above it, for any thread:
@@ -29,6 +30,8 @@
 pub mod mqtt;
 
 pub mod auth;
+
+pub mod hooks;
 
 pub mod broker;
 

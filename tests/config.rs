@@ -1123,3 +1123,29 @@ fn check_looks_at_the_place_of_a_unix_socket_and_a_folder_that_comes_later_is_on
     );
     assert!(folder.load(&text).expect("right").warnings.is_empty());
 }
+
+#[test]
+fn renaming_rules_are_read_and_what_could_make_no_topic_is_told_with_its_place() {
+    let settings =
+        settings("[hook]\ntimeout = \"2s\"\n[[hook.rewrite]]\nfrom = \"a/+/b/#\"\nto = \"c/$1/$2\"\n");
+    assert_eq!(settings.hooks.timeout, Some(Duration::from_secs(2)));
+    assert_eq!(settings.hooks.rewrite.len(), 1);
+    for (rule, message) in [
+        (
+            "from = \"a/#/b\"\nto = \"x\"",
+            "'#' must stand alone in the last level",
+        ),
+        (
+            "from = \"a/+\"\nto = \"x/$2\"",
+            "expected $1 to $1, one for each wildcard of \"from\"",
+        ),
+        (
+            "from = \"a\"\nto = \"$SYS/a\"",
+            "topics that start with '$' are the server's, expected another",
+        ),
+        ("from = \"a\"", "missing, expected a topic such as \"c/$1/$2\""),
+    ] {
+        let told = told(&format!("[[hook.rewrite]]\n{rule}\n"));
+        assert!(told.iter().any(|told| told.contains(message)), "{told:?}");
+    }
+}

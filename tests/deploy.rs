@@ -103,7 +103,7 @@ fn the_example_shows_every_key_live_or_commented_out() {
         let body = &text[start + 1..];
         let body = body.split("\n[").next().expect("a first part");
         for key in section.keys {
-            if matches!(key.name, "tls" | "websocket" | "lines" | "point") {
+            if matches!(key.name, "tls" | "websocket" | "lines" | "point" | "rewrite") {
                 continue; // Tables, with headings of their own.
             }
             let live = format!("\n{} = ", key.name);

@@ -44,6 +44,8 @@ pub enum Refusal {
     NoCredentials,
     /// The client, the user or the address is kept out.
     Banned,
+    /// A hook lets nobody in from there.
+    ByHook,
     /// The password could not be checked.
     CheckUnavailable,
     /// CONNECT with an authentication method nobody answers for [MQTT-4.12.0-1].
@@ -130,6 +132,7 @@ impl Refusal {
             | Self::AuthenticationFailed // [MQTT-4.12.0-4]
             | Self::AuthenticationTimeout
             | Self::WillDenied
+            | Self::ByHook
             | Self::PublishDenied => ReasonCode::NotAuthorized,
             Self::Banned => ReasonCode::Banned,
             Self::CheckUnavailable => ReasonCode::ServerUnavailable,
@@ -180,6 +183,7 @@ impl fmt::Display for Refusal {
             Self::BadCredentials => "bad user name or password",
             Self::NoCredentials => "a user name and password are needed",
             Self::Banned => "kept out for a time",
+            Self::ByHook => "a hook lets nobody in from there",
             Self::CheckUnavailable => "the password cannot be checked now",
             Self::AuthenticationMethod => "the authentication method is not known here",
             Self::AuthenticationFailed => "authentication failed",

@@ -8,6 +8,8 @@ pub static SECTIONS: &[&Section] = &[
     &ROOT,
     &GATEWAY,
     &AUTHENTICATION,
+    &HOOK,
+    &REWRITE,
     &LISTENER,
     &TLS,
     &WEBSOCKET,
@@ -33,6 +35,12 @@ pub static ROOT: Section = Section {
             expects: TABLE,
             default: "",
             about: "Who may come in.",
+        },
+        Key {
+            name: "hook",
+            expects: TABLE,
+            default: "none",
+            about: "What is asked before the gateway acts.",
         },
         Key {
             name: "listener",
@@ -122,6 +130,46 @@ pub static AUTHENTICATION: Section = Section {
         default: "none",
         about: "Users and the hashes of their passwords.",
     }],
+};
+
+/// Hooks.
+pub static HOOK: Section = Section {
+    name: "hook",
+    about: "What is asked before the gateway acts.",
+    keys: &[
+        Key {
+            name: "timeout",
+            expects: "a duration such as \"5s\"",
+            default: "\"5s\"",
+            about: "How long a client waits for an answer; then it is refused.",
+        },
+        Key {
+            name: "rewrite",
+            expects: "tables such as [[hook.rewrite]]",
+            default: "none",
+            about: "Topics that are renamed as clients publish, subscribe and leave wills; the first that fits, once.",
+        },
+    ],
+};
+
+/// A topic that is renamed.
+pub static REWRITE: Section = Section {
+    name: "hook.rewrite",
+    about: "A topic that is renamed, before rights are asked for the new name.",
+    keys: &[
+        Key {
+            name: "from",
+            expects: "a topic filter such as \"a/+/b/#\"",
+            default: "must be there",
+            about: "The topics that are renamed.",
+        },
+        Key {
+            name: "to",
+            expects: "a topic such as \"c/$1/$2\"",
+            default: "must be there",
+            about: "Their new name; $1 is what the first wildcard stands for, and so on, each a level of its own.",
+        },
+    ],
 };
 
 /// A door.

@@ -8,6 +8,7 @@
 mod endpoints;
 pub mod file;
 mod gateway;
+mod hooks;
 mod listeners;
 mod policy;
 mod sensors;
@@ -85,6 +86,7 @@ fn settings_of(document: &Document<'_>, boards: &Boards, depth: Depth) -> Option
     let gateway = gateway::read(&root, boards, depth);
     let board: Board = gateway.board;
     let users = gateway::read_users(&root);
+    let hooks = hooks::read(&root);
     let listeners = listeners::read(&root, &gateway.limits, &users, depth);
     let serial = sensors::read(&root, &gateway.name, &board, &gateway.limits);
     Some(Settings {
@@ -96,6 +98,7 @@ fn settings_of(document: &Document<'_>, boards: &Boards, depth: Depth) -> Option
         board,
         listeners,
         users: users.into_users(),
+        hooks,
         statistics_interval: gateway.statistics_interval,
         serial,
         warnings: Vec::new(),

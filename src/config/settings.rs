@@ -11,6 +11,7 @@ use crate::auth::passwords::Users;
 use crate::board::Board;
 use crate::broker::{self, Limits, ListenerPolicy};
 use crate::document::Mistake;
+use crate::hooks::rewrite::Rule;
 use crate::mqtt::TopicName;
 use crate::net::endpoint::Endpoint;
 use crate::net::listener::ListenerSettings;
@@ -36,12 +37,23 @@ pub struct Settings {
     pub listeners: Vec<Listener>,
     /// Who may come in by password; `None` where there is no password file.
     pub users: Option<Arc<Users>>,
+    /// What is asked before the gateway acts.
+    pub hooks: Hooks,
     /// How often statistics are published, while somebody reads them; `None`: never.
     pub statistics_interval: Option<Duration>,
     /// The serial ports.
     pub serial: Vec<PortSettings>,
     /// What is unwise in the configuration and stops nothing.
     pub warnings: Vec<Mistake>,
+}
+
+/// The hooks that come with the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hooks {
+    /// How long an answer may take; `None`: the gateway's own limit.
+    pub timeout: Option<Duration>,
+    /// Topics that are renamed.
+    pub rewrite: Vec<Rule>,
 }
 
 /// A door and what it grants. A listener with several addresses becomes several doors of one name.
@@ -93,6 +105,7 @@ impl Settings {
             choices: broker::Settings::default(),
             listeners,
             users: None,
+            hooks: Hooks::default(),
             statistics_interval: Some(STATISTICS_INTERVAL),
             serial: Vec::new(),
             warnings: Vec::new(),
