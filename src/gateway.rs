@@ -38,6 +38,7 @@ use tracing::{debug, warn};
 use crate::admin::statistics::Statistics;
 use crate::auth::access::Rights;
 use crate::broker::{Broker, Input, LinkId, ListenerPolicy, Message};
+use crate::callback::{self, Workers};
 use crate::config::Settings;
 use crate::hooks::Hook;
 use crate::hooks::rewrite::Rewriting;
@@ -45,6 +46,7 @@ use crate::kick::{KickHandle, KickQueue};
 use crate::net::clock::FlooredClock;
 use crate::net::endpoint::Endpoint;
 use crate::net::listener::{Entrance, Listener, NetError, descriptors_left};
+use crate::net::tls::TlsError;
 use crate::serial;
 use crate::storage::{StateDirectory, StorageError};
 use answers::{Letterbox, take_answers};
@@ -65,6 +67,7 @@ pub struct Gateway {
     kicks: KickQueue,
     hooks: Vec<Box<dyn Hook>>,
     hook_timeout: Duration,
+    callback: Option<Workers>,
 }
 
 impl Gateway {
@@ -108,6 +111,16 @@ impl Gateway {
             }
         }
         let state = state.map(|state| Arc::new(Mutex::new(state)));
+        let callback = match settings.hooks.http.take() {
+            None => None,
+            Some(http) => {
+                let users = settings.users.clone();
+                let (hook, workers) = callback::callback(http, users, &random_bytes(), clock.clone())
+                    .map_err(StartError::Callback)?;
+                hooks.insert(0, Box::new(hook));
+                Some(workers)
+            }
+        };
         let rules = std::mem::take(&mut settings.hooks.rewrite);
         if !rules.is_empty() {
             hooks.insert(0, Box::new(Rewriting::new(rules)));
@@ -121,6 +134,7 @@ impl Gateway {
             kicks,
             hooks,
             hook_timeout,
+            callback,
         })
     }
 
@@ -170,6 +184,9 @@ impl Gateway {
         tasks.spawn_local(flush_links(core.clone()));
         tasks.spawn_local(tick(core.clone()));
         tasks.spawn_local(check_passwords(core.clone(), self.settings.users));
+        if let Some(callback) = self.callback {
+            tasks.spawn_local(callback.run());
+        }
         if let Some(letterbox) = letterbox {
             tasks.spawn_local(take_answers(core.clone(), letterbox));
         }
@@ -228,6 +245,8 @@ pub enum StartError {
     Net(NetError),
     /// The state directory.
     Storage(StorageError),
+    /// The HTTP server that is to be asked.
+    Callback(TlsError),
 }
 
 impl std::fmt::Display for StartError {
@@ -235,6 +254,7 @@ impl std::fmt::Display for StartError {
         match self {
             Self::Net(error) => std::fmt::Display::fmt(error, f),
             Self::Storage(error) => std::fmt::Display::fmt(error, f),
+            Self::Callback(error) => write!(f, "hook.http: {error}"),
         }
     }
 }

@@ -15,6 +15,7 @@
 //!
 //! And the adapters:
 //! - [`net`]: MQTT over byte streams: TCP and TLS, as server and as client.
+//! - [`callback`]: the hook that asks an HTTP server.
 //! - [`client`]: the client side of MQTT: a session without I/O, and dialling.
 //! - [`serial`]: field sensors on serial lines.
 //! - [`storage`]: what outlives the process.
@@ -39,6 +40,7 @@ pub mod kick;
 
 pub mod net;
 
+pub mod callback;
 pub mod client;
 
 pub mod admin;

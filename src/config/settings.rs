@@ -10,6 +10,7 @@ use tracing::Level;
 use crate::auth::passwords::Users;
 use crate::board::Board;
 use crate::broker::{self, Limits, ListenerPolicy};
+use crate::callback;
 use crate::document::Mistake;
 use crate::hooks::rewrite::Rule;
 use crate::mqtt::TopicName;
@@ -54,6 +55,8 @@ pub struct Hooks {
     pub timeout: Option<Duration>,
     /// Topics that are renamed.
     pub rewrite: Vec<Rule>,
+    /// The HTTP server that is asked.
+    pub http: Option<callback::Settings>,
 }
 
 /// A door and what it grants. A listener with several addresses becomes several doors of one name.
