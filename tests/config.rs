@@ -1149,3 +1149,42 @@ fn renaming_rules_are_read_and_what_could_make_no_topic_is_told_with_its_place()
         assert!(told.iter().any(|told| told.contains(message)), "{told:?}");
     }
 }
+
+#[test]
+fn the_http_callback_is_read_and_stands_for_a_password_file() {
+    let settings = settings(
+        "[hook.http]\nurl = \"https://auth.example:8443/mqtt\"\nevents = [\"authenticate\"]\n\
+         cache_time = \"0s\"\nrequest_timeout = \"1s\"\ncache_entries_max = 7\n",
+    );
+    let http = settings.hooks.http.expect("it was written");
+    assert_eq!(http.url.to_string(), "https://auth.example:8443/mqtt");
+    assert_eq!(
+        (http.timeout, http.cache_time),
+        (Duration::from_secs(1), Duration::ZERO)
+    );
+    assert_eq!(
+        (http.denied_cache_time, http.cache_entries_max),
+        (Duration::from_secs(5), 7)
+    );
+    assert!(
+        settings
+            .listeners
+            .iter()
+            .all(|listener| !listener.policy.anonymous)
+    );
+    for (line, message) in [
+        (
+            "url = \"http://auth.example/\"",
+            "passwords would be read on the way",
+        ),
+        ("url = \"auth.example\"", "expected an address such as"),
+        ("cache_time = \"1m\"", "missing, expected an address such as"),
+        (
+            "url = \"https://a/\"\nevents = [\"connect\"]",
+            "expected \"authenticate\", \"publish\" or \"subscribe\"",
+        ),
+    ] {
+        let told = told(&format!("[hook.http]\n{line}\n"));
+        assert!(told.iter().any(|told| told.contains(message)), "{told:?}");
+    }
+}

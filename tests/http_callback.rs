@@ -19,10 +19,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
+/// What a server says to a question.
+type Script = Box<dyn Fn(&Value) -> Vec<u8>>;
+
 /// A server that answers by a script.
 struct Server {
-    /// What it says to a question.
-    answer: RefCell<Box<dyn Fn(&Value) -> Vec<u8>>>,
+    answer: RefCell<Script>,
     asked: RefCell<Vec<Value>>,
     connections: RefCell<usize>,
     heard: Notify,

@@ -87,7 +87,12 @@ fn settings_of(document: &Document<'_>, boards: &Boards, depth: Depth) -> Option
     let board: Board = gateway.board;
     let users = gateway::read_users(&root);
     let hooks = hooks::read(&root);
-    let listeners = listeners::read(&root, &gateway.limits, &users, depth);
+    let listeners = listeners::read(
+        &root,
+        &gateway.limits,
+        users.are_meant() || hooks.ask_users(),
+        depth,
+    );
     let serial = sensors::read(&root, &gateway.name, &board, &gateway.limits);
     Some(Settings {
         name: gateway.name,

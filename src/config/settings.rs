@@ -12,6 +12,7 @@ use crate::board::Board;
 use crate::broker::{self, Limits, ListenerPolicy};
 use crate::callback;
 use crate::document::Mistake;
+use crate::hooks::Interests;
 use crate::hooks::rewrite::Rule;
 use crate::mqtt::TopicName;
 use crate::net::endpoint::Endpoint;
@@ -57,6 +58,14 @@ pub struct Hooks {
     pub rewrite: Vec<Rule>,
     /// The HTTP server that is asked.
     pub http: Option<callback::Settings>,
+}
+
+impl Hooks {
+    /// Whether one of them says who comes in.
+    pub(super) fn ask_users(&self) -> bool {
+        let http = self.http.as_ref();
+        http.is_some_and(|http| http.events.hold(Interests::AUTHENTICATE))
+    }
 }
 
 /// A door and what it grants. A listener with several addresses becomes several doors of one name.

@@ -55,7 +55,8 @@ pub trait Hook {
     }
 
     /// A message came from a client, or from the gateway itself (except on topics that start with `$`), or a client
-    /// brings it as its will. Whoever may publish what comes of it is asked after.
+    /// brings it as its will; its topic is the one the client says, without a mount point. Whether what comes of it may
+    /// be published is asked after.
     fn message(&mut self, _from: &Client<'_>, _message: &Message<'_>) -> Change {
         Change::Keep
     }
@@ -148,7 +149,7 @@ pub struct Client<'a> {
     pub listener: Option<&'a str>,
 }
 
-/// A message as a hook sees it; its topic is whole, with the mount point of who sent it.
+/// A message as a hook sees it. But for [`Hook::message`] its topic is whole, with the mount point of who sent it.
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {
     /// Where it goes.
