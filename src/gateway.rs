@@ -16,6 +16,8 @@
 //! every task that was ready has had its go, writes each dirty link once. So a thousand messages to one client cost
 //! one write, and an idle link holds no buffer.
 
+mod answers;
+mod builder;
 mod kicks;
 mod links;
 mod logins;
@@ -36,16 +38,23 @@ use tracing::{debug, warn};
 
 use crate::admin::statistics::Statistics;
 use crate::broker::{Broker, Input, LinkId, ListenerPolicy, Message};
+use crate::callback::{self, Workers};
 use crate::config::Settings;
-use crate::kick::{self, KickHandle, KickQueue};
+use crate::hooks::Hook;
+use crate::hooks::rewrite::Rewriting;
+use crate::kick::{KickHandle, KickQueue};
 use crate::net::clock::FlooredClock;
 use crate::net::endpoint::Endpoint;
 use crate::net::listener::{Entrance, Listener, NetError, descriptors_left};
+use crate::net::tls::TlsError;
 use crate::serial;
 use crate::storage::{StateDirectory, StorageError};
 use crate::watch::{self, Shop, Watch};
+use answers::{Letterbox, take_answers};
 use logins::check_passwords;
 use state::{Hold, LINGER, now};
+
+pub use builder::{Builder, HOOK_TIMEOUT};
 
 /// How often the time is offered to the state directory, which writes it once an hour.
 const CLOCK_NOTE_INTERVAL: Duration = Duration::from_secs(300);
@@ -59,6 +68,9 @@ pub struct Gateway {
     kicks: KickQueue,
     watch: Watch,
     shop: Shop,
+    hooks: Vec<Box<dyn Hook>>,
+    hook_timeout: Duration,
+    callback: Option<Workers>,
 }
 
 impl Gateway {
@@ -67,6 +79,22 @@ impl Gateway {
     /// # Errors
     /// [`StartError`] for the first file that cannot be used or address that cannot be bound.
     pub fn bind(settings: Settings) -> Result<Self, StartError> {
+        Self::builder(settings).bind()
+    }
+
+    /// A gateway to which hooks can be added before it is bound.
+    pub fn builder(settings: Settings) -> Builder {
+        Builder::new(settings)
+    }
+
+    fn build(builder: Builder) -> Result<Self, StartError> {
+        let Builder {
+            mut settings,
+            mut hooks,
+            hook_timeout,
+            kick_handle,
+            mut kicks,
+        } = builder;
         let state = settings
             .storage
             .as_ref()
@@ -86,11 +114,25 @@ impl Gateway {
             }
         }
         let state = state.map(|state| Arc::new(Mutex::new(state)));
-        let (kick_handle, mut kicks) = kick::queue(&settings.limits);
         let (watch, mut shop) = watch::window();
         // A gateway cannot leave its thread, so this is the one that would wait for itself.
         kicks.runs_here();
         shop.runs_here();
+        let callback = match settings.hooks.http.take() {
+            None => None,
+            Some(http) => {
+                let users = settings.users.clone();
+                let (hook, workers) = callback::callback(http, users, &random_bytes(), clock.clone())
+                    .map_err(StartError::Callback)?;
+                hooks.insert(0, Box::new(hook));
+                Some(workers)
+            }
+        };
+        let rules = std::mem::take(&mut settings.hooks.rewrite);
+        if !rules.is_empty() {
+            hooks.insert(0, Box::new(Rewriting::new(rules)));
+        }
+        let hook_timeout = hook_timeout.or(settings.hooks.timeout).unwrap_or(HOOK_TIMEOUT);
         Ok(Self {
             settings,
             listeners,
@@ -99,6 +141,9 @@ impl Gateway {
             kicks,
             watch,
             shop,
+            hooks,
+            hook_timeout,
+            callback,
         })
     }
 
@@ -131,14 +176,20 @@ impl Gateway {
     ///
     /// # Panics
     /// When one of its tasks did: that is a bug, and half a gateway is worse than none.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let seed = u64::from_ne_bytes(random_bytes());
         let broker = Broker::new(self.settings.limits.clone(), self.settings.rights.clone(), seed);
         let broker = broker.with_settings(self.settings.choices.clone());
-        self.serve(Hold::new(broker), stop).await;
+        let hooks = std::mem::take(&mut self.hooks);
+        let letterbox = (!hooks.is_empty()).then(|| Arc::new(Letterbox::default()));
+        let broker = match &letterbox {
+            Some(letterbox) => broker.with_hooks(Instant::now(), hooks, letterbox.clone(), self.hook_timeout),
+            None => broker,
+        };
+        self.serve(Hold::new(broker), letterbox, stop).await;
     }
 
-    async fn serve(self, core: Hold, stop: impl Future<Output = ()>) {
+    async fn serve(self, core: Hold, letterbox: Option<Arc<Letterbox>>, stop: impl Future<Output = ()>) {
         let broken = core.borrow().broken.clone();
         let _end = End(core.clone());
 
@@ -152,6 +203,12 @@ impl Gateway {
         tasks.spawn_local(flush_links(core.clone()));
         tasks.spawn_local(tick(core.clone()));
         tasks.spawn_local(check_passwords(core.clone(), self.settings.users));
+        if let Some(callback) = self.callback {
+            tasks.spawn_local(callback.run());
+        }
+        if let Some(letterbox) = letterbox {
+            tasks.spawn_local(take_answers(core.clone(), letterbox));
+        }
         let mut doors = JoinSet::new();
         for (listener, policy) in self.listeners {
             doors.spawn_local(accept(core.clone(), listener, policy));
@@ -207,6 +264,8 @@ pub enum StartError {
     Net(NetError),
     /// The state directory.
     Storage(StorageError),
+    /// The HTTP server that is to be asked.
+    Callback(TlsError),
 }
 
 impl std::fmt::Display for StartError {
@@ -214,6 +273,7 @@ impl std::fmt::Display for StartError {
         match self {
             Self::Net(error) => std::fmt::Display::fmt(error, f),
             Self::Storage(error) => std::fmt::Display::fmt(error, f),
+            Self::Callback(error) => write!(f, "hook.http: {error}"),
         }
     }
 }
@@ -402,7 +462,7 @@ mod tests {
             let (gateway, core) = bound();
             let (_, endpoint) = gateway.addresses()[0].clone();
             let address = endpoint.ip().expect("it listens on TCP");
-            tokio::task::spawn_local(gateway.serve(core.clone(), std::future::pending()));
+            tokio::task::spawn_local(gateway.serve(core.clone(), None, std::future::pending()));
             for _ in 0..20 {
                 let mut stream = TcpStream::connect(address).await.expect("the door is open");
                 // CONNECT with a keep-alive of a minute, and DISCONNECT.
@@ -426,7 +486,7 @@ mod tests {
         let runtime = runtime().expect("an event queue");
         runtime.block_on(async {
             let (gateway, core) = bound();
-            let running = tokio::task::spawn_local(gateway.serve(core.clone(), std::future::pending()));
+            let running = tokio::task::spawn_local(gateway.serve(core.clone(), None, std::future::pending()));
 
             let ends = core.clone();
             tokio::task::spawn_local(async move { drop(ends) })
@@ -449,7 +509,7 @@ mod tests {
     fn running() -> (Hold, SocketAddr) {
         let (gateway, core) = bound();
         let (_, endpoint) = gateway.addresses()[0].clone();
-        tokio::task::spawn_local(gateway.serve(core.clone(), std::future::pending()));
+        tokio::task::spawn_local(gateway.serve(core.clone(), None, std::future::pending()));
         (core, endpoint.ip().expect("it listens on TCP"))
     }
 

@@ -7,6 +7,7 @@
 //! Below this line nothing knows tokio, a file, a socket or a clock:
 //! - [`mqtt`]: bytes to packets and back; topics, properties, reason codes.
 //! - [`auth`]: who may come in, who may do what.
+//! - [`hooks`]: what an embedder's own code is asked before the broker acts.
 //! - [`broker`]: every MQTT rule; one owner, no I/O.
 //!
 //! Above it, for any thread:
@@ -14,6 +15,7 @@
 //!
 //! And the adapters:
 //! - [`net`]: MQTT over byte streams: TCP and TLS, as server and as client.
+//! - [`callback`]: the hook that asks an HTTP server.
 //! - [`client`]: the client side of MQTT: a session without I/O, and dialling.
 //! - [`serial`]: field sensors on serial lines.
 //! - [`storage`]: what outlives the process.
@@ -30,6 +32,8 @@ pub mod mqtt;
 
 pub mod auth;
 
+pub mod hooks;
+
 pub mod broker;
 
 pub mod kick;
@@ -37,6 +41,7 @@ pub mod watch;
 
 pub mod net;
 
+pub mod callback;
 pub mod client;
 
 pub mod admin;

@@ -1299,3 +1299,68 @@ fn the_rules_of_the_configuration_come_before_those_of_the_acl_file() {
         [false, true, true, false]
     );
 }
+
+#[test]
+fn renaming_rules_are_read_and_what_could_make_no_topic_is_told_with_its_place() {
+    let settings =
+        settings("[hook]\ntimeout = \"2s\"\n[[hook.rewrite]]\nfrom = \"a/+/b/#\"\nto = \"c/$1/$2\"\n");
+    assert_eq!(settings.hooks.timeout, Some(Duration::from_secs(2)));
+    assert_eq!(settings.hooks.rewrite.len(), 1);
+    for (rule, message) in [
+        (
+            "from = \"a/#/b\"\nto = \"x\"",
+            "'#' must stand alone in the last level",
+        ),
+        (
+            "from = \"a/+\"\nto = \"x/$2\"",
+            "expected $1 to $1, one for each wildcard of \"from\"",
+        ),
+        (
+            "from = \"a\"\nto = \"$SYS/a\"",
+            "topics that start with '$' are the server's, expected another",
+        ),
+        ("from = \"a\"", "missing, expected a topic such as \"c/$1/$2\""),
+    ] {
+        let told = told(&format!("[[hook.rewrite]]\n{rule}\n"));
+        assert!(told.iter().any(|told| told.contains(message)), "{told:?}");
+    }
+}
+
+#[test]
+fn the_http_callback_is_read_and_stands_for_a_password_file() {
+    let settings = settings(
+        "[hook.http]\nurl = \"https://auth.example:8443/mqtt\"\nevents = [\"authenticate\"]\n\
+         cache_time = \"0s\"\nrequest_timeout = \"1s\"\ncache_entries_max = 7\n",
+    );
+    let http = settings.hooks.http.expect("it was written");
+    assert_eq!(http.url.to_string(), "https://auth.example:8443/mqtt");
+    assert_eq!(
+        (http.timeout, http.cache_time),
+        (Duration::from_secs(1), Duration::ZERO)
+    );
+    assert_eq!(
+        (http.denied_cache_time, http.cache_entries_max),
+        (Duration::from_secs(5), 7)
+    );
+    assert!(
+        settings
+            .listeners
+            .iter()
+            .all(|listener| !listener.policy.anonymous)
+    );
+    for (line, message) in [
+        (
+            "url = \"http://auth.example/\"",
+            "passwords would be read on the way",
+        ),
+        ("url = \"auth.example\"", "expected an address such as"),
+        ("cache_time = \"1m\"", "missing, expected an address such as"),
+        (
+            "url = \"https://a/\"\nevents = [\"connect\"]",
+            "expected \"authenticate\", \"publish\" or \"subscribe\"",
+        ),
+    ] {
+        let told = told(&format!("[hook.http]\n{line}\n"));
+        assert!(told.iter().any(|told| told.contains(message)), "{told:?}");
+    }
+}

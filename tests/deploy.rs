@@ -96,16 +96,20 @@ fn the_example_shows_every_key_live_or_commented_out() {
             },
             1,
         );
-        let start = [format!("\n[{heading}]"), format!("\n[[{heading}]]")]
-            .iter()
-            .find_map(|heading| text.find(heading));
+        let start = [
+            format!("\n[{heading}]"),
+            format!("\n[[{heading}]]"),
+            format!("\n#[{heading}]"),
+        ]
+        .iter()
+        .find_map(|heading| text.find(heading));
         let start = start.unwrap_or_else(|| panic!("no table [{heading}] in the example"));
         let body = &text[start + 1..];
         let body = body.split("\n[").next().expect("a first part");
         for key in section.keys {
             if matches!(
                 key.name,
-                "tls" | "websocket" | "lines" | "point" | "groups" | "rule"
+                "tls" | "websocket" | "lines" | "point" | "groups" | "rule" | "rewrite" | "http"
             ) {
                 continue; // Tables, with headings of their own.
             }

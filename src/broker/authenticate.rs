@@ -80,7 +80,7 @@ impl Broker {
         };
         let proof = Proof::Exchange(exchange);
         let verifying = Verifying::new(admission, proof, &self.budget.account);
-        if self.wait_for_proof(now, link, verifying) {
+        if self.wait_for_proof(now, link, verifying, self.limits.connect_timeout) {
             let claims = Claims {
                 user: connect.user_name.as_ref().map(Utf8String::detached),
                 certificate_user,

@@ -22,6 +22,7 @@ use super::{Broker, DetachReason, Event, ListenerPolicy, Output, Refusal, Verdic
 use crate::auth::Identity;
 use crate::auth::access::{Action, Who};
 use crate::auth::acl::AmbiguousName;
+use crate::hooks::Interests;
 use crate::mqtt::{
     Ack, ClientId, ConnAck, ConnAckProperties, Connect, Disconnect, DisconnectProperties, Packet,
     ProtocolVersion, ReasonCode, Subscribe, SubscribeProperties, Unsubscribe, UserProperties, Utf8String,
@@ -32,10 +33,10 @@ const SURPLUS_MAX: usize = 16;
 
 /// Packets a client may send behind its CONNECT while its password is checked: a SUBSCRIBE and a few
 /// messages.
-const WAITING_PACKETS_MAX: usize = 16;
+pub(super) const WAITING_PACKETS_MAX: usize = 16;
 
 /// The bytes of these packets; small, for nobody has proved anything yet.
-const WAITING_BYTES_MAX: usize = 16 * 1024;
+pub(super) const WAITING_BYTES_MAX: usize = 16 * 1024;
 
 /// The longest client identifier that 3.1 knows, in characters.
 const CLIENT_ID_CHARS_MAX_3_1: usize = 23;
@@ -48,13 +49,31 @@ pub(super) struct Admission {
     clean_start: bool,
     keep_alive_secs: u16,
     client_id: Option<ClientId>,
-    will: Option<Box<Testament>>,
+    pub(super) will: Option<Box<Testament>>,
+    /// Whether the hooks have seen the will, or there are none to see it.
+    pub(super) is_will_asked: bool,
     session_expiry_secs: u32,
     receive_maximum: u16,
     packet_bytes_max: u32,
     topic_alias_maximum: u16,
     wants_reasons: bool,
     wants_response_information: bool,
+}
+
+/// What a client shows to prove who it is.
+pub(super) struct Credentials {
+    /// The user its verified certificate names.
+    pub(super) certificate_user: Option<Utf8String>,
+    /// As CONNECT says it.
+    pub(super) user: Option<Utf8String>,
+    /// As CONNECT says it.
+    pub(super) password: Option<Bytes>,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Credentials of {:?}", self.user)
+    }
 }
 
 /// Makes client identifiers that cannot be guessed from others of its making.
@@ -118,6 +137,14 @@ impl Broker {
             packet_bytes_max: u32::MAX,
             verifying: None,
         };
+        if self.has_hooks_for(Interests::ARRIVAL) && !self.allows_arrival(&arrival) {
+            self.stats.connections_refused += 1;
+            let reason = DetachReason::Refused(Refusal::ByHook);
+            self.outputs.push_back(Output::Close { link });
+            self.outputs
+                .push_back(Output::Event(Event::ConnectionRefused { link, reason }));
+            return;
+        }
         let timer_at = now.checked_add(self.limits.connect_timeout);
         if let Some(at) = timer_at {
             self.timers.set(at, Timer::Link(link));
@@ -154,6 +181,8 @@ impl Broker {
             }
             (None, Packet::Connect(connect)) => self.handle_connect(now, link, &connect),
             (None, _) => self.refuse(now, link, Refusal::NotConnect), // [MQTT-3.1.0-1]
+            // It named no authentication method.
+            (Some(_), Packet::Auth(_)) => self.refuse(now, link, Refusal::SecondConnect),
             (Some(verifying), packet) => match detached(packet) {
                 Some((packet, bytes)) => {
                     verifying.waiting.push(packet);
@@ -184,7 +213,6 @@ impl Broker {
         arrival.packet_bytes_max = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);
         let surplus = arrival.surplus;
         let peer = arrival.peer;
-        let anonymous = arrival.listener.anonymous;
         let listener = arrival.listener.clone();
         let certificate_user = arrival.certificate_user.take();
         let own_client = arrival.certificate_client.clone();
@@ -216,27 +244,77 @@ impl Broker {
             let asked = (connect, admission);
             return self.begin_authentication(now, link, asked, method, certificate_user);
         }
-        match (certificate_user, &connect.user_name) {
-            (Some(user), _) => self.admit(now, link, admission, Rc::new(Identity::User(user)), None),
+        let verifying = Verifying::new(admission, Proof::Unasked, &self.budget.account);
+        let credentials = Credentials {
+            certificate_user,
+            user: connect.user_name.as_ref().map(Utf8String::detached),
+            password: connect.password.as_deref().map(Bytes::copy_from_slice),
+        };
+        match self.has_hooks_for(Interests::AUTHENTICATE) {
+            true => self.ask_about_login(now, link, verifying, credentials, 0),
+            false => self.log_in(now, link, verifying, credentials),
+        }
+    }
+
+    /// Lets a client in or asks for its proof, as certificate, password file and listener have it.
+    pub(super) fn log_in(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        mut verifying: Verifying,
+        credentials: Credentials,
+    ) {
+        let Some(Stage::Arrived(arrival)) = self.links.get(link).map(|link| &link.stage) else {
+            return;
+        };
+        let anonymous = arrival.listener.anonymous;
+        let Credentials {
+            certificate_user,
+            user,
+            password,
+        } = credentials;
+        match (certificate_user, user) {
+            (Some(user), _) => self.admit_with_all(now, link, verifying, Rc::new(Identity::User(user))),
             (None, Some(user)) => {
-                let user = user.detached();
-                let password = Bytes::copy_from_slice(connect.password.as_deref().unwrap_or_default());
-                let proof = Proof::Password(user.clone());
-                let verifying = Verifying::new(admission, proof, &self.budget.account);
-                if self.wait_for_proof(now, link, verifying) {
+                let password = password.unwrap_or_default();
+                verifying.proof = Proof::Password(user.clone());
+                if self.wait_for_proof(now, link, verifying, self.limits.connect_timeout) {
                     self.outputs.push_back(Output::Verify { link, user, password });
                 }
             }
             (None, None) if anonymous => {
                 let anonymous = self.anonymous.clone();
-                self.admit(now, link, admission, anonymous, None);
+                self.admit_with_all(now, link, verifying, anonymous);
             }
             (None, None) => self.refuse(now, link, Refusal::NoCredentials), // [MQTT-3.1.4-2]
         }
     }
 
-    /// Keeps a CONNECT until its client has proved who it is; whether the link is there.
-    pub(super) fn wait_for_proof(&mut self, now: Instant, link: LinkId, verifying: Verifying) -> bool {
+    /// Lets a client in, with what it sent behind its CONNECT.
+    pub(super) fn admit_with_all(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        verifying: Verifying,
+        identity: Rc<Identity>,
+    ) {
+        let Verifying {
+            admission, waiting, ..
+        } = verifying;
+        self.admit(now, link, admission, identity, None);
+        for packet in waiting {
+            self.handle_packet(now, link, packet); // [MQTT-3.1.4-5]
+        }
+    }
+
+    /// Keeps a CONNECT until its client has proved who it is, for as long as `timeout`; whether the link is there.
+    pub(super) fn wait_for_proof(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        verifying: Verifying,
+        timeout: Duration,
+    ) -> bool {
         let Some(Link {
             stage: Stage::Arrived(arrival),
             timer_at,
@@ -248,7 +326,7 @@ impl Broker {
         arrival.verifying = Some(verifying);
         // The client has done its part in time; the check, which may queue behind others, has its own.
         self.timers.cancel(*timer_at, Timer::Link(link));
-        *timer_at = now.checked_add(self.limits.connect_timeout);
+        *timer_at = now.checked_add(timeout);
         if let Some(at) = *timer_at {
             self.timers.set(at, Timer::Link(link));
         }
@@ -318,13 +396,10 @@ impl Broker {
         };
         let anonymous = arrival.listener.anonymous;
         let is_asked = |verifying: &mut Verifying| matches!(verifying.proof, Proof::Password(_));
-        let Some(Verifying {
-            admission,
-            proof: Proof::Password(user),
-            waiting,
-            ..
-        }) = arrival.verifying.take_if(is_asked)
-        else {
+        let Some(mut verifying) = arrival.verifying.take_if(is_asked) else {
+            return;
+        };
+        let Proof::Password(user) = std::mem::replace(&mut verifying.proof, Proof::Unasked) else {
             return;
         };
         let identity = match verdict {
@@ -337,10 +412,7 @@ impl Broker {
             // [MQTT-4.8.0-2 of 3.1.1]
             Verdict::Unavailable => return self.refuse(now, link, Refusal::CheckUnavailable),
         };
-        self.admit(now, link, admission, identity, None);
-        for packet in waiting {
-            self.handle_packet(now, link, packet); // [MQTT-3.1.4-5]
-        }
+        self.admit_with_all(now, link, verifying, identity);
     }
 
     /// Lets a client in that has proved to be `identity`: from here on, and not before, sessions are touched.
@@ -362,6 +434,12 @@ impl Broker {
             return;
         };
         let (listener, peer) = (arrival.listener.clone(), arrival.peer);
+        if admission.will.is_some()
+            && !admission.is_will_asked
+            && self.has_hooks_for(Interests::MESSAGE | Interests::PUBLISH)
+        {
+            return self.ask_about_will(now, link, admission, identity, proved, 0);
+        }
         let own = arrival.certificate_client.clone();
         let asked = admission.client_id.take();
         let is_others = |client: &ClientId| {
@@ -538,6 +616,9 @@ impl Broker {
             identity,
             session_present,
         }));
+        if self.has_hooks_for(Interests::CONNECTED) {
+            self.tell_connected(link);
+        }
         self.pump(now, key);
     }
 
@@ -647,8 +728,13 @@ fn connack_properties(admission: &Admission, granted: &Granted) -> ConnAckProper
 }
 
 impl Admission {
+    /// The client identifier it asks for.
+    pub(super) fn client_id(&self) -> Option<&ClientId> {
+        self.client_id.as_ref()
+    }
+
     /// The will it brings.
-    pub(super) fn will(&self) -> Option<&Kept> {
+    pub(super) fn will_message(&self) -> Option<&Kept> {
         self.will.as_deref().map(Testament::message)
     }
 
@@ -678,6 +764,7 @@ impl Admission {
             keep_alive_secs: connect.keep_alive_secs,
             client_id: connect.client_id.as_ref().map(ClientId::detached),
             will: will.map(Box::new),
+            is_will_asked: false,
             session_expiry_secs,
             receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX),
             packet_bytes_max: properties.packet_bytes_max.unwrap_or(u32::MAX),
@@ -690,7 +777,7 @@ impl Admission {
 
 /// A copy of what matters in a packet, free of the read buffer, and its size; `None` where no client that is
 /// not in yet may send it.
-fn detached(packet: Packet) -> Option<(Packet, usize)> {
+pub(super) fn detached(packet: Packet) -> Option<(Packet, usize)> {
     let plain = |ack: Ack| Ack {
         properties: None,
         ..ack
@@ -760,6 +847,18 @@ fn detached(packet: Packet) -> Option<(Packet, usize)> {
         Packet::PubRel(ack) => (Packet::PubRel(plain(ack)), small),
         Packet::PubComp(ack) => (Packet::PubComp(plain(ack)), small),
         Packet::PingReq => (Packet::PingReq, small),
+        Packet::Auth(auth) => {
+            let mut auth = *auth;
+            let properties = &mut auth.properties;
+            properties.user_properties = UserProperties::new();
+            properties.reason_string = None;
+            let method = properties.authentication_method.take();
+            properties.authentication_method = method.map(|method| method.detached());
+            let data = properties.authentication_data.take();
+            let bytes = data.as_ref().map_or(0, Bytes::len);
+            properties.authentication_data = data.map(|data| Bytes::copy_from_slice(&data));
+            (Packet::Auth(Box::new(auth)), small + bytes)
+        }
         Packet::Disconnect(disconnect) => {
             let session_expiry_secs = disconnect.properties.session_expiry_secs;
             let properties = DisconnectProperties {
@@ -778,7 +877,6 @@ fn detached(packet: Packet) -> Option<(Packet, usize)> {
         | Packet::ConnAck(_)
         | Packet::SubAck(_)
         | Packet::UnsubAck(_)
-        | Packet::PingResp
-        | Packet::Auth(_) => return None,
+        | Packet::PingResp => return None,
     })
 }

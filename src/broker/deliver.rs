@@ -11,6 +11,7 @@ use bytes::Bytes;
 use slotmap::SecondaryMap;
 
 use super::budget::{Account, RETAINED_BYTES, Use};
+use super::hooked::may_receive;
 use super::inflight;
 use super::kept::{Kept, Queued, SubscriptionIds, properties_bytes};
 use super::limits::begins_episode;
@@ -20,7 +21,7 @@ use super::session::{Session, SessionKey};
 use super::subscriptions::{Grant, GroupKey, Resolved, Subscriber};
 use super::tailor::TooLarge;
 use super::{Broker, Output};
-use crate::auth::access::{Action, Who};
+use crate::hooks;
 use crate::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, TopicName};
 
 /// A message on its way through the broker; copied only when somebody has to keep it, and then once.
@@ -80,6 +81,16 @@ impl Passing {
             expires_at,
             group: None,
             kept: (message.expires_at == expires_at).then(|| message.clone()),
+        }
+    }
+
+    /// The same as a hook sees it.
+    fn as_seen(&self) -> hooks::Message<'_> {
+        hooks::Message {
+            topic: &self.topic,
+            payload: &self.payload,
+            qos: self.qos,
+            retain: self.retain,
         }
     }
 
@@ -206,10 +217,7 @@ impl Broker {
             debug_assert!(false, "a subscription ends before its session");
             return false;
         };
-        if !self
-            .rights
-            .authorize(session.who(), Action::Receive, passing.topic.as_str())
-        {
+        if !may_receive(&mut self.hooked, &self.rights, session, passing.as_seen()) {
             self.stats.deliveries_denied += 1;
             return false;
         }
@@ -349,9 +357,7 @@ impl Broker {
     /// How soon a member of a shared subscription can be sent a message; `None` if it may not have it.
     fn readiness(&mut self, member: Subscriber, passing: &Passing) -> Option<Readiness> {
         let session = self.sessions.get(member.session)?;
-        let may_receive = self
-            .rights
-            .authorize(session.who(), Action::Receive, passing.topic.as_str());
+        let may_receive = may_receive(&mut self.hooked, &self.rights, session, passing.as_seen());
         if !may_receive || !session.reaches(&passing.topic) {
             return None;
         }
@@ -506,11 +512,12 @@ impl Broker {
                 return false;
             }
             let size_bytes = queued.size_bytes();
-            let who = Who::client(&session.identity, &session.client);
-            if !self
-                .rights
-                .authorize(who, Action::Receive, queued.message.topic.as_str())
-            {
+            if !may_receive(
+                &mut self.hooked,
+                &self.rights,
+                session,
+                queued.message.as_seen(queued.retain),
+            ) {
                 self.stats.deliveries_denied += 1;
             } else {
                 // [MQTT-3.3.1-1]: DUP, with the identifier it had.
@@ -553,10 +560,12 @@ impl Broker {
             let size_bytes = queued.size_bytes() as u64;
             if queued.message.is_expired(now) {
                 self.stats.dropped_expired += 1; // [MQTT-3.3.2-5]
-            } else if !self
-                .rights
-                .authorize(session.who(), Action::Receive, queued.message.topic.as_str())
-            {
+            } else if !may_receive(
+                &mut self.hooked,
+                &self.rights,
+                session,
+                queued.message.as_seen(queued.retain),
+            ) {
                 self.stats.deliveries_denied += 1;
             } else if self.start(now, key, queued).is_ok() {
                 continue;

@@ -9,6 +9,7 @@ use super::limits::begins_episode;
 use super::link::{Link, LinkId, publish_bytes};
 use super::subscriptions::Resolved;
 use super::{Broker, Output};
+use crate::hooks::Interests;
 use crate::mqtt::{Packet, Publish, QoS};
 
 /// Where one message goes at QoS 0 in the same bytes, gathered while its targets are gone through.
@@ -137,6 +138,7 @@ impl Broker {
         resolved.everyone = match self.gathered.of_one_kind() {
             Some(links)
                 if passing.is_plain()
+                    && !self.has_hooks_for(Interests::DELIVERY)
                     && links.len() == resolved.targets.len()
                     && resolved.groups.is_empty()
                     && resolved

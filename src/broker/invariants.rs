@@ -64,6 +64,7 @@ impl Broker {
     /// The memory account is what everything that is there was charged, each message once.
     fn check_account(&self) -> Result<(), String> {
         let mut bytes = self.subscriptions.charged_bytes() + self.retained.charged_bytes();
+        bytes += self.hooked.as_ref().map_or(0, |hooked| hooked.charged_bytes());
         let mut messages: BTreeMap<*const Kept, usize> = BTreeMap::new();
         for message in self.retained.iter() {
             messages.insert(Rc::as_ptr(message), message.charged_bytes());
@@ -81,7 +82,7 @@ impl Broker {
                 Stage::Arrived(arrival) => {
                     let verifying = arrival.verifying.as_ref();
                     bytes += verifying.map_or(0, |verifying| verifying.charge.bytes());
-                    if let Some(will) = verifying.and_then(|verifying| verifying.admission.will()) {
+                    if let Some(will) = verifying.and_then(|verifying| verifying.admission.will_message()) {
                         bytes += will.charged_bytes();
                     }
                 }
@@ -133,6 +134,15 @@ impl Broker {
     }
 
     fn check_links(&self) -> Result<(), String> {
+        let mut held = self.hooked.iter().flat_map(|hooked| hooked.links());
+        if let Some(link) = held.find(|&link| {
+            let known = self.links.get(link);
+            known.is_none_or(|known| known.attachment().is_none())
+        }) {
+            return Err(format!(
+                "a packet of {link:?} waits for a hook, and its client is not in"
+            ));
+        }
         for (link, content) in &self.links {
             if let Stage::Attached(attachment) = &content.stage {
                 let Some(session) = self.sessions.get(attachment.session) else {
@@ -288,6 +298,7 @@ impl Broker {
     fn check_timers(&self) -> Result<(), String> {
         let mut expected: BTreeSet<_> = self.bans.deadlines().collect();
         expected.extend(self.kicks.due.map(|at| (at, Timer::Kicks)));
+        expected.extend(self.hooked.iter().flat_map(|hooked| hooked.deadlines()));
         for (link, content) in &self.links {
             expected.extend(content.timer_at.map(|at| (at, Timer::Link(link))));
             let exchange = (content.attachment()).and_then(|attachment| attachment.exchange.as_ref());

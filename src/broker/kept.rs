@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::budget::{ALLOCATION_BYTES, Account, Charge, SHARED_BYTES};
 use super::subscriptions::GroupKey;
+use crate::hooks;
 use crate::mqtt::{PublishProperties, QoS, TopicName, Utf8String};
 
 /// A message kept for later: in a queue, in flight, retained, as a will.
@@ -92,6 +93,16 @@ impl Kept {
     /// What it costs in memory.
     pub(super) fn charged_bytes(&self) -> usize {
         self.charge.bytes()
+    }
+
+    /// The same as a hook sees it.
+    pub(super) fn as_seen(&self, retain: bool) -> hooks::Message<'_> {
+        hooks::Message {
+            topic: &self.topic,
+            payload: &self.payload,
+            qos: self.qos,
+            retain,
+        }
     }
 
     pub(super) fn is_expired(&self, now: Instant) -> bool {

@@ -9,6 +9,7 @@ use super::aliases::IncomingAliases;
 use super::authenticate::Exchange;
 use super::budget::{Account, Charge, Use};
 use super::connect::Admission;
+use super::hooked::AtDoor;
 use super::inflight::Inflight;
 use super::kept::properties_bytes;
 use super::pace::Pace;
@@ -16,6 +17,7 @@ use super::session::SessionKey;
 use super::tailor::{Tailoring, TooLarge, fits};
 use super::timers::Timer;
 use super::{Broker, DetachReason, Event, ListenerPolicy, Output, Refusal};
+use crate::hooks::{Interests, Origin};
 use crate::mqtt::{
     ClientId, ConnAck, ConnAckProperties, DecodeError, Disconnect, DisconnectProperties, Packet,
     ProtocolVersion, Publish, ReasonCode, Utf8String,
@@ -82,6 +84,10 @@ pub(super) struct Verifying {
 /// How a client is to prove who it is.
 #[derive(Debug)]
 pub(super) enum Proof {
+    /// It has not been asked for any.
+    Unasked,
+    /// By what a hook will say of it, or of its will.
+    Hook(Box<AtDoor>),
     /// By the password of this user.
     Password(Utf8String),
     /// By an exchange of AUTH packets.
@@ -225,6 +231,9 @@ impl Broker {
         if let Some(exchange) = (ended.attachment()).and_then(|attachment| attachment.exchange.as_deref()) {
             self.timers.cancel(exchange.due, Timer::Authentication(link));
         }
+        if self.hooked.is_some() {
+            self.forget_held(link);
+        }
         self.stats.links -= 1;
         if reason != DetachReason::ConnectionLost {
             let elsewhere = elsewhere.or(self.settings.server_reference.as_ref());
@@ -246,6 +255,14 @@ impl Broker {
             Stage::Attached(attachment) => {
                 self.attachments += 1;
                 self.budget.account.take_off(attachment.booked_bytes());
+                if self.has_hooks_for(Interests::DISCONNECTED) {
+                    let door = Origin {
+                        peer: attachment.peer,
+                        listener: &attachment.listener.name,
+                        certificate_user: None,
+                    };
+                    self.tell_disconnected(attachment.session, &door, reason);
+                }
                 self.leave(now, link, attachment.session, reason);
             }
         }
@@ -327,6 +344,7 @@ impl Broker {
     /// A link's deadline came: for its CONNECT, for its next sign of life, to be read again, or to be sent more.
     pub(super) fn handle_link_timer(&mut self, now: Instant, link: LinkId) {
         self.resume(now, link);
+        let held_until = self.held_until(link);
         let Some(known) = self.links.get_mut(link) else {
             return;
         };
@@ -334,7 +352,8 @@ impl Broker {
         match &known.stage {
             Stage::Arrived(_) => self.detach(now, link, DetachReason::ConnectTimeout),
             Stage::Attached(attachment) => {
-                let silent_at = Link::keep_alive_deadline(attachment.last_received, attachment.silence_max());
+                let heard_at = held_until.unwrap_or(attachment.last_received);
+                let silent_at = Link::keep_alive_deadline(heard_at, attachment.silence_max());
                 // Whoever is not read cannot be too silent.
                 let due = attachment.pace.paused_until.or(silent_at);
                 if due.is_some_and(|due| due <= now) {

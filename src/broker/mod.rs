@@ -15,6 +15,7 @@
 //!   costs in memory, and who gives way. `owners`: who takes up what all share. `room`: who gives way in full queues.
 //!   `pace`: who publishes too fast.
 //! - `kick`: who is sent away. `bans`: who is kept out. `pattern`: whose identifier looks like this.
+//! - `hooked`: where an embedder's hooks are asked, and what waits for their answers.
 //! - `refusal`: every rule a peer may break. `stats`: every count. `invariants`: the walk over all of it.
 
 mod aliases;
@@ -24,6 +25,7 @@ mod budget;
 mod connect;
 mod deliver;
 mod fan_out;
+mod hooked;
 mod inflight;
 mod invariants;
 mod kept;
@@ -58,6 +60,7 @@ use slotmap::SecondaryMap;
 
 use crate::auth::Identity;
 use crate::auth::access::{Action, Rights, Who};
+use crate::hooks::{Answered, Interests};
 use crate::mqtt::{
     ClientId, DecodeError, Packet, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, TopicName,
     Utf8String,
@@ -68,6 +71,7 @@ use budget::Budget;
 use connect::AssignedIds;
 use deliver::Passing;
 use fan_out::Gathered;
+use hooked::Hooked;
 use kick::Kicks;
 use limits::Episodes;
 use link::{Link, Stage};
@@ -176,6 +180,8 @@ pub enum Input {
         /// How the exchange goes on.
         answer: Authentication,
     },
+    /// A hook answers what it was asked before; void where nobody waits for it any more.
+    Answered(Answered),
     /// Somebody is to be sent away; answered by [`Output::Kicked`].
     ///
     /// As much of it as one slice may do is done at once, the rest at the next [`Input::Tick`]; see
@@ -213,7 +219,8 @@ pub enum Output {
         /// As it is.
         publish: Publish,
     },
-    /// Read nothing more from this link until [`Output::Resume`]: its client publishes faster than it may.
+    /// Read nothing more from this link until [`Output::Resume`], and take no packet of it that was read already: its
+    /// client publishes faster than it may, or a hook has yet to say what becomes of its last packet.
     Pause {
         /// This link.
         link: LinkId,
@@ -332,6 +339,11 @@ pub enum Event {
         /// Who ended it, and why.
         reason: DetachReason,
     },
+    /// A hook panicked; it was contained.
+    HookPanicked {
+        /// Its name.
+        hook: String,
+    },
     /// A ban has ended.
     BanLifted {
         /// Who may come in again.
@@ -419,6 +431,8 @@ pub struct Broker {
     assigned_ids: AssignedIds,
     kicks: Kicks,
     bans: Bans,
+    /// `None` where there are no hooks, and then nothing but this is looked at.
+    hooked: Option<Box<Hooked>>,
     /// What most sessions share where a listener asks for no proof.
     anonymous: Rc<Identity>,
     /// The writer of what we retain ourselves.
@@ -454,6 +468,7 @@ impl Broker {
             assigned_ids: AssignedIds::new(seed),
             kicks: Kicks::default(),
             bans: Bans::default(),
+            hooked: None,
             anonymous: Rc::new(Identity::Anonymous),
             gateway: Rc::new(Author::gateway()),
             stopping: false,
@@ -493,11 +508,15 @@ impl Broker {
             Input::Closed { link } => self.detach(now, link, DetachReason::ConnectionLost),
             Input::Verified { link, verdict } => self.handle_verified(now, link, verdict),
             Input::Authenticated { link, answer } => self.handle_authenticated(now, link, answer),
+            Input::Answered(answered) => self.handle_answered(now, answered),
             Input::Kick(kick) => self.handle_kick(now, *kick),
             Input::Unban { subject } => _ = self.unban(&subject),
             Input::RightsChanged(rights) => self.handle_rights(rights),
             Input::Tick => self.handle_tick(now),
             Input::Shutdown => self.handle_shutdown(now),
+        }
+        if self.hooked.is_some() {
+            self.note_panics();
         }
         self.keep_house(now);
     }
@@ -536,6 +555,15 @@ impl Broker {
 
     #[inline(always)]
     fn handle_packet(&mut self, now: Instant, link: LinkId, packet: Packet) {
+        if self.hooked.is_some() {
+            return self.handle_packet_hooked(now, link, packet);
+        }
+        self.handle_free_packet(now, link, packet);
+    }
+
+    /// A packet came, and none before it waits.
+    #[inline(always)]
+    fn handle_free_packet(&mut self, now: Instant, link: LinkId, packet: Packet) {
         match packet {
             Packet::Publish(publish) => self.handle_publish(now, link, publish),
             other => self.handle_other_packet(now, link, other),
@@ -572,7 +600,13 @@ impl Broker {
     }
 
     /// A message of the gateway's own; the client rules do not bind it, the rights do.
-    fn handle_own_message(&mut self, now: Instant, message: Message) {
+    fn handle_own_message(&mut self, now: Instant, mut message: Message) {
+        if self.has_hooks_for(Interests::MESSAGE)
+            && !message.topic.is_reserved()
+            && !self.show_own_message(&mut message)
+        {
+            return;
+        }
         let Message {
             topic,
             payload,
@@ -618,6 +652,8 @@ impl Broker {
                 Timer::SessionExpiry(key) => self.handle_session_expiry(now, key),
                 Timer::Ban(key) => self.handle_ban_timer(key),
                 Timer::Kicks => self.handle_kicks_timer(now),
+                Timer::Hook(link) => self.handle_hook_timer(now, link),
+                Timer::HookTick => self.handle_hook_tick(now),
             }
         }
     }

@@ -139,7 +139,9 @@ impl Broker {
         };
         if attachment.pace.paused_until.take_if(|at| *at <= now).is_some() {
             attachment.last_received = now;
-            self.outputs.push_back(Output::Resume { link });
+            if !self.is_held(link) {
+                self.outputs.push_back(Output::Resume { link });
+            }
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::aliases::IncomingAliases;
 use super::budget::Use;
 use super::deliver::Passing;
@@ -10,11 +12,22 @@ use super::kept::{expiry, properties_bytes};
 use super::limits::Limits;
 use super::link::{Link, LinkId, Stage};
 use super::policy::MountPoint;
+use super::session::SessionKey;
 use super::{Broker, Refusal};
 use crate::auth::access::Action;
 use crate::mqtt::{
     Ack, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, TopicName,
 };
+
+/// A message that a client publishes, its topic told in full.
+pub(super) struct Incoming {
+    pub(super) topic: TopicName,
+    pub(super) payload: Bytes,
+    pub(super) properties: Option<Box<PublishProperties>>,
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    pub(super) packet_id: Option<PacketId>,
+}
 
 impl Broker {
     /// A PUBLISH came; most packets are, so it has a way of its own.
@@ -72,17 +85,6 @@ impl Broker {
             }
         };
         self.stats.messages_received += 1;
-        let mount_point = (attachment.tailoring.as_ref()).and_then(|own| own.mount_point.as_ref());
-        let topic = match mount_point {
-            None => topic,
-            Some(mount_point) => match mount(mount_point, topic) {
-                Ok(topic) => topic,
-                Err(refusal) => {
-                    self.stats.publishes_denied += u64::from(refusal == Refusal::PublishDenied);
-                    return self.reject_publish(now, link, qos, packet_id, refusal);
-                }
-            },
-        };
         let Some(session) = self.sessions.get(key) else {
             return;
         };
@@ -102,6 +104,51 @@ impl Broker {
         {
             return self.refuse(now, link, Refusal::ReceiveMaximum); // [MQTT-3.3.4-7]
         }
+        let incoming = Incoming {
+            topic,
+            payload,
+            properties,
+            qos,
+            retain,
+            packet_id,
+        };
+        if self.hooked.is_some() {
+            return self.ask_about_publish(now, link, incoming);
+        }
+        if let Some(incoming) = self.checked_publish(now, link, key, incoming) {
+            self.finish_publish(now, link, (key, version), incoming);
+        }
+    }
+
+    /// The same message where it stands for everybody else, if its client may publish it; otherwise that is told.
+    #[inline(always)]
+    pub(super) fn checked_publish(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        key: SessionKey,
+        incoming: Incoming,
+    ) -> Option<Incoming> {
+        let Incoming {
+            topic,
+            payload,
+            properties,
+            qos,
+            retain,
+            packet_id,
+        } = incoming;
+        let session = self.sessions.get(key)?;
+        let topic = match &session.mount_point {
+            None => topic,
+            Some(mount_point) => match mount(mount_point, topic) {
+                Ok(topic) => topic,
+                Err(refusal) => {
+                    self.stats.publishes_denied += u64::from(refusal == Refusal::PublishDenied);
+                    self.reject_publish(now, link, qos, packet_id, refusal);
+                    return None;
+                }
+            },
+        };
         let mut refusal = None;
         if !self
             .rights
@@ -115,7 +162,8 @@ impl Broker {
         }
         if let Some(properties) = properties.as_deref() {
             if !properties.subscription_ids.is_empty() {
-                return self.refuse(now, link, Refusal::SubscriptionIdentifier); // [MQTT-3.3.4-6]
+                self.refuse(now, link, Refusal::SubscriptionIdentifier); // [MQTT-3.3.4-6]
+                return None;
             }
             if !self.limits.allow_user_properties(&properties.user_properties) {
                 refusal = Some(Refusal::UserProperties);
@@ -125,8 +173,36 @@ impl Broker {
             }
         }
         if let Some(refusal) = refusal {
-            return self.reject_publish(now, link, qos, packet_id, refusal);
+            self.reject_publish(now, link, qos, packet_id, refusal);
+            return None;
         }
+        Some(Incoming {
+            topic,
+            payload,
+            properties,
+            qos,
+            retain,
+            packet_id,
+        })
+    }
+
+    /// Hands a message on and answers for it.
+    #[inline(always)]
+    pub(super) fn finish_publish(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        (key, version): (SessionKey, ProtocolVersion),
+        incoming: Incoming,
+    ) {
+        let Incoming {
+            topic,
+            payload,
+            properties,
+            qos,
+            retain,
+            packet_id,
+        } = incoming;
         let (properties, expires_at) = match properties {
             Some(properties) => own_properties(properties, now),
             None => (None, None),
@@ -148,7 +224,7 @@ impl Broker {
     }
 
     /// Refuses a message: in its acknowledgement where the version and the QoS have room for it.
-    fn reject_publish(
+    pub(super) fn reject_publish(
         &mut self,
         now: Instant,
         link: LinkId,
@@ -179,7 +255,7 @@ impl Broker {
     ///
     /// [MQTT-4.6.0-2] [MQTT-4.6.0-3]: in the order the messages came, for each is answered before the next is
     /// read.
-    fn acknowledge_publish(
+    pub(super) fn acknowledge_publish(
         &mut self,
         now: Instant,
         link: LinkId,
@@ -331,7 +407,7 @@ fn mount(mount_point: &MountPoint, topic: TopicName) -> Result<TopicName, Refusa
     mount_point.mounted(&topic).ok_or(Refusal::TopicTooLong)
 }
 
-fn is_topic_within(limits: &Limits, topic: &str) -> bool {
+pub(super) fn is_topic_within(limits: &Limits, topic: &str) -> bool {
     let levels_max = limits.topic_levels_max;
     topic.len() <= limits.topic_bytes_max
         && (topic.len() < levels_max || topic.bytes().filter(|&byte| byte == b'/').count() < levels_max)

@@ -51,6 +51,8 @@ pub enum Refusal {
     Untrusted,
     /// The client, the user or the address is kept out.
     Banned,
+    /// A hook lets nobody in from there.
+    ByHook,
     /// The password could not be checked.
     CheckUnavailable,
     /// CONNECT with an authentication method nobody answers for [MQTT-4.12.0-1].
@@ -140,6 +142,7 @@ impl Refusal {
             | Self::AuthenticationTimeout
             | Self::UserNameAmbiguous
             | Self::WillDenied
+            | Self::ByHook
             | Self::PublishDenied => ReasonCode::NotAuthorized,
             Self::Banned => ReasonCode::Banned,
             Self::CheckUnavailable => ReasonCode::ServerUnavailable,
@@ -200,6 +203,7 @@ impl fmt::Display for Refusal {
             Self::NoCredentials => "a user name and password are needed",
             Self::Untrusted => "the client's certificate is not trusted any more",
             Self::Banned => "kept out for a time",
+            Self::ByHook => "a hook lets nobody in from there",
             Self::CheckUnavailable => "the password cannot be checked now",
             Self::AuthenticationMethod => "the authentication method is not known here",
             Self::AuthenticationFailed => "authentication failed",

@@ -59,6 +59,13 @@ pub struct Stats {
     /// Connections that ended because their client, user or address is kept out.
     pub connections_banned: u64,
 
+    /// Panics of hooks, all contained.
+    pub hook_panics: u64,
+    /// Packets that waited for an answer of a hook.
+    pub hook_answers_awaited: u64,
+    /// Answers of hooks that did not come in time.
+    pub hook_timeouts: u64,
+
     /// Messages of a QoS 2 publisher that had arrived before.
     pub duplicates_suppressed: u64,
     /// Publishes and wills the rights forbade.
@@ -79,6 +86,8 @@ pub struct Stats {
     pub dropped_session_ended: u64,
     /// Not kept: the room for retained messages was full.
     pub dropped_retained_full: u64,
+    /// Dropped: a hook said so.
+    pub dropped_by_hooks: u64,
     /// Sessions that gave way to a newer one of their own user.
     pub sessions_displaced: u64,
     /// Clients refused because there was no room for their session or their will.
@@ -101,5 +110,6 @@ impl Stats {
             + self.dropped_too_large
             + self.dropped_session_ended
             + self.dropped_retained_full
+            + self.dropped_by_hooks
     }
 }

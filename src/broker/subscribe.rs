@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::budget::{ALLOCATION_BYTES, Charge, SHARED_BYTES, Use};
 use super::deliver::{attached, outgoing_properties};
+use super::hooked::may_receive;
 use super::kept::{Queued, SubscriptionIds};
 use super::link::{Link, LinkId, send_publish};
 use super::retained::{Cursor, Next};
@@ -13,6 +14,7 @@ use super::subscriptions::{Options, Place, Subscriptions};
 use super::tailor::TooLarge;
 use super::{Broker, Refusal};
 use crate::auth::access::Action;
+use crate::hooks::Interests;
 use crate::mqtt::{
     Packet, ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, Subscription,
     TopicFilter, UnsubAck, Unsubscribe,
@@ -46,11 +48,28 @@ const LOOKS_PAUSE: Duration = Duration::from_millis(1);
 
 impl Broker {
     pub(super) fn handle_subscribe(&mut self, now: Instant, link: LinkId, subscribe: &Subscribe) {
+        if self.links.get(link).and_then(Link::attachment).is_none() {
+            return;
+        }
+        self.pace_filters(now, link, subscribe.subscriptions.len());
+        if self.has_hooks_for(Interests::FILTER | Interests::SUBSCRIBE) {
+            return self.ask_about_subscribe(now, link, subscribe);
+        }
+        self.finish_subscribe(now, link, subscribe, &[]);
+    }
+
+    /// Subscribes to what is not `refused`, which is told of the first filters, and to all behind them.
+    pub(super) fn finish_subscribe(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        subscribe: &Subscribe,
+        refused: &[bool],
+    ) {
         let Some(attachment) = self.links.get(link).and_then(Link::attachment) else {
             return;
         };
         let (key, bridge, version) = (attachment.session, attachment.bridge, attachment.version);
-        self.pace_filters(now, link, subscribe.subscriptions.len());
         let mut subscriptions = subscribe.subscriptions.iter();
         if subscriptions.any(|subscription| subscription.no_local && subscription.filter.share().is_some()) {
             return self.refuse(now, link, Refusal::NoLocalOnShared); // [MQTT-3.8.3-4]
@@ -60,8 +79,9 @@ impl Broker {
             .allow_user_properties(&subscribe.properties.user_properties);
         let subscription_id = subscribe.properties.subscription_id.unwrap_or(0);
         // One after the other, as if each had come alone [MQTT-3.8.4-5] [MQTT-3.9.3-1].
-        let reasons = (subscribe.subscriptions.iter())
-            .map(|subscription| {
+        let tells_hooks = self.has_hooks_for(Interests::SUBSCRIBED);
+        let reasons = (subscribe.subscriptions.iter().enumerate())
+            .map(|(index, subscription)| {
                 let shared = subscription.filter.share().is_some();
                 let options = Options {
                     qos: subscription.qos,
@@ -72,8 +92,12 @@ impl Broker {
                 };
                 let reason = match crowded {
                     true => Err(ReasonCode::QuotaExceeded),
+                    false if refused.get(index) == Some(&true) => Err(ReasonCode::NotAuthorized),
                     false => self.subscribe(now, key, subscription, options),
                 };
+                if tells_hooks && reason.is_ok() {
+                    self.tell_subscribed(link, &subscription.filter, subscription.qos);
+                }
                 match reason {
                     Ok(()) => granted(subscription.qos), // [MQTT-3.8.4-7]
                     Err(reason) => failed(version, subscription.qos, reason),
@@ -194,7 +218,7 @@ impl Broker {
         self.pace_filters(now, link, unsubscribe.filters.len());
         // One after the other, as if each had come alone [MQTT-3.10.4-6] [MQTT-3.11.3-1].
         let reasons = (unsubscribe.filters.iter())
-            .map(|filter| match self.find_own(key, filter) {
+            .map(|filter| match self.find_named(link, key, filter) {
                 // [MQTT-3.10.4-1]
                 Some(place) => {
                     self.unsubscribe(now, key, place);
@@ -210,6 +234,17 @@ impl Broker {
             properties: None,
         };
         self.send_control(now, link, Packet::UnsubAck(Box::new(ack))); // [MQTT-3.10.4-4] [MQTT-3.10.4-5]
+    }
+
+    /// The same for a filter that hooks may have renamed.
+    fn find_named(&mut self, link: LinkId, key: SessionKey, filter: &TopicFilter) -> Option<Place> {
+        match self.has_hooks_for(Interests::FILTER) {
+            false => self.find_own(key, filter),
+            true => {
+                let renamed = self.renamed(link, filter);
+                self.find_own(key, renamed.as_ref().unwrap_or(filter))
+            }
+        }
     }
 
     /// Where a client has subscribed to what is `filter` to it.
@@ -301,10 +336,7 @@ impl Broker {
             // A wildcard matched what is out of its part of the tree.
         } else if message.is_expired(now) {
             self.stats.dropped_expired += 1;
-        } else if !self
-            .rights
-            .authorize(session.who(), Action::Receive, message.topic.as_str())
-        {
+        } else if !may_receive(&mut self.hooked, &self.rights, session, message.as_seen(true)) {
             self.stats.deliveries_denied += 1;
         } else if qos == QoS::AtMostOnce {
             let properties = (message.properties.as_deref(), message.expires_at);

@@ -22,6 +22,10 @@ pub(super) enum Timer {
     Ban(BanKey),
     /// When to go on with kicks.
     Kicks,
+    /// When the answer of a hook must have come that a link's packet waits for.
+    Hook(LinkId),
+    /// When to tick hooks.
+    HookTick,
 }
 
 /// The deadlines that are running.

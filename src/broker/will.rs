@@ -49,6 +49,11 @@ impl Testament {
     pub(super) fn message(&self) -> &Kept {
         &self.message
     }
+
+    /// Whether it becomes its topic's retained message.
+    pub(super) fn retain(&self) -> bool {
+        self.retain
+    }
 }
 
 impl Broker {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoints::{self, Taken};
-use super::gateway::WrittenUsers;
 use super::policy::{self, Bounds};
 use super::settings::{Listener, WEBSOCKET_PATH, local_listeners};
 use super::{Depth, file};
@@ -19,9 +18,10 @@ use crate::net::tls::{
 };
 use crate::net::websocket::upgrade::{self, Origin, Origins};
 
-pub(super) fn read(root: &Table<'_>, limits: &Limits, users: &WrittenUsers, depth: Depth) -> Vec<Listener> {
+/// The doors; `asks_users` says whether there is anything a user name could be held against.
+pub(super) fn read(root: &Table<'_>, limits: &Limits, asks_users: bool, depth: Depth) -> Vec<Listener> {
     if !root.has("listener") {
-        return local_listeners(&[], !users.are_meant(), limits);
+        return local_listeners(&[], !asks_users, limits);
     }
     let tables = root.named_tables("listener", &file::LISTENER);
     if tables.is_empty() {
@@ -45,7 +45,7 @@ pub(super) fn read(root: &Table<'_>, limits: &Limits, users: &WrittenUsers, dept
             endpoints: &endpoints,
             tls: tls.as_ref(),
             proxy: proxy.as_ref(),
-            users,
+            asks_users,
         };
         door.refuse_what_needs_tcp();
         let anonymous = door.anonymous();
@@ -347,7 +347,7 @@ struct Door<'a> {
     endpoints: &'a [(Endpoint, Place)],
     tls: Option<&'a WrittenTls>,
     proxy: Option<&'a ProxySettings>,
-    users: &'a WrittenUsers,
+    asks_users: bool,
 }
 
 impl Door<'_> {
@@ -356,8 +356,7 @@ impl Door<'_> {
         let asks_for_certificates = self
             .tls
             .is_some_and(|tls| tls.client_certificates != ClientCertificatesKind::None);
-        let harmless =
-            self.reached_from_outside().is_none() && !self.users.are_meant() && !asks_for_certificates;
+        let harmless = self.reached_from_outside().is_none() && !self.asks_users && !asks_for_certificates;
         self.table
             .flag("anonymous")
             .unwrap_or(harmless && !self.takes_user_name())
@@ -399,7 +398,7 @@ impl Door<'_> {
             self.table.mistake("anonymous", message);
         }
         let anonymous_is_wrong = self.table.has("anonymous") && self.table.flag("anonymous").is_none();
-        if !anonymous && !anonymous_is_wrong && !self.users.are_meant() && !self.takes_user_name() {
+        if !anonymous && !anonymous_is_wrong && !self.asks_users && !self.takes_user_name() {
             let message = "nobody could come in: it asks for a user name and password and there is no password_file \
                            in [authentication]; make one with \"tidegate passwd FILE NAME\", ask for client \
                            certificates in its tls table, or set anonymous = true";

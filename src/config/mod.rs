@@ -9,6 +9,7 @@ mod access;
 mod endpoints;
 pub mod file;
 mod gateway;
+mod hooks;
 mod listeners;
 mod policy;
 mod sensors;
@@ -88,7 +89,13 @@ fn settings_of(document: &Document<'_>, boards: &Boards, depth: Depth) -> Option
     let board: Board = gateway.board;
     let users = gateway::read_users(&root);
     let rights = access::read(&root);
-    let listeners = listeners::read(&root, &gateway.limits, &users, depth);
+    let hooks = hooks::read(&root);
+    let listeners = listeners::read(
+        &root,
+        &gateway.limits,
+        users.are_meant() || hooks.ask_users(),
+        depth,
+    );
     let serial = sensors::read(&root, &gateway.name, &board, &gateway.limits);
     Some(Settings {
         name: gateway.name,
@@ -100,6 +107,7 @@ fn settings_of(document: &Document<'_>, boards: &Boards, depth: Depth) -> Option
         listeners,
         users: users.into_users(),
         rights,
+        hooks,
         statistics_interval: gateway.statistics_interval,
         serial,
         warnings: Vec::new(),

@@ -11,7 +11,10 @@ use crate::auth::access::Rights;
 use crate::auth::passwords::Users;
 use crate::board::Board;
 use crate::broker::{self, Limits, ListenerPolicy};
+use crate::callback;
 use crate::document::Mistake;
+use crate::hooks::Interests;
+use crate::hooks::rewrite::Rule;
 use crate::mqtt::TopicName;
 use crate::net::endpoint::Endpoint;
 use crate::net::listener::ListenerSettings;
@@ -39,12 +42,33 @@ pub struct Settings {
     pub users: Option<Arc<Users>>,
     /// Who may do what.
     pub rights: Rights,
+    /// What is asked before the gateway acts.
+    pub hooks: Hooks,
     /// How often statistics are published, while somebody reads them; `None`: never.
     pub statistics_interval: Option<Duration>,
     /// The serial ports.
     pub serial: Vec<PortSettings>,
     /// What is unwise in the configuration and stops nothing.
     pub warnings: Vec<Mistake>,
+}
+
+/// The hooks that come with the gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hooks {
+    /// How long an answer may take; `None`: the gateway's own limit.
+    pub timeout: Option<Duration>,
+    /// Topics that are renamed.
+    pub rewrite: Vec<Rule>,
+    /// The HTTP server that is asked.
+    pub http: Option<callback::Settings>,
+}
+
+impl Hooks {
+    /// Whether one of them says who comes in.
+    pub(super) fn ask_users(&self) -> bool {
+        let http = self.http.as_ref();
+        http.is_some_and(|http| http.events.hold(Interests::AUTHENTICATE))
+    }
 }
 
 /// A door and what it grants. A listener with several addresses becomes several doors of one name.
@@ -97,6 +121,7 @@ impl Settings {
             listeners,
             users: None,
             rights: Rights::default(),
+            hooks: Hooks::default(),
             statistics_interval: Some(STATISTICS_INTERVAL),
             serial: Vec::new(),
             warnings: Vec::new(),

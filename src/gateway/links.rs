@@ -71,6 +71,11 @@ impl Core {
             if slot.is_paused {
                 return Poll::Pending; // woken when the broker wants to hear it again
             }
+            if slot.has_unread {
+                self.take_packets(link);
+                self.take_arisen();
+                continue;
+            }
             if slot.unsent_answers_bytes >= READ_PAUSE_BYTES {
                 self.flush(link);
                 self.take_arisen();
@@ -97,12 +102,16 @@ impl Core {
         Poll::Pending
     }
 
-    /// Hands the broker every whole packet that has arrived on `link`.
+    /// Hands the broker every whole packet that has arrived on `link`, as far as it wants to have them.
     pub(super) fn take_packets(&mut self, link: LinkId) {
         let now = now();
         while let Some(slot) = self.links.get_mut(link)
             && slot.state != SlotState::Closing
         {
+            slot.has_unread = slot.is_paused;
+            if slot.is_paused {
+                break;
+            }
             match slot.link.poll_packet() {
                 Ok(None) => break,
                 Ok(Some(packet)) => {
@@ -145,6 +154,9 @@ impl Core {
     pub(super) fn set_paused(&mut self, link: LinkId, is_paused: bool) {
         if let Some(slot) = self.links.get_mut(link) {
             slot.is_paused = is_paused;
+            if is_paused && slot.permit.is_pending() {
+                slot.permit.hold(); // it waits for us
+            }
             if let Some(task) = &slot.task
                 && !is_paused
             {

@@ -48,6 +48,7 @@ impl Core {
                 info!(%reason, peer, ?link, "connection refused");
             }
             Event::ConnectionRefused { link, reason } => debug!(%reason, ?link, "connection refused"),
+            Event::HookPanicked { hook } => warn!(hook, "a hook panicked; its question counts as refused"),
             Event::BanLifted { subject, is_over } => {
                 let why = if *is_over {
                     "its time is over"

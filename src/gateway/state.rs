@@ -122,6 +122,8 @@ pub(super) struct Slot {
     pub(super) holding_bytes: usize,
     /// Whether the broker wants nothing more from it for now.
     pub(super) is_paused: bool,
+    /// Whether packets may have arrived that it has not been given.
+    pub(super) has_unread: bool,
     /// Whether the link stands in [`Core::dirty`].
     pub(super) dirty: bool,
 }
@@ -182,6 +184,7 @@ impl Core {
             unsent_answers_bytes: 0,
             holding_bytes: 0,
             is_paused: false,
+            has_unread: false,
             dirty: false,
         });
         debug!(?link, %peer, listener = policy.name, "connection accepted");

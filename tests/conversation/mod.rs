@@ -13,6 +13,7 @@ pub mod chance;
 mod witness;
 
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -24,6 +25,7 @@ use tidegate::broker::{
     Broker, Event, Input, Kick, KickId, KickOptions, KickOutcome, Limits, LinkId, ListenerPolicy, Message,
     MountPoint, Now, Output, Settings, Stats, Target, Verdict,
 };
+use tidegate::hooks::{Answered, Hook, Post};
 use tidegate::mqtt::{
     Ack, ClientId, ConnAck, Connect, ConnectProperties, Disconnect, Packet, PacketId, ProtocolVersion,
     Publish, QoS, ReasonCode, RetainHandling, Subscribe, SubscribeProperties, Subscription, TopicFilter,
@@ -41,6 +43,16 @@ pub struct House {
     pub tells_reasons: bool,
     keys: SlotMap<LinkId, ()>,
     witness: witness::Witness,
+}
+
+/// Answers that hooks gave later.
+#[derive(Default)]
+pub struct Letters(Mutex<Vec<Answered>>);
+
+impl Post for Letters {
+    fn post(&self, answered: Answered) {
+        self.0.lock().unwrap().push(answered);
+    }
 }
 
 /// An output as its links see it: a packet for many links is a packet for each.
@@ -109,6 +121,25 @@ impl House {
         let mut house = Self::new();
         house.step(Input::RightsChanged(Rights::denying(denials.to_vec())));
         house
+    }
+
+    /// A house where `hooks` are asked; what they answer later is to be given by the test, within five seconds.
+    pub fn hooked(hooks: Vec<Box<dyn Hook>>) -> (Self, Arc<Letters>) {
+        let house = Self::new();
+        let letters = Arc::new(Letters::default());
+        let now = house.now.mono;
+        let broker = house.broker.with_hooks(now, hooks, letters.clone(), secs(5));
+        (Self { broker, ..house }, letters)
+    }
+
+    /// Hands the broker every answer that hooks have given since.
+    pub fn take_answers(&mut self, letters: &Letters) -> Vec<Output> {
+        let answers = std::mem::take(&mut *letters.0.lock().unwrap());
+        let mut outputs = Vec::new();
+        for answered in answers {
+            outputs.extend(self.step(Input::Answered(answered)));
+        }
+        outputs
     }
 
     /// One input, and everything that follows from it.

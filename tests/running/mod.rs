@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tidegate::board::Boards;
 use tidegate::client::{Address, Client, Message, Options, Target};
 use tidegate::config::{Listener, Settings};
-use tidegate::gateway::{self, Gateway};
+use tidegate::gateway::{self, Builder, Gateway};
 use tidegate::kick::KickHandle;
 use tidegate::mqtt::{
     Ack, ClientId, ConnAck, Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, PacketId,
@@ -41,8 +41,13 @@ pub const IN_VAIN: Duration = Duration::from_secs(120);
 
 /// Runs a gateway until `story` is told, and then stops it.
 pub fn with_gateway(settings: Settings, story: impl AsyncFnOnce(&Doors)) {
+    with_gateway_of(Gateway::builder(settings), story);
+}
+
+/// The same for a gateway that was put together from parts.
+pub fn with_gateway_of(builder: Builder, story: impl AsyncFnOnce(&Doors)) {
     let told = async {
-        let gateway = Gateway::bind(settings).expect("the gateway can start");
+        let gateway = builder.bind().expect("the gateway can start");
         let (stop, stopped) = oneshot::channel();
         let doors = Doors {
             addresses: gateway.addresses(),

@@ -1,0 +1,312 @@
+//! One question by HTTP/1.1 on a connection that is kept, and its answer within bounds.
+
+use std::fmt;
+use std::io;
+use std::time::{Duration, Instant};
+
+use httparse::{EMPTY_HEADER, Response, Status};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::Url;
+use crate::net::link::Stream;
+use crate::net::tcp::{self, ConnectError};
+use crate::net::tls::{Connector, HandshakeError};
+
+/// The status line and fields of an answer, in bytes.
+const HEAD_BYTES_MAX: usize = 8 * 1024;
+/// An answer's body, in bytes, chunks and all.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+/// Fields of an answer.
+const FIELDS_MAX: usize = 64;
+
+/// A connection and what was read of it and not used.
+pub(super) struct Connection {
+    stream: Stream,
+    read: Vec<u8>,
+}
+
+/// An answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) body: Vec<u8>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Connect(ConnectError),
+    Handshake(HandshakeError),
+    Stream(io::Error),
+    /// The connection ended before the answer did.
+    Ended,
+    /// What came is no HTTP answer.
+    Malformed,
+    TooLarge,
+    TimedOut,
+    Status(u16),
+    /// The answer names a user and there is none in it.
+    NoUser,
+}
+
+/// How long the body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Length {
+    Bytes(usize),
+    Chunked,
+    ToTheEnd,
+}
+
+struct Head {
+    status: u16,
+    length: Length,
+    /// Of the head, in bytes.
+    bytes: usize,
+    keeps: bool,
+}
+
+/// Asks `body` of `url` by `connection`, or a new one that is left in its place where it can be used again.
+///
+/// # Errors
+/// [`Failure`]; the connection is of no use then.
+pub(super) async fn ask(
+    connection: &mut Option<Connection>,
+    url: &Url,
+    connector: Option<&Connector>,
+    body: &str,
+    timeout: Duration,
+) -> Result<Reply, Failure> {
+    let begin = Instant::now();
+    if let Some(kept) = connection.take() {
+        // The server may have closed it while nobody looked; then nothing of an answer comes, and it is asked anew.
+        match exchange(kept, url, body).await {
+            Ok((reply, kept)) => {
+                *connection = kept;
+                return Ok(reply);
+            }
+            Err(Failure::Stream(_) | Failure::Ended) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    let left = || timeout.saturating_sub(begin.elapsed());
+    let tcp = tcp::connect(&url.host, url.port, left())
+        .await
+        .map_err(Failure::Connect)?;
+    let stream = match connector {
+        None => Stream::Tcp(tcp),
+        Some(connector) => {
+            let secured = connector.connect(tcp, &url.host, left()).await;
+            secured.map_err(Failure::Handshake)?
+        }
+    };
+    let fresh = Connection {
+        stream,
+        read: Vec::new(),
+    };
+    let (reply, kept) = exchange(fresh, url, body).await?;
+    *connection = kept;
+    Ok(reply)
+}
+
+/// One request and its answer; the connection, where it can be used again.
+async fn exchange(
+    mut connection: Connection,
+    url: &Url,
+    body: &str,
+) -> Result<(Reply, Option<Connection>), Failure> {
+    let request = format!(
+        "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        url.path,
+        url.place(),
+        body.len(),
+    );
+    connection
+        .stream
+        .write_all(request.as_bytes())
+        .await
+        .map_err(Failure::Stream)?;
+    connection.stream.flush().await.map_err(Failure::Stream)?;
+    let head = loop {
+        match parse_head(&connection.read)? {
+            Some(head) => {
+                connection.read.drain(..head.bytes);
+                // What is only on the way to an answer is followed by one.
+                if !(100..200).contains(&head.status) {
+                    break head;
+                }
+            }
+            None if connection.read.len() > HEAD_BYTES_MAX => return Err(Failure::TooLarge),
+            None if connection.more().await? == 0 => return Err(Failure::Ended),
+            None => {}
+        }
+    };
+    let mut keeps = head.keeps;
+    let body = match head.length {
+        Length::Bytes(bytes) => connection.take(bytes).await?,
+        Length::Chunked => connection.take_chunks().await?,
+        Length::ToTheEnd => {
+            keeps = false;
+            while connection.more().await? > 0 {
+                if connection.read.len() > BODY_BYTES_MAX {
+                    return Err(Failure::TooLarge);
+                }
+            }
+            std::mem::take(&mut connection.read)
+        }
+    };
+    // Bytes nobody asked for are no beginning of the next answer.
+    keeps &= connection.read.is_empty();
+    let status = head.status;
+    Ok((Reply { status, body }, keeps.then_some(connection)))
+}
+
+impl Connection {
+    /// Reads once; 0 at the end.
+    async fn more(&mut self) -> Result<usize, Failure> {
+        self.read.reserve(1024);
+        self.stream
+            .read_buf(&mut self.read)
+            .await
+            .map_err(Failure::Stream)
+    }
+
+    async fn take(&mut self, bytes: usize) -> Result<Vec<u8>, Failure> {
+        if bytes > BODY_BYTES_MAX {
+            return Err(Failure::TooLarge);
+        }
+        while self.read.len() < bytes {
+            if self.more().await? == 0 {
+                return Err(Failure::Ended);
+            }
+        }
+        let rest = self.read.split_off(bytes);
+        Ok(std::mem::replace(&mut self.read, rest))
+    }
+
+    async fn take_chunks(&mut self) -> Result<Vec<u8>, Failure> {
+        let mut body = Vec::new();
+        loop {
+            let line = self.take_line().await?;
+            let Ok(Status::Complete((_, bytes))) = httparse::parse_chunk_size(&line) else {
+                return Err(Failure::Malformed);
+            };
+            let bytes = usize::try_from(bytes).map_err(|_| Failure::TooLarge)?;
+            if bytes == 0 {
+                break;
+            }
+            if bytes > BODY_BYTES_MAX.saturating_sub(body.len()) {
+                return Err(Failure::TooLarge);
+            }
+            body.extend(self.take(bytes).await?);
+            if self.take_line().await? != b"\r\n" {
+                return Err(Failure::Malformed);
+            }
+        }
+        // Trailers, up to an empty line.
+        for _ in 0..FIELDS_MAX {
+            if self.take_line().await? == b"\r\n" {
+                return Ok(body);
+            }
+        }
+        Err(Failure::TooLarge)
+    }
+
+    /// A line with its end.
+    async fn take_line(&mut self) -> Result<Vec<u8>, Failure> {
+        loop {
+            if let Some(end) = self.read.iter().position(|&byte| byte == b'\n') {
+                return self.take(end + 1).await;
+            }
+            if self.read.len() > HEAD_BYTES_MAX {
+                return Err(Failure::TooLarge);
+            }
+            if self.more().await? == 0 {
+                return Err(Failure::Ended);
+            }
+        }
+    }
+}
+
+/// The head of an answer; `None` while it is not whole.
+fn parse_head(read: &[u8]) -> Result<Option<Head>, Failure> {
+    let mut fields = [EMPTY_HEADER; FIELDS_MAX];
+    let mut response = Response::new(&mut fields);
+    let bytes = match response.parse(read) {
+        Ok(Status::Complete(bytes)) => bytes,
+        Ok(Status::Partial) => return Ok(None),
+        Err(_) => return Err(Failure::Malformed),
+    };
+    let status = response.code.ok_or(Failure::Malformed)?;
+    let mut keeps = response.version == Some(1);
+    let mut length = match status {
+        100..=199 | 204 | 304 => Length::Bytes(0),
+        _ => Length::ToTheEnd,
+    };
+    let has_body = length == Length::ToTheEnd;
+    let mut told: Option<usize> = None;
+    let mut is_chunked = false;
+    for field in response.headers.iter() {
+        let value = std::str::from_utf8(field.value)
+            .map_err(|_| Failure::Malformed)?
+            .trim();
+        if field.name.eq_ignore_ascii_case("connection") {
+            let mut words = value.split(',');
+            keeps &= !words.any(|word| word.trim().eq_ignore_ascii_case("close"));
+        } else if field.name.eq_ignore_ascii_case("transfer-encoding") {
+            if !value.eq_ignore_ascii_case("chunked") {
+                return Err(Failure::Malformed);
+            }
+            is_chunked = true;
+        } else if field.name.eq_ignore_ascii_case("content-length") {
+            let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+            let bytes = value
+                .parse()
+                .ok()
+                .filter(|_| is_number)
+                .ok_or(Failure::Malformed)?;
+            if told.replace(bytes).is_some_and(|before| before != bytes) {
+                return Err(Failure::Malformed);
+            }
+        }
+    }
+    if has_body {
+        match (is_chunked, told) {
+            // Two lengths are a trap for whoever believes one of them.
+            (true, Some(_)) => return Err(Failure::Malformed),
+            (true, None) => length = Length::Chunked,
+            (false, Some(bytes)) => length = Length::Bytes(bytes),
+            (false, None) => {}
+        }
+    }
+    Ok(Some(Head {
+        status,
+        length,
+        bytes,
+        keeps,
+    }))
+}
+
+impl PartialEq for Failure {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Status(one), Self::Status(other)) => one == other,
+            _ => std::mem::discriminant(self) == std::mem::discriminant(other),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(error) => fmt::Display::fmt(error, f),
+            Self::Handshake(error) => fmt::Display::fmt(error, f),
+            Self::Stream(error) => fmt::Display::fmt(error, f),
+            Self::Ended => f.write_str("the connection ended before the answer"),
+            Self::Malformed => f.write_str("the answer is no HTTP/1.1"),
+            Self::TooLarge => f.write_str("the answer is too large"),
+            Self::TimedOut => f.write_str("no answer in time"),
+            Self::Status(status) => write!(f, "status {status}, expected 200, 204 or 4xx"),
+            Self::NoUser => f.write_str("\"user\" of the answer is no user name"),
+        }
+    }
+}
