@@ -16,6 +16,7 @@
 //! every task that was ready has had its go, writes each dirty link once. So a thousand messages to one client cost
 //! one write, and an idle link holds no buffer.
 
+mod kicks;
 mod links;
 mod logins;
 mod reports;
@@ -36,6 +37,7 @@ use crate::admin::statistics::Statistics;
 use crate::auth::access::Rights;
 use crate::broker::{Broker, Input, LinkId, ListenerPolicy, Message};
 use crate::config::Settings;
+use crate::kick::{self, KickHandle, KickQueue};
 use crate::net::clock::FlooredClock;
 use crate::net::endpoint::Endpoint;
 use crate::net::listener::{Entrance, Listener, NetError, descriptors_left};
@@ -52,6 +54,8 @@ pub struct Gateway {
     settings: Settings,
     listeners: Vec<(Rc<Listener>, Rc<ListenerPolicy>)>,
     state: Option<Arc<Mutex<StateDirectory>>>,
+    kick_handle: KickHandle,
+    kicks: KickQueue,
 }
 
 impl Gateway {
@@ -79,10 +83,13 @@ impl Gateway {
             }
         }
         let state = state.map(|state| Arc::new(Mutex::new(state)));
+        let (kick_handle, kicks) = kick::queue(&settings.limits);
         Ok(Self {
             settings,
             listeners,
             state,
+            kick_handle,
+            kicks,
         })
     }
 
@@ -92,6 +99,11 @@ impl Gateway {
             .iter()
             .map(|(listener, policy)| (policy.name.clone(), listener.endpoint().clone()))
             .collect()
+    }
+
+    /// What clients are sent away by, from any thread, before the gateway runs and while it does.
+    pub fn kick_handle(&self) -> KickHandle {
+        self.kick_handle.clone()
     }
 
     /// Serves until `stop` is ready, then tells every client, and returns when they are gone or two seconds later.
@@ -107,9 +119,12 @@ impl Gateway {
         self.serve(Hold::new(broker), stop).await;
     }
 
-    async fn serve(self, core: Hold, stop: impl Future<Output = ()>) {
+    async fn serve(mut self, core: Hold, stop: impl Future<Output = ()>) {
         let broken = core.borrow().broken.clone();
         let _end = End(core.clone());
+
+        self.kicks.runs_here();
+        core.borrow_mut().kicks = Some(self.kicks);
 
         let statistics = self.settings.statistics_interval;
         core.borrow_mut().statistics = statistics.map(|interval| Statistics::new(interval, Instant::now()));
@@ -142,6 +157,8 @@ impl Gateway {
             () = broken.notified() => panic!("a task of the gateway panicked; what it left half done is not served"),
         }
         core.borrow().tell_end();
+        // Whoever asks for a kick from here on is told that nobody is left to carry it out.
+        core.borrow_mut().kicks = None;
         // First the doors, so that nobody who was told to go finds one open.
         doors.shutdown().await;
         shut_down(&core, farewells).await;
@@ -238,6 +255,7 @@ struct End(Hold);
 impl Drop for End {
     fn drop(&mut self) {
         if let Ok(mut core) = self.0.try_borrow_mut() {
+            core.kicks = None;
             core.remove_all();
         }
     }
@@ -287,7 +305,7 @@ async fn tick(core: Hold) {
         let mut core = core.borrow_mut();
         core.tick_task = Some(cx.waker().clone());
         loop {
-            core.armed = core.tick();
+            core.armed = core.tick(cx.waker());
             let Some(deadline) = core.armed else {
                 return Poll::Pending;
             };

@@ -9,7 +9,10 @@
 //! - [`auth`]: who may come in, who may do what.
 //! - [`broker`]: every MQTT rule; one owner, no I/O.
 //!
-//! Above it stand the adapters:
+//! Above it, for any thread:
+//! - [`kick`]: the way to a kick from anywhere.
+//!
+//! And the adapters:
 //! - [`net`]: MQTT over byte streams: TCP and TLS, as server and as client.
 //! - [`client`]: the client side of MQTT: a session without I/O, and dialling.
 //! - [`serial`]: field sensors on serial lines.
@@ -28,6 +31,8 @@ pub mod mqtt;
 pub mod auth;
 
 pub mod broker;
+
+pub mod kick;
 
 pub mod net;
 

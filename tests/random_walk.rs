@@ -171,8 +171,8 @@ impl Walk {
             8..=9 => self.answer_an_authentication(),
             4 => self.answer_a_verification(),
             7 if self.chance.one_in(10) => {
-                let client = client_id(self.chance.of(&NAMES));
-                self.house.step(Input::Kick { client })
+                let target = known_as(self.chance.of(&NAMES));
+                self.house.step(kick(target))
             }
             5 => {
                 let pause = self.chance.of(&[1, 100, 2_000, 20_000, 100_000, 600_000]);

@@ -3,8 +3,10 @@
 //! - [`passwords`]: the password file's text to users, and the (slow) check of one password.
 //! - [`remembered`]: passwords that were right a moment ago.
 //! - [`access`]: the one door for rights, [`access::Rights::authorize`].
+//! - [`network`]: a range of addresses.
 
 pub mod access;
+pub mod network;
 pub mod passwords;
 pub mod remembered;
 

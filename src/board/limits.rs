@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::broker::{Limits, Overflow, QueueClass};
+use crate::broker::{KickQueueClass, Limits, Overflow, QueueClass};
 use crate::document::{Key, Section, Table, duration_text, size_text};
 
 /// One list makes the keys, the reading and the showing: key, field, how it is written, range, what it bounds.
@@ -91,6 +91,14 @@ limits! {
         "Messages and topic filters a second from one client, in the long run; more wait unread.";
     "publish_bytes_rate_max" publish_bytes_rate_max bytes(1024..=3 << 30)
         "Bytes a second of messages from one client, in the long run; more wait unread.";
+    "kick_gap_min" kick_gap_min millis(1, 1000)
+        "The least time between two goes at kicks.";
+    "kicks_per_tick_max" kicks_per_tick_max count(1..=1 << 20)
+        "Clients sent away in one go.";
+    "kick_queue_max" kick_queue_class kick_class(())
+        "Kicks asked for and not begun; one more is refused.";
+    "bans_max" bans_max count(0..=65_536)
+        "Clients, users and networks kept out at one time.";
     "memory_bytes_max" memory_bytes_max bytes(1 << 20..=3 << 30)
         "Everything peers grow together, at what it costs in memory.";
 }
@@ -307,6 +315,22 @@ mod time {
     }
 }
 
+/// A duration below seconds.
+mod millis {
+    use super::*;
+
+    pub(super) const EXPECTS: &str = "a duration such as \"10ms\"";
+
+    pub(super) fn read(table: &Table<'_>, key: &str, millis_min: u64, millis_max: u64, field: &mut Duration) {
+        let range = Duration::from_millis(millis_min)..=Duration::from_millis(millis_max);
+        if let Some(value) = table.duration(key, range) {
+            *field = value;
+        }
+    }
+
+    pub(super) use super::time::shown;
+}
+
 /// A duration kept as whole seconds.
 mod seconds {
     use super::*;
@@ -348,6 +372,27 @@ mod class {
 
     pub(super) fn shown(field: &QueueClass) -> String {
         field.messages().to_string()
+    }
+}
+
+mod kick_class {
+    use super::*;
+
+    pub(super) const EXPECTS: &str = "64, 256 or 1024";
+
+    pub(super) fn read(table: &Table<'_>, key: &str, (): (), field: &mut KickQueueClass) {
+        let Some(kicks) = table.integer(key, 64..=1024) else {
+            return;
+        };
+        let mut classes = KickQueueClass::ALL.into_iter();
+        match classes.find(|class| usize::try_from(kicks) == Ok(class.kicks())) {
+            Some(class) => *field = class,
+            None => table.mistake(key, format!("found {kicks}, expected {EXPECTS}")),
+        }
+    }
+
+    pub(super) fn shown(field: &KickQueueClass) -> String {
+        field.kicks().to_string()
     }
 }
 

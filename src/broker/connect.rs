@@ -181,6 +181,7 @@ impl Broker {
         arrival.wants_reasons = connect.properties.request_problem_information != Some(false);
         arrival.packet_bytes_max = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);
         let surplus = arrival.surplus;
+        let peer = arrival.peer;
         let anonymous = arrival.listener.anonymous;
         let listener = arrival.listener.clone();
         let certificate_user = arrival.certificate_user.take();
@@ -193,6 +194,11 @@ impl Broker {
         }
         if let Err(reason) = self.check_connect(connect, &listener) {
             return self.refuse(now, link, reason);
+        }
+        // Before anybody is asked for a proof, which costs much more than this.
+        let user = certificate_user.as_ref().or(connect.user_name.as_ref());
+        if self.is_banned(connect.client_id.as_ref(), user, peer) {
+            return self.refuse_banned(now, link);
         }
         let mount_point = listener.mount_point.as_ref();
         let admission = match Admission::new(connect, mount_point, &self.budget.account) {
@@ -367,6 +373,13 @@ impl Broker {
             return;
         };
         let (listener, peer) = (arrival.listener.clone(), arrival.peer);
+        let user = match &*identity {
+            Identity::User(user) => Some(user),
+            Identity::Anonymous | Identity::Gateway => None,
+        };
+        if self.is_banned(Some(&client), user, peer) {
+            return self.refuse_banned(now, link); // since it was asked for its proof
+        }
         let granted = self.grant(&admission, &listener);
         let (exchange, data) = proved.unzip();
         let properties = match admission.version {
@@ -477,6 +490,7 @@ impl Broker {
                 })
             }),
             listener,
+            peer,
             pace: Pace::new(now),
             unsent_bytes: 0,
             unsent_control_bytes: 0,
@@ -499,6 +513,12 @@ impl Broker {
             session_present,
         }));
         self.pump(now, key);
+    }
+
+    #[inline(never)]
+    fn refuse_banned(&mut self, now: Instant, link: LinkId) {
+        self.stats.connections_banned += 1;
+        self.refuse(now, link, Refusal::Banned);
     }
 
     /// Sees to it that there is room for the session and the will of a client whose session is `known`.

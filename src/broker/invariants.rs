@@ -30,6 +30,7 @@ impl Broker {
         self.check_timers()?;
         self.check_stats()?;
         self.check_owners()?;
+        self.bans.check(self.limits.bans_max)?;
         self.check_account()
     }
 
@@ -56,6 +57,7 @@ impl Broker {
     /// The memory account is what everything that is there was charged, each message once.
     fn check_account(&self) -> Result<(), String> {
         let mut bytes = self.subscriptions.charged_bytes() + self.retained.charged_bytes();
+        bytes += self.kicks.charged_bytes();
         let mut messages: BTreeMap<*const Kept, usize> = BTreeMap::new();
         for message in self.retained.iter() {
             messages.insert(Rc::as_ptr(message), message.charged_bytes());
@@ -258,7 +260,8 @@ impl Broker {
     }
 
     fn check_timers(&self) -> Result<(), String> {
-        let mut expected = BTreeSet::new();
+        let mut expected: BTreeSet<_> = self.bans.deadlines().collect();
+        expected.extend(self.kicks.due.map(|at| (at, Timer::Kicks)));
         for (link, content) in &self.links {
             expected.extend(content.timer_at.map(|at| (at, Timer::Link(link))));
             let exchange = (content.attachment()).and_then(|attachment| attachment.exchange.as_ref());

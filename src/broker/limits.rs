@@ -103,6 +103,14 @@ pub struct Limits {
     pub publish_rate_max: u32,
     /// The bytes of these messages, topics and payloads, within a second; more wait unread.
     pub publish_bytes_rate_max: u32,
+    /// The least time between two slices of kicks.
+    pub kick_gap_min: Duration,
+    /// Clients that one slice of kicks sends away at most.
+    pub kicks_per_tick_max: usize,
+    /// Kicks asked for and not begun; the next one is refused.
+    pub kick_queue_class: KickQueueClass,
+    /// Clients, users and networks kept out at one time.
+    pub bans_max: usize,
     /// Everything together, in bytes; see above.
     pub memory_bytes_max: usize,
 }
@@ -153,6 +161,17 @@ pub enum QueueClass {
     N4096,
 }
 
+/// How many kicks may wait: classes, because the capacity of a `heapless` table is part of its type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KickQueueClass {
+    /// 64 kicks.
+    N64,
+    /// 256 kicks.
+    N256,
+    /// 1,024 kicks.
+    N1024,
+}
+
 /// What gives way when a client's queue is full; every drop is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overflow {
@@ -175,6 +194,20 @@ impl QueueClass {
             Self::N256 => 256,
             Self::N1024 => 1024,
             Self::N4096 => 4096,
+        }
+    }
+}
+
+impl KickQueueClass {
+    /// Every class, smallest first.
+    pub const ALL: [Self; 3] = [Self::N64, Self::N256, Self::N1024];
+
+    /// The capacity in kicks.
+    pub const fn kicks(self) -> usize {
+        match self {
+            Self::N64 => 64,
+            Self::N256 => 256,
+            Self::N1024 => 1024,
         }
     }
 }
@@ -211,6 +244,10 @@ impl Default for Limits {
             retained_bytes_max: 8 * 1024 * 1024,
             publish_rate_max: 10_000_000,
             publish_bytes_rate_max: 1024 * 1024 * 1024,
+            kick_gap_min: Duration::from_millis(10),
+            kicks_per_tick_max: 64,
+            kick_queue_class: KickQueueClass::N256,
+            bans_max: 256,
             memory_bytes_max: 128 * 1024 * 1024,
         }
     }

@@ -95,6 +95,8 @@ pub(super) struct Attachment {
     pub(super) session: SessionKey,
     /// The door it came through.
     pub(super) listener: Rc<ListenerPolicy>,
+    /// From where; `None` where the transport has no address.
+    pub(super) peer: Option<IpAddr>,
     pub(super) version: ProtocolVersion,
     /// Whether the peer is a broker that bridges, which wants RETAIN as published and nothing of its own
     /// back.
@@ -204,6 +206,17 @@ impl Broker {
     ///
     /// It is forgotten first, so nothing follows its farewell [MQTT-3.14.4-1].
     pub(super) fn detach(&mut self, now: Instant, link: LinkId, reason: DetachReason) {
+        self.detach_to(now, link, reason, None);
+    }
+
+    /// The same, for a client that is to go `elsewhere`; without that where the settings say.
+    pub(super) fn detach_to(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        reason: DetachReason,
+        elsewhere: Option<&Utf8String>,
+    ) {
         let Some(ended) = self.links.remove(link) else {
             return;
         };
@@ -213,7 +226,8 @@ impl Broker {
         }
         self.stats.links -= 1;
         if reason != DetachReason::ConnectionLost {
-            if let Some(farewell) = farewell(&ended, reason, self.settings.server_reference.as_ref()) {
+            let elsewhere = elsewhere.or(self.settings.server_reference.as_ref());
+            if let Some(farewell) = farewell(&ended, reason, elsewhere) {
                 self.outputs.push_back(Output::Send {
                     link,
                     packet: farewell,
@@ -393,13 +407,14 @@ fn farewell(link: &Link, reason: DetachReason, elsewhere: Option<&Utf8String>) -
         DetachReason::TakenOver => (ReasonCode::SessionTakenOver, None),
         DetachReason::Malformed(error) => (error.reason(), Some(error.to_string())),
         DetachReason::Refused(refusal) => (refusal.reason(), Some(refusal.to_string())),
-        DetachReason::Kicked => (ReasonCode::AdministrativeAction, None),
+        DetachReason::Kicked(reason) => (reason.code(), None),
         DetachReason::Shutdown => (ReasonCode::ServerShuttingDown, None),
     };
     let elsewhere = match reason {
         DetachReason::Shutdown | DetachReason::Refused(Refusal::ConnectionsFull | Refusal::SessionsFull) => {
             elsewhere.cloned()
         }
+        DetachReason::Kicked(reason) if reason.sends_elsewhere() => elsewhere.cloned(),
         _ => None,
     };
     let version = link.version()?;
@@ -418,8 +433,8 @@ fn farewell(link: &Link, reason: DetachReason, elsewhere: Option<&Utf8String>) -
     };
     // To go elsewhere is one thing, where that is another: it may be too long to say (section 4.11).
     let code = match elsewhere {
-        Some(_) => ReasonCode::UseAnotherServer,
-        None => in_words_of(is_in, code),
+        Some(_) if code != ReasonCode::ServerMoved => ReasonCode::UseAnotherServer,
+        _ => in_words_of(is_in, code),
     };
     // [MQTT-3.14.0-1]
     let packet = |(text, elsewhere)| match is_in {
@@ -442,7 +457,10 @@ const fn in_words_of(is_in: bool, reason: ReasonCode) -> ReasonCode {
     match (is_in, reason) {
         (true, ReasonCode::ServerUnavailable) => ReasonCode::ServerBusy,
         (false, ReasonCode::ServerShuttingDown) => ReasonCode::ServerUnavailable,
-        (false, ReasonCode::AdministrativeAction) => ReasonCode::NotAuthorized,
+        (false, ReasonCode::AdministrativeAction | ReasonCode::MaximumConnectTime) => {
+            ReasonCode::NotAuthorized
+        }
+        (false, ReasonCode::MessageRateTooHigh) => ReasonCode::QuotaExceeded,
         (false, ReasonCode::TopicFilterInvalid | ReasonCode::TopicAliasInvalid) => ReasonCode::ProtocolError,
         (_, reason) => reason,
     }
@@ -492,5 +510,6 @@ fn has_return_code(reason: ReasonCode) -> bool {
             | ReasonCode::QuotaExceeded
             | ReasonCode::BadUserNameOrPassword
             | ReasonCode::NotAuthorized
+            | ReasonCode::Banned
     )
 }

@@ -14,10 +14,12 @@
 //! - `settings`: what an operator decides. `policy`: what a door grants. `limits`: every bound. `budget`: what it
 //!   costs in memory, and who gives way. `owners`: who takes up what all share. `room`: who gives way in full queues.
 //!   `pace`: who publishes too fast.
+//! - `kick`: who is sent away. `bans`: who is kept out. `pattern`: whose identifier looks like this.
 //! - `refusal`: every rule a peer may break. `stats`: every count. `invariants`: the walk over all of it.
 
 mod aliases;
 mod authenticate;
+mod bans;
 mod budget;
 mod connect;
 mod deliver;
@@ -25,11 +27,13 @@ mod fan_out;
 mod inflight;
 mod invariants;
 mod kept;
+mod kick;
 mod limits;
 mod link;
 mod offline;
 mod owners;
 mod pace;
+mod pattern;
 mod policy;
 mod publish;
 mod refusal;
@@ -59,10 +63,12 @@ use crate::mqtt::{
     Utf8String,
 };
 
+use bans::Bans;
 use budget::Budget;
 use connect::AssignedIds;
 use deliver::Passing;
 use fan_out::Gathered;
+use kick::Kicks;
 use limits::Episodes;
 use link::{Link, Stage};
 use owners::Owners;
@@ -72,8 +78,13 @@ use subscriptions::Subscriptions;
 use timers::{Timer, Timers};
 
 pub use authenticate::Authentication;
-pub use limits::{Limits, Overflow, QueueClass};
+pub use bans::{Ban, BanSubject, KeptOut};
+pub use kick::{
+    Found, Kick, KickId, KickOptions, KickOutcome, KickReason, KickedSession, KickedWill, Target,
+};
+pub use limits::{KickQueueClass, Limits, Overflow, QueueClass};
 pub use link::LinkId;
+pub use pattern::{Pattern, PatternError};
 pub use policy::{ListenerPolicy, MountPoint, MountPointError, Versions};
 pub use refusal::Refusal;
 pub use settings::Settings;
@@ -156,10 +167,15 @@ pub enum Input {
         /// How the exchange goes on.
         answer: Authentication,
     },
-    /// Whoever is connected with this client identifier is sent away, with 0x98 where its version has a word.
-    Kick {
-        /// Whom; nobody is no mistake.
-        client: ClientId,
+    /// Somebody is to be sent away; answered by [`Output::Kicked`].
+    ///
+    /// As much of it as one slice may do is done at once, the rest at the next [`Input::Tick`]; see
+    /// [`Broker::kicks_taken_at`].
+    Kick(Kick),
+    /// Somebody is not kept out any more; nobody of that name is no mistake.
+    Unban {
+        /// Who was.
+        subject: BanSubject,
     },
     /// A message of the gateway's own: a reading, a status.
     Publish(Message),
@@ -226,6 +242,13 @@ pub enum Output {
         /// The user the verified client certificate names; only with the first of an exchange.
         certificate_user: Option<Utf8String>,
     },
+    /// A kick was carried out, to the end.
+    Kicked {
+        /// Which one.
+        id: KickId,
+        /// What it came to.
+        outcome: KickOutcome,
+    },
     /// Something an operator may want to read.
     Event(Event),
 }
@@ -289,6 +312,13 @@ pub enum Event {
         /// Who ended it, and why.
         reason: DetachReason,
     },
+    /// A ban has ended.
+    BanLifted {
+        /// Who may come in again.
+        subject: BanSubject,
+        /// Whether its time was over; otherwise it was taken back.
+        is_over: bool,
+    },
     /// A limit bit; told once per episode, counted always.
     LimitReached {
         /// The field of [`Limits`].
@@ -315,8 +345,8 @@ pub enum DetachReason {
     Malformed(DecodeError),
     /// The peer was refused, or broke a rule of the protocol.
     Refused(Refusal),
-    /// An operator sent the client away.
-    Kicked,
+    /// The client was sent away.
+    Kicked(KickReason),
     /// The gateway stops.
     Shutdown,
 }
@@ -331,7 +361,7 @@ impl std::fmt::Display for DetachReason {
             Self::TakenOver => f.write_str("session taken over"),
             Self::Malformed(error) => write!(f, "malformed packet: {error}"),
             Self::Refused(refusal) => write!(f, "refused: {refusal}, {}", refusal.reason()),
-            Self::Kicked => f.write_str("sent away by an operator"),
+            Self::Kicked(reason) => write!(f, "kicked: {reason}"),
             Self::Shutdown => f.write_str("the gateway stops"),
         }
     }
@@ -367,6 +397,8 @@ pub struct Broker {
     stats: Stats,
     episodes: Episodes,
     assigned_ids: AssignedIds,
+    kicks: Kicks,
+    bans: Bans,
     /// What most sessions share where a listener asks for no proof.
     anonymous: Rc<Identity>,
     /// The writer of what we retain ourselves.
@@ -400,6 +432,8 @@ impl Broker {
             stats: Stats::default(),
             episodes: Episodes::default(),
             assigned_ids: AssignedIds::new(seed),
+            kicks: Kicks::default(),
+            bans: Bans::default(),
             anonymous: Rc::new(Identity::Anonymous),
             gateway: Rc::new(Identity::Gateway),
             stopping: false,
@@ -436,7 +470,8 @@ impl Broker {
             Input::Closed { link } => self.detach(now, link, DetachReason::ConnectionLost),
             Input::Verified { link, verdict } => self.handle_verified(now, link, verdict),
             Input::Authenticated { link, answer } => self.handle_authenticated(now, link, answer),
-            Input::Kick { client } => self.handle_kick(now, &client),
+            Input::Kick(kick) => self.handle_kick(now, kick),
+            Input::Unban { subject } => _ = self.unban(&subject),
             Input::RightsChanged(rights) => self.handle_rights(rights),
             Input::Tick => self.handle_tick(now),
             Input::Shutdown => self.handle_shutdown(now),
@@ -545,14 +580,9 @@ impl Broker {
                 Timer::Authentication(link) => self.handle_authentication_timer(now, link),
                 Timer::Will(key) => self.handle_will_timer(now, key),
                 Timer::SessionExpiry(key) => self.handle_session_expiry(now, key),
+                Timer::Ban(key) => self.handle_ban_timer(key),
+                Timer::Kicks => self.handle_kicks_timer(now),
             }
-        }
-    }
-
-    fn handle_kick(&mut self, now: Instant, client: &ClientId) {
-        let session = self.sessions.find(client).and_then(|key| self.sessions.get(key));
-        if let Some(link) = session.and_then(|session| session.link) {
-            self.detach(now, link, DetachReason::Kicked);
         }
     }
 

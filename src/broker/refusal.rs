@@ -40,6 +40,8 @@ pub enum Refusal {
     BadCredentials,
     /// CONNECT without a user name where one is needed [MQTT-3.1.4-2].
     NoCredentials,
+    /// The client, the user or the address is kept out.
+    Banned,
     /// The password could not be checked.
     CheckUnavailable,
     /// CONNECT with an authentication method nobody answers for [MQTT-4.12.0-1].
@@ -125,6 +127,7 @@ impl Refusal {
             | Self::AuthenticationTimeout
             | Self::WillDenied
             | Self::PublishDenied => ReasonCode::NotAuthorized,
+            Self::Banned => ReasonCode::Banned,
             Self::CheckUnavailable => ReasonCode::ServerUnavailable,
             Self::AuthenticationMethod | Self::OtherMethod => ReasonCode::BadAuthenticationMethod, // [MQTT-4.12.0-1]
             Self::WillTopic | Self::TopicTooLong => ReasonCode::TopicNameInvalid,
@@ -171,6 +174,7 @@ impl fmt::Display for Refusal {
             Self::ClientIdNotMade => "no client identifier could be assigned",
             Self::BadCredentials => "bad user name or password",
             Self::NoCredentials => "a user name and password are needed",
+            Self::Banned => "kept out for a time",
             Self::CheckUnavailable => "the password cannot be checked now",
             Self::AuthenticationMethod => "the authentication method is not known here",
             Self::AuthenticationFailed => "authentication failed",

@@ -25,6 +25,8 @@ pub struct Stats {
     pub queued_bytes: u64,
     /// Gauge: topic, payload and property bytes of all wills.
     pub wills_bytes: u64,
+    /// Gauge: clients, users and networks that are kept out.
+    pub bans: u64,
 
     /// Byte streams accepted.
     pub links_accepted: u64,
@@ -46,6 +48,16 @@ pub struct Stats {
     pub wills_sent: u64,
     /// Sessions that ended because nobody came back.
     pub sessions_expired: u64,
+    /// Kicks that were begun.
+    pub kicks: u64,
+    /// Kicks that found neither a connection nor a session.
+    pub kicks_in_vain: u64,
+    /// Connected clients that a kick sent away.
+    pub clients_kicked: u64,
+    /// Sessions that a kick forgot.
+    pub sessions_purged: u64,
+    /// Connections that ended because their client, user or address is kept out.
+    pub connections_banned: u64,
 
     /// Messages of a QoS 2 publisher that had arrived before.
     pub duplicates_suppressed: u64,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use super::bans::BanKey;
 use super::link::LinkId;
 use super::session::SessionKey;
 
@@ -17,6 +18,10 @@ pub(super) enum Timer {
     Will(SessionKey),
     /// When to end a session nobody came back to.
     SessionExpiry(SessionKey),
+    /// When to let somebody in again.
+    Ban(BanKey),
+    /// When to go on with kicks.
+    Kicks,
 }
 
 /// The deadlines that are running.

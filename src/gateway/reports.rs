@@ -25,6 +25,12 @@ impl Core {
                 slot.permit.admitted();
                 info!(?client, ?identity, peer = %slot.peer, session_present, ?link, "client connected");
             }
+            // Told once for all of them.
+            Event::ClientDisconnected {
+                link,
+                client,
+                reason: reason @ DetachReason::Kicked(_),
+            } => debug!(?client, %reason, ?link, "client disconnected"),
             Event::ClientDisconnected { link, client, reason } => {
                 info!(?client, %reason, ?link, "client disconnected");
             }
@@ -42,6 +48,14 @@ impl Core {
                 info!(%reason, peer, ?link, "connection refused");
             }
             Event::ConnectionRefused { link, reason } => debug!(%reason, ?link, "connection refused"),
+            Event::BanLifted { subject, is_over } => {
+                let why = if *is_over {
+                    "its time is over"
+                } else {
+                    "it was taken back"
+                };
+                info!(who = %subject, why, "ban lifted");
+            }
             Event::LimitReached { limit, client } => match client {
                 Some(client) => warn!(limit, ?client, "limit reached"),
                 None => warn!(limit, "limit reached"),

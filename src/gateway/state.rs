@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 use super::logins::PasswordCheck;
 use crate::admin::statistics::{Statistics, Traffic};
 use crate::broker::{Authentication, Broker, Input, LinkId, ListenerPolicy, Now, Output};
+use crate::kick::KickQueue;
 use crate::net::endpoint::Peer;
 use crate::net::link::{Buffers, Link};
 use crate::net::listener::{ConnectionPermit, Incoming};
@@ -79,6 +80,10 @@ pub(super) struct Core {
     pub(super) checks: VecDeque<PasswordCheck>,
     /// Told whenever `checks` grows.
     pub(super) check_waiting: Rc<Notify>,
+    /// Kicks from other threads and from hooks; `None` where nobody can ask for any.
+    pub(super) kicks: Option<KickQueue>,
+    /// When the next of them may be carried out; `None` where none wait.
+    pub(super) kicks_at: Option<Instant>,
     /// What is told below `$SYS`; `None` where that is not wanted.
     pub(super) statistics: Option<Statistics>,
     pub(super) traffic: Traffic,
@@ -136,6 +141,8 @@ impl Core {
             lingering: VecDeque::new(),
             checks: VecDeque::new(),
             check_waiting: Rc::new(Notify::new()),
+            kicks: None,
+            kicks_at: None,
             statistics: None,
             traffic: Traffic::default(),
             flush_task: None,
@@ -229,6 +236,7 @@ impl Core {
                     let answer = Authentication::Deny;
                     self.arisen.push_back(Input::Authenticated { link, answer });
                 }
+                Output::Kicked { id, outcome } => self.answer_kick(id, outcome),
                 Output::Event(event) => self.tell(&event),
             }
         }
@@ -241,8 +249,10 @@ impl Core {
         }
     }
 
-    /// Does what is due; returns when the next is.
-    pub(super) fn tick(&mut self) -> Option<Instant> {
+    /// The tick: does what is due, in an order that ARCHITECTURE.md promises; returns when the next is.
+    ///
+    /// `sleeper` is woken by the next kick.
+    pub(super) fn tick(&mut self, sleeper: &Waker) -> Option<Instant> {
         let now = now();
         while let Some((deadline, link)) = self.lingering.front().copied()
             && deadline <= now.mono
@@ -259,6 +269,7 @@ impl Core {
         {
             self.input(now, Input::Tick);
         }
+        self.kicks_at = self.carry_out_kicks(now, sleeper);
         if self.statistics_due().is_some_and(|deadline| deadline <= now.mono) {
             self.tell_statistics(now);
         }
@@ -268,8 +279,11 @@ impl Core {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let lingering = self.lingering.front().map(|(deadline, _)| *deadline);
         let deadlines = [self.broker.poll_timeout(), lingering, self.statistics_due()];
-        let deadline = deadlines.into_iter().flatten().min()?;
-        Some(self.next_tick.map_or(deadline, |next| deadline.max(next)))
+        let deadline = deadlines.into_iter().flatten().min();
+        let deadline = deadline.map(|deadline| self.next_tick.map_or(deadline, |next| deadline.max(next)));
+        // Kicks have a gap of their own.
+        let deadlines = [deadline, self.kicks_at, self.broker.kicks_due()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Starts the end of a link: what it is owed goes out, then the stream is shut down, within [`LINGER`].

@@ -4,7 +4,7 @@
 //! - [`link`]: one connection: bytes in, packets out, and back.
 //! - [`listener`]: accepts connections, within bounds and time limits; `places`: who gives way when there is no room;
 //!   `episode`: what is told once however often it happens.
-//! - [`endpoint`]: where a listener is, and who came. [`network`]: a range of addresses.
+//! - [`endpoint`]: where a listener is, and who came.
 //! - [`tcp`], [`tls`], [`websocket`], [`unix`]: the streams. [`proxy`]: what a balancer says before them.
 //! - [`accounts`]: users and groups of the operating system, to whom a Unix socket may belong.
 //! - [`clock`]: the wall clock certificates are checked against, on boards that may have none.
@@ -17,7 +17,6 @@ pub mod endpoint;
 mod episode;
 pub mod link;
 pub mod listener;
-pub mod network;
 mod places;
 pub mod proxy;
 pub mod tcp;

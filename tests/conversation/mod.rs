@@ -21,8 +21,8 @@ use smallvec::smallvec;
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial, Rights};
 use tidegate::broker::{
-    Broker, Event, Input, Limits, LinkId, ListenerPolicy, Message, MountPoint, Now, Output, Settings, Stats,
-    Verdict,
+    Broker, Event, Input, Kick, KickId, KickOptions, KickOutcome, Limits, LinkId, ListenerPolicy, Message,
+    MountPoint, Now, Output, Settings, Stats, Target, Verdict,
 };
 use tidegate::mqtt::{
     Ack, ClientId, ConnAck, Connect, ConnectProperties, Disconnect, Packet, PacketId, ProtocolVersion,
@@ -512,6 +512,31 @@ pub fn denial(user: Option<&str>, action: Action, topics: &str) -> Denial {
         action,
         topics: filter(topics),
     }
+}
+
+/// A kick with nothing special about it.
+pub fn kick(target: Target) -> Input {
+    kick_with(0, target, KickOptions::default())
+}
+
+pub fn kick_with(number: u64, target: Target, options: KickOptions) -> Input {
+    let id = KickId(number);
+    Input::Kick(Kick { id, target, options })
+}
+
+/// Whoever has this client identifier.
+pub fn known_as(id: &str) -> Target {
+    Target::Client(client_id(id))
+}
+
+/// What kicks came to, in the order in which that was told.
+pub fn kicked(outputs: &[Output]) -> Vec<KickOutcome> {
+    (outputs.iter())
+        .filter_map(|output| match output {
+            Output::Kicked { outcome, .. } => Some(*outcome),
+            _ => None,
+        })
+        .collect()
 }
 
 /// The outputs without the events.

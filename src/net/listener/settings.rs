@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::auth::network::Network;
 use crate::net::endpoint::{Endpoint, Peer};
-use crate::net::network::Network;
 use crate::net::tls;
 use crate::net::websocket::upgrade;
 

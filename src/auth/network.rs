@@ -1,13 +1,13 @@
 //! A range of addresses, as in `10.0.0.0/8`.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// The addresses that begin with the same bits.
 ///
 /// 1. Its bits after the prefix are 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Network {
     address: IpAddr,
     prefix_bits: u8,
@@ -25,6 +25,34 @@ pub enum NetworkError {
 }
 
 impl Network {
+    /// The network of `prefix_bits` bits that `address` is in, as long as the address at most; one of IPv4 written as
+    /// IPv6 counts as what it stands for.
+    pub fn around(address: IpAddr, prefix_bits: u8) -> Self {
+        let address = address.to_canonical();
+        let prefix_bits = prefix_bits.min(width(address));
+        let kept = bits(address) & mask(address, prefix_bits);
+        let address = match address {
+            IpAddr::V4(_) => Ipv4Addr::from_octets(std::array::from_fn(|at| kept.to_be_bytes()[at])).into(),
+            IpAddr::V6(_) => Ipv6Addr::from_bits(kept).into(),
+        };
+        Self { address, prefix_bits }
+    }
+
+    /// `address` alone.
+    pub fn of(address: IpAddr) -> Self {
+        Self::around(address, u8::MAX)
+    }
+
+    /// The first of them.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// How many bits they have in common.
+    pub fn prefix_bits(&self) -> u8 {
+        self.prefix_bits
+    }
+
     /// Whether `address` is one of them; one of IPv4 written as IPv6 counts as what it stands for.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -118,6 +146,23 @@ mod tests {
             let network: Network = network.parse().expect("a network");
             let address = address.parse().expect("an address");
             assert_eq!(network.contains(address), expected, "{network} {address}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_in_the_network_around_it() {
+        for (address, prefix_bits, expected) in [
+            ("10.1.2.3", 8, "10.0.0.0/8"),
+            ("::ffff:10.1.2.3", 24, "10.1.2.0/24"),
+            ("10.1.2.3", 200, "10.1.2.3/32"),
+            ("2001:db8:1::1", 32, "2001:db8::/32"),
+            ("::1", 0, "::/0"),
+        ] {
+            let address = address.parse().expect("an address");
+            let network = Network::around(address, prefix_bits);
+            assert_eq!(network.to_string(), expected);
+            assert!(network.contains(address));
+            assert_eq!(expected.parse(), Ok(network));
         }
     }
 
