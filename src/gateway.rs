@@ -19,6 +19,7 @@
 mod kicks;
 mod links;
 mod logins;
+mod operator;
 mod reports;
 mod state;
 
@@ -33,6 +34,8 @@ use rustls::time_provider::TimeProvider;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
+use crate::admin::server::{self, Door};
+use crate::admin::settings::{CONNECTIONS_MAX, DOOR};
 use crate::admin::statistics::Statistics;
 use crate::auth::access::Rights;
 use crate::broker::{Broker, Input, LinkId, ListenerPolicy, Message};
@@ -44,6 +47,7 @@ use crate::net::listener::{Entrance, Listener, NetError, descriptors_left};
 use crate::serial;
 use crate::storage::{StateDirectory, StorageError};
 use logins::check_passwords;
+use operator::Office;
 use state::{Hold, LINGER, now};
 
 /// How often the time is offered to the state directory, which writes it once an hour.
@@ -56,6 +60,8 @@ pub struct Gateway {
     state: Option<Arc<Mutex<StateDirectory>>>,
     kick_handle: KickHandle,
     kicks: KickQueue,
+    /// The operator's doors.
+    doors: Vec<Door>,
 }
 
 impl Gateway {
@@ -82,6 +88,10 @@ impl Gateway {
                 Err(error) => return Err(StartError::Net(error)),
             }
         }
+        let mut doors = Vec::new();
+        for door in &settings.admin.doors {
+            doors.extend(operator::open_door(door, &clock).map_err(StartError::Net)?);
+        }
         let state = state.map(|state| Arc::new(Mutex::new(state)));
         let (kick_handle, kicks) = kick::queue(&settings.limits);
         Ok(Self {
@@ -90,15 +100,16 @@ impl Gateway {
             state,
             kick_handle,
             kicks,
+            doors,
         })
     }
 
-    /// The listeners by name, each with the address it really has.
+    /// The listeners by name, each with the address it really has; the operator's doors come last.
     pub fn addresses(&self) -> Vec<(String, Endpoint)> {
-        self.listeners
-            .iter()
-            .map(|(listener, policy)| (policy.name.clone(), listener.endpoint().clone()))
-            .collect()
+        let listeners = (self.listeners.iter())
+            .map(|(listener, policy)| (policy.name.clone(), listener.endpoint().clone()));
+        let doors = (self.doors.iter()).map(|door| (DOOR.to_owned(), door.endpoint().clone()));
+        listeners.chain(doors).collect()
     }
 
     /// What clients are sent away by, from any thread, before the gateway runs and while it does.
@@ -129,7 +140,14 @@ impl Gateway {
         let statistics = self.settings.statistics_interval;
         core.borrow_mut().statistics = statistics.map(|interval| Statistics::new(interval, Instant::now()));
 
+        let office = Office::new(&self.settings, self.listeners.clone(), self.kick_handle);
+        let desk = operator::desk(core.clone(), office);
+
         let mut tasks = JoinSet::new();
+        // Not among the doors that close first: an operator may ask how the end goes.
+        for door in self.doors {
+            tasks.spawn_local(server::serve(door, desk.clone()));
+        }
         tasks.spawn_local(flush_links(core.clone()));
         tasks.spawn_local(tick(core.clone()));
         tasks.spawn_local(check_passwords(core.clone(), self.settings.users));
@@ -208,7 +226,9 @@ const DESCRIPTORS_RESERVED: usize = 16;
 /// Connections that there are descriptors for, once everything else the gateway opens has its own.
 fn room_for_connections(settings: &Settings) -> usize {
     // Of a listener: its socket, and the spare to close on others with.
-    let own = settings.listeners.len() * 2 + settings.serial.len() + DESCRIPTORS_RESERVED;
+    let listeners = settings.listeners.len() * 2;
+    let operators = settings.admin.doors.len() * (2 + CONNECTIONS_MAX);
+    let own = listeners + operators + settings.serial.len() + DESCRIPTORS_RESERVED;
     let room = descriptors_left().saturating_sub(own).max(1);
     let connections_max = settings.limits.connections_max;
     if room < connections_max {

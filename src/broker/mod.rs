@@ -15,7 +15,8 @@
 //!   costs in memory, and who gives way. `owners`: who takes up what all share. `room`: who gives way in full queues.
 //!   `pace`: who publishes too fast.
 //! - `kick`: who is sent away. `bans`: who is kept out. `pattern`: whose identifier looks like this.
-//! - `refusal`: every rule a peer may break. `stats`: every count. `invariants`: the walk over all of it.
+//! - `refusal`: every rule a peer may break. `stats`: every count. `views`: what an operator may see.
+//!   `invariants`: the walk over all of it.
 
 mod aliases;
 mod authenticate;
@@ -46,6 +47,7 @@ mod subscribe;
 mod subscriptions;
 mod tailor;
 mod timers;
+mod views;
 mod will;
 
 use std::collections::VecDeque;
@@ -89,6 +91,9 @@ pub use policy::{ListenerPolicy, MountPoint, MountPointError, Versions};
 pub use refusal::Refusal;
 pub use settings::Settings;
 pub use stats::Stats;
+pub use views::{
+    ConnectionView, Page, Portion, ReceiverView, RetainedView, SessionFilter, SessionView, SubscriptionView,
+};
 
 /// The moment an input arrived; the core never asks for it.
 #[derive(Debug, Clone, Copy)]

@@ -1,10 +1,13 @@
 //! What a person may write, and what the program runs on.
 //!
 //! - [`file`]: every table and key there is, with what it expects, its default and what it does.
+//! - [`effective`]: every value that holds, and where it comes from.
 //! - [`settings`]: the outcome, complete and typed; each part is the `Settings` of the module it belongs to.
 //!
 //! A file is read as a whole: every mistake in it is told, and a file with one mistake gives no [`Settings`].
 
+mod admin;
+pub mod effective;
 mod endpoints;
 pub mod file;
 mod gateway;
@@ -15,9 +18,11 @@ pub mod settings;
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::board::{Board, Boards};
 use crate::document::Document;
+use effective::Written;
 
 pub use crate::document::Mistake;
 pub use settings::{Listener, OffLoopback, Settings};
@@ -69,6 +74,10 @@ fn read(path: &Path, boards: Option<&Path>, depth: Depth) -> Result<Settings, Ve
     let document = Document::parse(path, &text, file::SECTIONS);
     let settings = settings_of(&document, &boards, depth).map(|settings| Settings {
         warnings: document.warnings(),
+        written: Some(Arc::new(Written {
+            file: path.to_owned(),
+            text: text.clone(),
+        })),
         ..settings
     });
     let mut mistakes = board_mistakes;
@@ -86,6 +95,8 @@ fn settings_of(document: &Document<'_>, boards: &Boards, depth: Depth) -> Option
     let board: Board = gateway.board;
     let users = gateway::read_users(&root);
     let listeners = listeners::read(&root, &gateway.limits, &users, depth);
+    let state_directory = gateway.storage.as_ref().map(|state| state.directory.as_path());
+    let admin = admin::read(&root, state_directory, depth);
     let serial = sensors::read(&root, &gateway.name, &board, &gateway.limits);
     Some(Settings {
         name: gateway.name,
@@ -98,6 +109,8 @@ fn settings_of(document: &Document<'_>, boards: &Boards, depth: Depth) -> Option
         users: users.into_users(),
         statistics_interval: gateway.statistics_interval,
         serial,
+        admin,
+        written: None,
         warnings: Vec::new(),
     })
 }

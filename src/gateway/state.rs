@@ -105,6 +105,11 @@ pub(super) struct Slot {
     /// The largest packet accepted once its client is in.
     pub(super) packet_bytes_max: u32,
     pub(super) peer: Peer,
+    /// When it was accepted.
+    pub(super) since: Instant,
+    /// Bytes read and written, those of TLS and WebSocket not counted.
+    pub(super) received_bytes: u64,
+    pub(super) sent_bytes: u64,
     pub(super) permit: ConnectionPermit,
     /// Of the link's task; `None` until it has run for the first time.
     pub(super) task: Option<Waker>,
@@ -166,6 +171,9 @@ impl Core {
             ),
             packet_bytes_max,
             peer,
+            since: Instant::now(),
+            received_bytes: 0,
+            sent_bytes: 0,
             permit: incoming.permit,
             task: None,
             // Nobody could be woken to write before the link's task has run; it begins by writing.

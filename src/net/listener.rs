@@ -78,6 +78,18 @@ pub struct Counters {
     pub shortages: u64,
 }
 
+impl Counters {
+    /// Connections that were closed at once, for whatever reason.
+    pub fn refused(&self) -> u64 {
+        self.refused_connections
+            + self.refused_connections_per_address
+            + self.refused_pending
+            + self.refused_pending_per_address
+            + self.refused_strangers
+            + self.shed
+    }
+}
+
 /// Why a connection was closed at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
@@ -175,6 +187,16 @@ impl Listener {
     /// Its name in the configuration.
     pub fn name(&self) -> &str {
         &self.way_in.name
+    }
+
+    /// Whether connections are encrypted.
+    pub fn has_tls(&self) -> bool {
+        self.way_in.tls.is_some()
+    }
+
+    /// Whether MQTT comes in the frames of WebSocket.
+    pub fn has_websocket(&self) -> bool {
+        self.way_in.websocket.is_some()
     }
 
     /// What came to this door since it was opened.
