@@ -1132,7 +1132,10 @@ fn operators_come_through_a_socket_of_the_state_directory_where_nothing_is_said(
     };
     assert_eq!(doors(""), []);
     let usual = ("unix:/state/admin.sock".to_owned(), 0o600, false, false, true);
-    assert_eq!(doors("[gateway]\nstate_directory = 'state'\n"), [usual.clone()]);
+    assert_eq!(
+        doors("[gateway]\nstate_directory = 'state'\n"),
+        std::slice::from_ref(&usual)
+    );
     assert_eq!(
         doors("[admin]\nsocket = '/run/x/admin.sock'\nmode = '0660'\n"),
         [("unix:/run/x/admin.sock".to_owned(), 0o660, false, false, false)]
