@@ -19,9 +19,11 @@
 mod kicks;
 mod links;
 mod logins;
+pub mod reload;
 mod reports;
 mod state;
 
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -31,19 +33,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustls::time_provider::TimeProvider;
 use tokio::task::JoinSet;
-use tracing::{debug, warn};
+use tracing::{Level, debug, warn};
 
 use crate::admin::statistics::Statistics;
 use crate::auth::access::Rights;
 use crate::broker::{Broker, Input, LinkId, ListenerPolicy, Message};
-use crate::config::Settings;
+use crate::config::{Mistake, Settings};
 use crate::kick::{self, KickHandle, KickQueue};
 use crate::net::clock::FlooredClock;
 use crate::net::endpoint::Endpoint;
 use crate::net::listener::{Entrance, Listener, NetError, descriptors_left};
-use crate::serial;
 use crate::storage::{StateDirectory, StorageError};
 use logins::check_passwords;
+use reload::{OpenDoor, ReloadHandle, Running, Source, reload_when_asked};
 use state::{Hold, LINGER, now};
 
 /// How often the time is offered to the state directory, which writes it once an hour.
@@ -51,11 +53,12 @@ const CLOCK_NOTE_INTERVAL: Duration = Duration::from_secs(300);
 
 /// A gateway whose listeners are bound and whose files are read, ready to run.
 pub struct Gateway {
-    settings: Settings,
-    listeners: Vec<(Rc<Listener>, Rc<ListenerPolicy>)>,
+    running: Running,
     state: Option<Arc<Mutex<StateDirectory>>>,
     kick_handle: KickHandle,
     kicks: KickQueue,
+    reload_handle: ReloadHandle,
+    source: Option<Source>,
 }
 
 impl Gateway {
@@ -72,10 +75,10 @@ impl Gateway {
         let clock = FlooredClock::new(state.as_ref().and_then(StateDirectory::last_seen));
         let clock: Arc<dyn TimeProvider> = Arc::new(clock);
         let entrance = Entrance::new(settings.limits.connections_max, room_for_connections(&settings));
-        let mut listeners = Vec::new();
+        let mut doors = Vec::new();
         for door in &settings.listeners {
             match Listener::bind_at(&entrance, door.net.clone(), Some(clock.clone())) {
-                Ok(listener) => listeners.push((Rc::new(listener), Rc::new(door.policy.clone()))),
+                Ok(listener) => doors.push(OpenDoor::new(door, listener)),
                 Err(NetError::Listen { source, .. }) if door.may_be_absent && is_no_such_address(&source) => {
                     debug!(address = %door.net.endpoint, "this machine has no such address, going on without");
                 }
@@ -85,20 +88,42 @@ impl Gateway {
         let state = state.map(|state| Arc::new(Mutex::new(state)));
         let (kick_handle, kicks) = kick::queue(&settings.limits);
         Ok(Self {
-            settings,
-            listeners,
+            running: Running {
+                settings,
+                entrance,
+                clock,
+                doors,
+                ports: Vec::new(),
+                tasks: JoinSet::new(),
+            },
             state,
             kick_handle,
             kicks,
+            reload_handle: ReloadHandle::new(),
+            source: None,
         })
+    }
+
+    /// The same gateway, which reads its settings again by `load` when it is asked to reload, on a thread of its own,
+    /// and tells `set_log` what is to be logged from then on.
+    #[must_use]
+    pub fn reloading(
+        self,
+        load: impl Fn() -> Result<Settings, Vec<Mistake>> + Send + Sync + 'static,
+        set_log: impl Fn(Level) + Send + Sync + 'static,
+    ) -> Self {
+        let source = Some(Source::new(load, set_log));
+        Self { source, ..self }
     }
 
     /// The listeners by name, each with the address it really has.
     pub fn addresses(&self) -> Vec<(String, Endpoint)> {
-        self.listeners
-            .iter()
-            .map(|(listener, policy)| (policy.name.clone(), listener.endpoint().clone()))
-            .collect()
+        self.running.addresses()
+    }
+
+    /// What it is told to reload by, from any thread.
+    pub fn reload_handle(&self) -> ReloadHandle {
+        self.reload_handle.clone()
     }
 
     /// What clients are sent away by, from any thread, before the gateway runs and while it does.
@@ -114,8 +139,8 @@ impl Gateway {
     /// When one of its tasks did: that is a bug, and half a gateway is worse than none.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let seed = u64::from_ne_bytes(random_bytes());
-        let broker = Broker::new(self.settings.limits.clone(), Rights::default(), seed);
-        let broker = broker.with_settings(self.settings.choices.clone());
+        let broker = Broker::new(self.running.settings.limits.clone(), Rights::default(), seed);
+        let broker = broker.with_settings(self.running.settings.choices.clone());
         self.serve(Hold::new(broker), stop).await;
     }
 
@@ -126,28 +151,23 @@ impl Gateway {
         self.kicks.runs_here();
         core.borrow_mut().kicks = Some(self.kicks);
 
-        let statistics = self.settings.statistics_interval;
+        let settings = &self.running.settings;
+        let statistics = settings.statistics_interval;
         core.borrow_mut().statistics = statistics.map(|interval| Statistics::new(interval, Instant::now()));
 
         let mut tasks = JoinSet::new();
         tasks.spawn_local(flush_links(core.clone()));
         tasks.spawn_local(tick(core.clone()));
-        tasks.spawn_local(check_passwords(core.clone(), self.settings.users));
-        let mut doors = JoinSet::new();
-        for (listener, policy) in self.listeners {
-            doors.spawn_local(accept(core.clone(), listener, policy));
-        }
-        let mut farewells = Vec::new();
-        for port in self.settings.serial {
-            farewells.extend(serial::offline_messages(&port));
-            let core = core.clone();
-            doors.spawn_local(async move {
-                serial::run(port, |message| {
-                    core.borrow_mut().input(now(), Input::Publish(message))
-                })
-                .await;
-            });
-        }
+        core.borrow_mut().users.clone_from(&settings.users);
+        tasks.spawn_local(check_passwords(core.clone()));
+        self.running.begin(&core);
+        let running = Rc::new(RefCell::new(self.running));
+        let reloads = tasks.spawn_local(reload_when_asked(
+            core.clone(),
+            running.clone(),
+            self.reload_handle.clone(),
+            self.source,
+        ));
         if let Some(state) = &self.state {
             tasks.spawn_local(keep_time(state.clone()));
         }
@@ -159,7 +179,11 @@ impl Gateway {
         core.borrow().tell_end();
         // Whoever asks for a kick from here on is told that nobody is left to carry it out.
         core.borrow_mut().kicks = None;
-        // First the doors, so that nobody who was told to go finds one open.
+        // First the doors, so that nobody who was told to go finds one open; before them who could open more.
+        self.reload_handle.close();
+        reloads.abort();
+        let farewells = running.borrow().farewells();
+        let mut doors = std::mem::take(&mut running.borrow_mut().tasks);
         doors.shutdown().await;
         shut_down(&core, farewells).await;
         if let Some(state) = &self.state {
@@ -263,7 +287,9 @@ impl Drop for End {
 
 /// Takes connections from `listener` for ever; each finishes its handshake in a task of its own, so that nobody waits
 /// for a slow one.
-async fn accept(core: Hold, listener: Rc<Listener>, policy: Rc<ListenerPolicy>) {
+///
+/// Once `is_over` says so, nobody comes in any more, who was accepted before included.
+async fn accept(core: Hold, listener: Rc<Listener>, policy: Rc<ListenerPolicy>, is_over: Rc<Cell<bool>>) {
     let mut handshakes = JoinSet::new();
     loop {
         let accepted = {
@@ -275,9 +301,10 @@ async fn accept(core: Hold, listener: Rc<Listener>, policy: Rc<ListenerPolicy>) 
                 }
             }
         };
-        let (core, policy) = (core.clone(), policy.clone());
+        let (core, policy, is_over) = (core.clone(), policy.clone(), is_over.clone());
         handshakes.spawn_local(async move {
             match accepted.handshake().await {
+                Ok(_) if is_over.get() => {}
                 Ok(incoming) => {
                     let link = core.borrow_mut().connect(incoming, policy);
                     // Another task, because this one's memory has room for a handshake and lives as long as it does,

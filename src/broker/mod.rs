@@ -11,7 +11,8 @@
 //!   messages that outlive their call.
 //! - `deliver`: into sessions and out of them. `fan_out`: to many at once. `tailor`, `aliases`: the last touch
 //!   for clients unlike the others. `subscribe`: new readers, and the retained messages they are owed.
-//! - `settings`: what an operator decides. `policy`: what a door grants. `limits`: every bound. `budget`: what it
+//! - `settings`: what an operator decides. `policy`: what a door grants. `limits`: every bound.
+//!   `reconfigure`: when these change. `budget`: what it
 //!   costs in memory, and who gives way. `owners`: who takes up what all share. `room`: who gives way in full queues.
 //!   `pace`: who publishes too fast.
 //! - `kick`: who is sent away. `bans`: who is kept out. `pattern`: whose identifier looks like this.
@@ -36,6 +37,7 @@ mod pace;
 mod pattern;
 mod policy;
 mod publish;
+mod reconfigure;
 mod refusal;
 mod retained;
 mod room;
@@ -86,6 +88,7 @@ pub use limits::{KickQueueClass, Limits, Overflow, QueueClass};
 pub use link::LinkId;
 pub use pattern::{Pattern, PatternError};
 pub use policy::{ClientIds, ListenerPolicy, MountPoint, MountPointError, Versions};
+pub use reconfigure::Reconfiguration;
 pub use refusal::Refusal;
 pub use settings::Settings;
 pub use stats::Stats;
@@ -181,6 +184,8 @@ pub enum Input {
     Publish(Message),
     /// Other rules hold from now on, for what waits, is in flight or is retained as well.
     RightsChanged(Rights),
+    /// The operator has other rules.
+    Reconfigured(Box<Reconfiguration>),
     /// A deadline is due.
     Tick,
     /// The gateway stops: 5.0 clients are told 0x8B, everybody is closed.
@@ -388,6 +393,8 @@ impl std::fmt::Display for DetachReason {
 #[derive(Debug)]
 pub struct Broker {
     limits: Limits,
+    /// The loosest there were: what clients were told, and what was let in, stays right.
+    loosest: Limits,
     rights: Rights,
     settings: Settings,
     links: SecondaryMap<LinkId, Link>,
@@ -432,6 +439,7 @@ impl Broker {
             budget,
             fattest: None,
             retain_refused: false,
+            loosest: limits.clone(),
             limits,
             rights,
             settings: Settings::default(),
@@ -484,6 +492,7 @@ impl Broker {
             Input::Kick(kick) => self.handle_kick(now, *kick),
             Input::Unban { subject } => _ = self.unban(&subject),
             Input::RightsChanged(rights) => self.handle_rights(rights),
+            Input::Reconfigured(changed) => self.handle_reconfigured(now, *changed),
             Input::Tick => self.handle_tick(now),
             Input::Shutdown => self.handle_shutdown(now),
         }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,6 +15,7 @@ use tracing::{debug, warn};
 use super::logins::PasswordCheck;
 use super::random_bytes;
 use crate::admin::statistics::{Statistics, Traffic};
+use crate::auth::passwords::Users;
 use crate::auth::remembered::Remembered;
 use crate::broker::{Authentication, Broker, Input, LinkId, ListenerPolicy, Now, Output};
 use crate::kick::KickQueue;
@@ -78,6 +80,8 @@ pub(super) struct Core {
     pub(super) arisen: VecDeque<Input>,
     /// Closing links, by the instant they are cut off.
     pub(super) lingering: VecDeque<(Instant, LinkId)>,
+    /// Who may come in by password; `None` where there is no password file.
+    pub(super) users: Option<Arc<Users>>,
     /// Passwords that need no check.
     pub(super) remembered: Remembered,
     /// Password checks asked for and not begun.
@@ -143,6 +147,7 @@ impl Core {
             writing: Vec::new(),
             arisen: VecDeque::new(),
             lingering: VecDeque::new(),
+            users: None,
             remembered: Remembered::new(&random_bytes()),
             checks: VecDeque::new(),
             check_waiting: Rc::new(Notify::new()),

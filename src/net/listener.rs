@@ -42,7 +42,7 @@ pub use super::places::{Bound, ConnectionPermit, Entrance};
 #[derive(Debug)]
 pub struct Listener {
     endpoint: Endpoint,
-    socket: Door,
+    socket: Rc<Door>,
     pace: Option<Pace>,
     places: Rc<Places>,
     way_in: Rc<WayIn>,
@@ -112,41 +112,116 @@ impl Listener {
         settings: ListenerSettings,
         clock: Option<Arc<dyn TimeProvider>>,
     ) -> Result<Self, NetError> {
-        let ListenerSettings { name, endpoint, .. } = settings;
-        let tls = match settings.tls {
-            None => None,
-            Some(tls) => {
-                let clock = clock.unwrap_or_else(|| Arc::new(FlooredClock::default()));
-                match tls::Server::new(&tls, clock) {
-                    Ok(server) => Some(server),
-                    Err(source) => return Err(NetError::Tls { name, source }),
-                }
+        let clock = clock.unwrap_or_else(|| Arc::new(FlooredClock::default()));
+        let tls = Self::read_tls(&settings, clock)?;
+        Self::open(entrance, settings, tls)
+    }
+
+    /// Reads the files of TLS that `settings` name, on any thread; `None` where there is no TLS.
+    ///
+    /// # Errors
+    /// [`NetError::Tls`] when a file is not what it should be.
+    pub fn read_tls(
+        settings: &ListenerSettings,
+        clock: Arc<dyn TimeProvider>,
+    ) -> Result<Option<tls::Server>, NetError> {
+        let server = settings.tls.as_ref().map(|tls| tls::Server::new(tls, clock));
+        server.transpose().map_err(|source| NetError::Tls {
+            name: settings.name.clone(),
+            source,
+        })
+    }
+
+    /// Listens as `settings` say, with what [`Listener::read_tls`] made of them.
+    ///
+    /// # Errors
+    /// [`NetError::Listen`] when the address cannot be had.
+    pub fn open(
+        entrance: &Rc<Entrance>,
+        settings: ListenerSettings,
+        tls: Option<tls::Server>,
+    ) -> Result<Self, NetError> {
+        Self::open_instead(entrance, settings, tls, &[])
+    }
+
+    /// Does what [`Listener::open`] does, where `others` are about to be closed: their addresses may include the new
+    /// one, or be included in it.
+    ///
+    /// # Errors
+    /// [`NetError::Listen`] when the address cannot be had.
+    pub fn open_instead(
+        entrance: &Rc<Entrance>,
+        settings: ListenerSettings,
+        tls: Option<tls::Server>,
+        others: &[&Self],
+    ) -> Result<Self, NetError> {
+        let needs_tcp = settings.tls.is_some() || settings.proxy.is_some();
+        let opened = match Door::open(&settings.endpoint, needs_tcp, false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && !others.is_empty() => {
+                // For this moment only: otherwise a second gateway could take every other client from this one.
+                let shared = others.iter().try_for_each(|other| other.socket.set_shared(true));
+                let opened = shared.and_then(|()| Door::open(&settings.endpoint, needs_tcp, true));
+                let claimed = (others.iter().map(|other| &*other.socket))
+                    .chain(opened.iter().map(|(_, socket)| socket))
+                    .try_for_each(|socket| socket.set_shared(false));
+                claimed.and(opened)
             }
+            opened => opened,
         };
-        let (endpoint, socket) = match Door::open(&endpoint, tls.is_some() || settings.proxy.is_some()) {
-            Ok(open) => open,
-            Err(source) => {
-                return Err(NetError::Listen {
-                    name,
-                    endpoint,
-                    source,
-                });
+        match opened {
+            Ok((endpoint, socket)) => {
+                let places = Places::new(bounds_of(&settings), Rc::clone(entrance));
+                Ok(Self::at(endpoint, Rc::new(socket), places, settings, tls))
             }
-        };
-        let bounds = Bounds {
-            connections_max: settings.connections_max,
-            connections_per_address_max: settings.connections_per_address_max,
-            pending_max: settings.pending_max,
-            pending_per_address_max: settings.pending_per_address_max,
-        };
-        Ok(Self {
+            Err(source) => Err(NetError::Listen {
+                name: settings.name,
+                endpoint: settings.endpoint,
+                source,
+            }),
+        }
+    }
+
+    /// A listener with other settings on the same socket, which takes the place of this one: whoever waits in the
+    /// kernel's queue finds it, and who is in counts with its own. Where it listens stays as it is.
+    #[must_use]
+    pub fn changed(&self, settings: ListenerSettings, tls: Option<tls::Server>) -> Self {
+        self.places.set_bounds(bounds_of(&settings));
+        let (socket, places) = (Rc::clone(&self.socket), Rc::clone(&self.places));
+        let changed = Self::at(self.endpoint.clone(), socket, places, settings, tls);
+        changed.counters.set(self.counters.get());
+        changed
+    }
+
+    /// Does the handshakes that begin from now on with `tls`; without effect where there is no TLS.
+    pub fn set_tls(&self, tls: tls::Server) {
+        if let Some(server) = &self.way_in.tls {
+            server.replace(Rc::new(tls));
+        }
+    }
+
+    /// Gives the file of a Unix socket the permissions and the owner that `endpoint` says.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_permissions(&self, endpoint: &Endpoint) -> io::Result<()> {
+        self.socket.set_permissions(endpoint)
+    }
+
+    fn at(
+        endpoint: Endpoint,
+        socket: Rc<Door>,
+        places: Rc<Places>,
+        settings: ListenerSettings,
+        tls: Option<tls::Server>,
+    ) -> Self {
+        Self {
             endpoint,
             socket,
             pace: settings.connect_rate_max.map(Pace::new),
-            places: Places::new(bounds, Rc::clone(entrance)),
+            places,
             way_in: Rc::new(WayIn {
-                name,
-                tls,
+                name: settings.name,
+                tls: tls.map(|server| RefCell::new(Rc::new(server))),
                 websocket: settings.websocket,
                 proxy: settings.proxy,
                 peer_user_name: settings.peer_user_name,
@@ -159,7 +234,7 @@ impl Listener {
             refusals: Episode::default(),
             crowds: Episode::default(),
             counters: Cell::default(),
-        })
+        }
     }
 
     /// Where it listens; the port the system chose, where the settings left it open.
@@ -306,6 +381,15 @@ impl Listener {
         let mut counters = self.counters.get();
         *which(&mut counters) += 1;
         self.counters.set(counters);
+    }
+}
+
+fn bounds_of(settings: &ListenerSettings) -> Bounds {
+    Bounds {
+        connections_max: settings.connections_max,
+        connections_per_address_max: settings.connections_per_address_max,
+        pending_max: settings.pending_max,
+        pending_per_address_max: settings.pending_per_address_max,
     }
 }
 

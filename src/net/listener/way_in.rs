@@ -1,5 +1,6 @@
 //! From an accepted connection to one that may speak MQTT: what a balancer says of it, TLS, WebSocket.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
@@ -100,7 +101,8 @@ pub struct Incoming {
 #[derive(Debug)]
 pub(super) struct WayIn {
     pub(super) name: String,
-    pub(super) tls: Option<tls::Server>,
+    /// Another one after its files were read again; who has begun a handshake ends it with the one it began with.
+    pub(super) tls: Option<RefCell<Rc<tls::Server>>>,
     pub(super) websocket: Option<upgrade::ServerSettings>,
     pub(super) proxy: Option<ProxySettings>,
     pub(super) peer_user_name: bool,
@@ -143,7 +145,8 @@ impl WayIn {
                 match &self.tls {
                     None => Stream::Tcp(tcp),
                     Some(server) => {
-                        let (stream, user) = secure(tcp, server, &self.turns).await?;
+                        let server = Rc::clone(&server.borrow());
+                        let (stream, user) = secure(tcp, &server, &self.turns).await?;
                         certificate_user = user.or(certificate_user);
                         Stream::Tls(stream)
                     }
