@@ -159,6 +159,16 @@ impl<'t> Document<'t> {
         }
     }
 
+    /// The file, as it was named by whoever asked.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The line of a place, from 1.
+    pub fn line(&self, place: &Place) -> usize {
+        line_and_column(self.text, place.offset).0
+    }
+
     /// Notes a mistake found in another file this one names.
     pub fn mistake_elsewhere(&self, mistake: Mistake) {
         self.mistakes.borrow_mut().push(mistake);
@@ -448,6 +458,36 @@ impl<'d> Table<'d> {
             }
         }
         tables
+    }
+
+    /// The lists of strings of a table whose keys are names of the writer's own; none of the strings is empty.
+    pub fn named_texts(&self, key: &str) -> Vec<(&'d str, Vec<&'d str>)> {
+        let Some(found) = self.value(key) else {
+            return Vec::new();
+        };
+        let DeValue::Table(entries) = found.get_ref() else {
+            self.expected::<()>(key, found.get_ref());
+            return Vec::new();
+        };
+        let mut named = Vec::with_capacity(entries.len());
+        for (name, value) in entries {
+            let place = Place {
+                offset: value.span().start,
+                key: format!("{}.{}", self.path_of(key), name.get_ref()),
+            };
+            let texts: Option<Vec<&str>> = value.get_ref().as_array().and_then(|items| {
+                let texts = items.iter().map(|item| item.get_ref().as_str());
+                texts.map(|text| text.filter(|text| !text.is_empty())).collect()
+            });
+            match texts {
+                Some(texts) => named.push((name.get_ref().as_ref(), texts)),
+                None => {
+                    let message = format!("found {}, expected a list of strings", shown(value.get_ref()));
+                    self.document.mistake(&place, message);
+                }
+            }
+        }
+        named
     }
 
     /// Whether the key is there, right or wrong.

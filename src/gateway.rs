@@ -36,7 +36,6 @@ use tokio::task::JoinSet;
 use tracing::{Level, debug, warn};
 
 use crate::admin::statistics::Statistics;
-use crate::auth::access::Rights;
 use crate::broker::{Broker, Input, LinkId, ListenerPolicy, Message};
 use crate::config::{Mistake, Settings};
 use crate::kick::{self, KickHandle, KickQueue};
@@ -44,6 +43,7 @@ use crate::net::clock::FlooredClock;
 use crate::net::endpoint::Endpoint;
 use crate::net::listener::{Entrance, Listener, NetError, descriptors_left};
 use crate::storage::{StateDirectory, StorageError};
+use crate::watch::{self, Shop, Watch};
 use logins::check_passwords;
 use reload::{OpenDoor, ReloadHandle, Running, Source, reload_when_asked};
 use state::{Hold, LINGER, now};
@@ -59,6 +59,8 @@ pub struct Gateway {
     kicks: KickQueue,
     reload_handle: ReloadHandle,
     source: Option<Source>,
+    watch: Watch,
+    shop: Shop,
 }
 
 impl Gateway {
@@ -87,6 +89,7 @@ impl Gateway {
         }
         let state = state.map(|state| Arc::new(Mutex::new(state)));
         let (kick_handle, kicks) = kick::queue(&settings.limits);
+        let (watch, shop) = watch::window();
         Ok(Self {
             running: Running {
                 settings,
@@ -101,6 +104,8 @@ impl Gateway {
             kicks,
             reload_handle: ReloadHandle::new(),
             source: None,
+            watch,
+            shop,
         })
     }
 
@@ -131,6 +136,11 @@ impl Gateway {
         self.kick_handle.clone()
     }
 
+    /// What its clients are watched by, from any thread but its own, while it runs.
+    pub fn watch(&self) -> Watch {
+        self.watch.clone()
+    }
+
     /// Serves until `stop` is ready, then tells every client, and returns when they are gone or two seconds later.
     ///
     /// Runs on a [`tokio::runtime::LocalRuntime`], see [`runtime`].
@@ -139,8 +149,9 @@ impl Gateway {
     /// When one of its tasks did: that is a bug, and half a gateway is worse than none.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let seed = u64::from_ne_bytes(random_bytes());
-        let broker = Broker::new(self.running.settings.limits.clone(), Rights::default(), seed);
-        let broker = broker.with_settings(self.running.settings.choices.clone());
+        let settings = &self.running.settings;
+        let broker = Broker::new(settings.limits.clone(), settings.rights.clone(), seed);
+        let broker = broker.with_settings(settings.choices.clone());
         self.serve(Hold::new(broker), stop).await;
     }
 
@@ -150,6 +161,8 @@ impl Gateway {
 
         self.kicks.runs_here();
         core.borrow_mut().kicks = Some(self.kicks);
+        self.shop.runs_here();
+        core.borrow_mut().shop = Some(self.shop);
 
         let settings = &self.running.settings;
         let statistics = settings.statistics_interval;
@@ -178,7 +191,7 @@ impl Gateway {
         }
         core.borrow().tell_end();
         // Whoever asks for a kick from here on is told that nobody is left to carry it out.
-        core.borrow_mut().kicks = None;
+        core.borrow_mut().stop_serving_threads();
         // First the doors, so that nobody who was told to go finds one open; before them who could open more.
         self.reload_handle.close();
         reloads.abort();
@@ -279,7 +292,7 @@ struct End(Hold);
 impl Drop for End {
     fn drop(&mut self) {
         if let Ok(mut core) = self.0.try_borrow_mut() {
-            core.kicks = None;
+            core.stop_serving_threads();
             core.remove_all();
         }
     }
@@ -386,6 +399,7 @@ mod tests {
     use tokio::task::yield_now;
 
     use super::*;
+    use crate::auth::access::Rights;
     use crate::config;
     use crate::mqtt::{QoS, TopicName};
 

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use tidegate::auth::Identity;
+use tidegate::auth::access::{Action, Who};
 use tidegate::auth::passwords::{CheckMemory, Cost, hash};
 use tidegate::board::Boards;
 use tidegate::broker::{ClientIds, ListenerPolicy, MountPoint, QueueClass};
@@ -927,7 +929,8 @@ fn a_listener_is_read_with_all_it_grants() {
         "[authentication]\npassword_file = 'users'\n[listener.a]\naddress = ['unix:/run/mqtt.sock', '127.0.0.1:1']\n\
          mode = '0600'\nowner = 'root'\ngroup = '7'\npeer_user_name = true\nconnections_max = 10\n\
          connections_per_address_max = 3\nconnect_rate_max = 50\nversions = ['3.1.1', '5.0']\n\
-         strict_client_ids = true\nclient_ids = 'user-prefix'\nmount_point = 'plant1'\npacket_bytes_max = '2 KiB'\nkeep_alive_max = '1m'\n\
+         strict_client_ids = true\nclient_ids = 'user-prefix'\nmount_point = 'plant1'\n\
+         packet_bytes_max = '2 KiB'\nkeep_alive_max = '1m'\n\
          receive_maximum = 5\ntopic_alias_maximum = 0\nsession_expiry_max = '1h'\n\
          [listener.b]\naddress = '127.0.0.1:2'\nproxy_protocol = true\nproxy_from = ['10.0.0.0/8', '::1']\n\
          proxy_user_name = 'common-name'\n",
@@ -1122,4 +1125,132 @@ fn check_looks_at_the_place_of_a_unix_socket_and_a_folder_that_comes_later_is_on
         "{warnings:?}"
     );
     assert!(folder.load(&text).expect("right").warnings.is_empty());
+}
+
+#[test]
+fn access_rules_are_told_every_mistake() {
+    let told = told(
+        "[access]\nacl = 'x'\n\
+         [access.groups]\noperators = 'ann'\nfitters = ['ann', 3]\n\
+         [[access.rule]]\nallow = 'reed'\ntopics = 'a/#/b'\n\
+         [[access.rule]]\nallow = 'read'\ndeny = 'read'\ntopics = 'a'\n\
+         [[access.rule]]\ntopics = 'a'\n\
+         [[access.rule]]\ndeny = ['read', 'all']\ngroup = 'nobody'\nuser = 5\n\
+         [[access.rule]]\nallow = 'write'\ntopics = ['a/x%u', '$share/g/a', 'fine/%c']\nclient = ''\n",
+    );
+    let expected = [
+        "t.toml:2: access.acl: unknown key, did you mean \"acl_file\"?",
+        "t.toml:4: access.groups.operators: found \"ann\", expected a list of strings",
+        "t.toml:5: access.groups.fitters: found a list, expected a list of strings",
+        "t.toml:7: access.rule.allow: found \"reed\", expected one of publish, write, subscribe, receive, read, readwrite, \
+         all; did you mean \"read\"?",
+        "t.toml:8: access.rule.topics: found \"a/#/b\", no topic filter: '#' must stand alone in the last level",
+        "t.toml:11: access.rule.deny: found beside allow, expected one of the two in a rule",
+        "t.toml:13: access.rule.allow: missing, expected",
+        "t.toml:17: access.rule.group: found \"nobody\", expected a group of [access.groups]",
+        "t.toml:18: access.rule.user: found the integer 5, expected a user name, or a list of them",
+        "t.toml:15: access.rule.topics: missing",
+        "t.toml:21: access.rule.topics: found \"a/x%u\", %c and %u must stand alone in their level",
+        "t.toml:21: access.rule.topics: found \"$share/g/a\", a shared subscription, expected the topic filter behind its \
+         share name",
+        "t.toml:22: access.rule.client: found \"\", expected a client identifier",
+    ];
+    for expected in expected {
+        assert!(
+            told.iter().any(|told| told.starts_with(expected)),
+            "{expected}\n{told:#?}"
+        );
+    }
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+}
+
+#[test]
+fn an_acl_file_is_refused_whole_with_every_line_that_is_wrong() {
+    let folder = Folder::new();
+    folder.write(
+        "acl",
+        "topic read a\nuser\ntopic\ntopic deny\npattern\npattern raed a/%c\ntopic a/#/b\npattern a/x%c\n\
+         alow a\n # a comment\ntopic write $share/g/x\n",
+        0o600,
+    );
+    let told = folder.load("[access]\nacl_file = 'acl'\n").expect_err("wrong");
+    assert_eq!(
+        told,
+        [
+            "acl:2: expected a user name after \"user\"",
+            "acl:3: expected a topic filter, such as in \"topic read plant/#\"",
+            "acl:4: found no topic filter after \"deny\", expected one, such as in \"topic deny plant/#\"",
+            "acl:5: expected a topic filter, such as in \"topic read plant/#\"",
+            "acl:6: found \"raed\" before a topic filter, expected \"read\", \"write\", \"readwrite\" or \"deny\"",
+            "acl:7: found \"a/#/b\", no topic filter: '#' must stand alone in the last level",
+            "acl:8: found \"a/x%c\", %c and %u must stand alone in their level",
+            "acl:9: found \"alow\", expected \"user\", \"topic\" or \"pattern\"",
+            "acl:11: found \"$share/g/x\", a shared subscription, expected the topic filter behind its share name",
+        ]
+    );
+    let told = folder
+        .load("[access]\nacl_file = 'none'\n")
+        .expect_err("not there");
+    assert!(
+        told.len() == 1 && told[0].starts_with("t.toml:2: access.acl_file: cannot read none: "),
+        "{told:#?}"
+    );
+    folder.write("acl", "topic read a\n", 0o666);
+    let told = folder
+        .load("[access]\nacl_file = 'acl'\n")
+        .expect_err("anybody's");
+    assert!(told[0].contains("others may change the rules"), "{told:#?}");
+    folder.write("acl", "topic read \u{ff}\n", 0o600);
+    fs::write(folder.path("acl"), b"topic read \xff\n").expect("written");
+    assert_eq!(
+        folder
+            .load("[access]\nacl_file = 'acl'\n")
+            .expect_err("no text")
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn access_without_a_rule_denies_everything_and_check_says_so() {
+    let folder = Folder::new();
+    folder.write("acl", "# nothing yet\n", 0o600);
+    for text in [
+        "[access]\n",
+        "[access]\nacl_file = 'acl'\n",
+        "[access.groups]\ng = ['ann']\n",
+    ] {
+        let settings = folder.check(text).expect("right");
+        assert!(settings.rights.acl().expect("rules hold").is_empty());
+        let warning = settings.warnings[0].to_string();
+        assert!(
+            warning.contains("no client may publish or read anything"),
+            "{warning}"
+        );
+    }
+    assert!(folder.check("[gateway]\n").expect("right").rights.acl().is_none());
+}
+
+#[test]
+fn the_rules_of_the_configuration_come_before_those_of_the_acl_file() {
+    let folder = Folder::new();
+    folder.write("acl", "pattern read a/#\npattern deny b\n", 0o600);
+    let text = "[access]\nacl_file = 'acl'\n\
+                [[access.rule]]\ndeny = 'read'\ntopics = 'a/x'\n\
+                [[access.rule]]\nallow = 'read'\ntopics = 'b'\n";
+    let rights = folder.load(text).expect("right").rights;
+    let may = |topic| {
+        rights.authorize(
+            Who {
+                identity: &Identity::Anonymous,
+                client: None,
+            },
+            Action::Receive,
+            topic,
+        )
+    };
+    assert_eq!(
+        [may("a/x"), may("a/y"), may("b"), may("c")],
+        [false, true, true, false]
+    );
 }

@@ -181,7 +181,7 @@ impl Walk {
             0..=3 => self.arrive(),
             8..=9 => self.answer_an_authentication(),
             4 => self.answer_a_verification(),
-            7 if self.chance.one_in(10) => {
+            7 if self.chance.one_in(15) => {
                 let input = self.kick();
                 self.house.step(input)
             }
@@ -204,7 +204,7 @@ impl Walk {
 
     fn kick(&mut self) -> Input {
         let name = self.chance.of(&NAMES);
-        let target = match self.chance.below(8) {
+        let target = match self.chance.below(40) {
             0 => Target::Everyone,
             1 => Target::Listener("door".into()),
             2 => Target::User(text(self.chance.of(&USERS))),
@@ -216,7 +216,7 @@ impl Walk {
             session: self.chance.of(&[KickedSession::Keep, KickedSession::Purge]),
             keep_out: self
                 .chance
-                .one_in(8)
+                .one_in(30)
                 .then(|| Duration::from_secs(self.chance.next() % 20)),
             ..KickOptions::default()
         };

@@ -18,8 +18,8 @@ use libfuzzer_sys::fuzz_target;
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial, Rights};
 use tidegate::broker::{
-    Authentication, Input, Limits, LinkId, ListenerPolicy, Message, MountPoint, Output, Overflow, QueueClass,
-    Settings, Verdict, Versions,
+    Authentication, BanSubject, Input, KickOptions, KickedSession, KickedWill, Limits, LinkId, ListenerPolicy,
+    Message, MountPoint, Output, Overflow, Pattern, QueueClass, Settings, Target, Verdict, Versions,
 };
 use tidegate::mqtt::{
     Ack, AckProperties, Auth, AuthProperties, ClientId, Connect, ConnectProperties, Decoder, Disconnect,

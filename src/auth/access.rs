@@ -1,6 +1,9 @@
 //! The one door for rights: nothing reaches a queue, a subscription or a reader without passing here.
 
+use std::sync::Arc;
+
 use super::Identity;
+use super::acl::{Acl, Actions, AmbiguousName, Decision, Effect, Reason, Rule, Source, Whom};
 use crate::mqtt::{ClientId, TopicFilter};
 
 /// What somebody wants to do with a topic.
@@ -31,18 +34,29 @@ impl<'a> Who<'a> {
     };
 
     /// A client.
+    #[inline(always)]
     pub fn client(identity: &'a Identity, client: &'a ClientId) -> Self {
         Self {
             identity,
             client: Some(client),
         }
     }
+
+    /// The user name, where there is one.
+    pub fn user(self) -> Option<&'a str> {
+        match self.identity {
+            Identity::User(name) => Some(name.as_str()),
+            Identity::Anonymous | Identity::Gateway => None,
+        }
+    }
 }
 
-/// The rules in force.
-#[derive(Debug, Clone, Default)]
+/// The rules in force; without access rules, those of the standard alone.
+///
+/// Cheap to clone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rights {
-    denials: Vec<Denial>,
+    acl: Option<Arc<Acl>>,
 }
 
 /// Something clients may not do that they otherwise might.
@@ -57,30 +71,81 @@ pub struct Denial {
 }
 
 impl Rights {
+    /// The rules of the standard, and of what they allow only what `acl` does.
+    pub fn within(acl: Acl) -> Self {
+        Self {
+            acl: Some(Arc::new(acl)),
+        }
+    }
+
     /// The rules of the standard, less what `denials` take away.
     pub fn denying(denials: Vec<Denial>) -> Self {
-        Self { denials }
+        if denials.is_empty() {
+            return Self::default();
+        }
+        let mut acl = Acl::new(Effect::Allow);
+        let file: Arc<str> = Arc::from("");
+        for Denial {
+            identity,
+            action,
+            topics,
+        } in denials
+        {
+            let whom = match identity {
+                None => Whom::Everybody,
+                Some(Identity::Anonymous) => Whom::Anonymous,
+                Some(Identity::User(name)) => Whom::User(name),
+                Some(Identity::Gateway) => continue, // which may do everything
+            };
+            let source = Source {
+                file: file.clone(),
+                line: 0,
+            };
+            let rule = Rule {
+                effect: Effect::Deny,
+                actions: Actions::of(action),
+                topics: topics.into(),
+                client: None,
+                source,
+            };
+            acl.push(&whom, rule);
+        }
+        Self::within(acl)
+    }
+
+    /// The access rules, where there are any.
+    pub fn acl(&self) -> Option<&Acl> {
+        self.acl.as_deref()
     }
 
     /// Whether `who` may do `action` with `topic`, a topic name or for [`Action::Subscribe`] a topic filter.
     ///
     /// Topics that start with `$` belong to the server (section 4.7.2): clients read them and never write them, but
     /// for the one by which a broker that bridges says whether it is there. The gateway itself may do everything.
+    #[inline]
     pub fn authorize(&self, who: Who<'_>, action: Action, topic: &str) -> bool {
-        match (who.identity, action) {
-            (Identity::Gateway, _) => true,
-            (_, Action::Publish) if topic.starts_with('$') && !is_bridge_state(topic) => false,
-            _ => self.denials.is_empty() || !self.is_denied(who.identity, action, topic),
-        }
+        let is_reserved = action == Action::Publish && topic.starts_with('$');
+        (self.acl.is_none() && !is_reserved) || self.explain(who, action, topic).allowed
     }
 
+    /// The same, with what decided it.
     #[inline(never)]
-    fn is_denied(&self, identity: &Identity, action: Action, topic: &str) -> bool {
-        self.denials.iter().any(|denial| {
-            denial.action == action
-                && denial.identity.as_ref().is_none_or(|whom| whom == identity)
-                && denial.topics.covers(topic)
-        })
+    pub fn explain(&self, who: Who<'_>, action: Action, topic: &str) -> Decision<'_> {
+        let (allowed, reason) = match (who.identity, action, &self.acl) {
+            (Identity::Gateway, ..) => (true, Reason::Gateway),
+            (_, Action::Publish, _) if topic.starts_with('$') && !is_bridge_state(topic) => {
+                (false, Reason::Reserved)
+            }
+            (.., None) => (true, Reason::NoAcl),
+            (.., Some(acl)) => return acl.decide(who, action, topic),
+        };
+        Decision { allowed, reason }
+    }
+
+    /// The name by which `who` cannot be let in, because rules have it stand in topics and it would be a wildcard there,
+    /// or more than one level.
+    pub fn ambiguity(&self, who: Who<'_>) -> Option<AmbiguousName> {
+        self.acl.as_ref()?.ambiguity(who)
     }
 }
 

@@ -21,6 +21,7 @@ use super::will::Testament;
 use super::{Broker, DetachReason, Event, ListenerPolicy, Output, Refusal, Verdict};
 use crate::auth::Identity;
 use crate::auth::access::{Action, Who};
+use crate::auth::acl::AmbiguousName;
 use crate::mqtt::{
     Ack, ClientId, ConnAck, ConnAckProperties, Connect, Disconnect, DisconnectProperties, Packet,
     ProtocolVersion, ReasonCode, Subscribe, SubscribeProperties, Unsubscribe, UserProperties, Utf8String,
@@ -372,6 +373,11 @@ impl Broker {
             }
         };
         let who = Who::client(&identity, &client);
+        match self.rights.ambiguity(who) {
+            None => {}
+            Some(AmbiguousName::Client) => return self.refuse(now, link, Refusal::ClientIdAmbiguous),
+            Some(AmbiguousName::User) => return self.refuse(now, link, Refusal::UserNameAmbiguous),
+        }
         if let Some(will) = &admission.will
             && !self
                 .rights

@@ -27,9 +27,9 @@
 //! All of it ends by itself when memory is free again, and what waits is sent then.
 //!
 //! # Who gives way where many share
-//! No user may take all there is of sessions, subscriptions and retained messages (`..._per_user_max`); those who gave no name count by
-//! the address they came from. Where all queues together are full, a session that holds more than its fair share loses
-//! messages, and one that holds less takes the room it needs from the session that holds most.
+//! No user may take all there is of sessions, subscriptions and retained messages (`..._per_user_max`); those who gave
+//! no name count by the address they came from. Where all queues together are full, a session that holds more than its
+//! fair share loses messages, and one that holds less takes the room it needs from the session that holds most.
 //!
 //! What was sent and not acknowledged cannot give way. So when three eighths of what all queues may hold are in flight,
 //! a session gets its next message only when it has acknowledged all before, from five eighths on only up to its part

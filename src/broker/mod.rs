@@ -86,6 +86,7 @@ pub use kick::{
 };
 pub use limits::{KickQueueClass, Limits, Overflow, QueueClass};
 pub use link::LinkId;
+pub use pace::Published;
 pub use pattern::{Pattern, PatternError};
 pub use policy::{ClientIds, ListenerPolicy, MountPoint, MountPointError, Versions};
 pub use reconfigure::Reconfiguration;

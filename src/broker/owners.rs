@@ -9,7 +9,8 @@ use foldhash::fast::FixedState;
 
 use crate::auth::Identity;
 
-/// Whom sessions, subscriptions and retained messages are counted for: a user, or everybody who gave no name and came from one address.
+/// Whom sessions, subscriptions and retained messages are counted for: a user, or everybody who gave no name and came
+/// from one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Owner(NonZeroU64);
 

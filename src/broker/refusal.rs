@@ -38,6 +38,11 @@ pub enum Refusal {
     ClientIdOfOther,
     /// No client identifier could be made, or the listener wants clients to bring their own.
     ClientIdNotMade,
+    /// CONNECT with a client identifier that access rules have stand in topics, and that would be a wildcard there or
+    /// more than one level.
+    ClientIdAmbiguous,
+    /// The same of the user name.
+    UserNameAmbiguous,
     /// CONNECT without a user name, or not the right password.
     BadCredentials,
     /// CONNECT without a user name where one is needed [MQTT-3.1.4-2].
@@ -124,11 +129,13 @@ impl Refusal {
             | Self::ClientIdEmpty
             | Self::ClientIdTaken
             | Self::ClientIdOfOther
-            | Self::ClientIdNotMade => ReasonCode::ClientIdentifierNotValid, // [MQTT-3.1.3-8]
+            | Self::ClientIdNotMade
+            | Self::ClientIdAmbiguous => ReasonCode::ClientIdentifierNotValid, // [MQTT-3.1.3-8]
             Self::BadCredentials => ReasonCode::BadUserNameOrPassword,
             Self::NoCredentials
             | Self::AuthenticationFailed // [MQTT-4.12.0-4]
             | Self::AuthenticationTimeout
+            | Self::UserNameAmbiguous
             | Self::WillDenied
             | Self::PublishDenied => ReasonCode::NotAuthorized,
             Self::Banned => ReasonCode::Banned,
@@ -151,11 +158,16 @@ impl Refusal {
         }
     }
 
-    /// Whether somebody may be trying passwords, which is worth a line wherever anybody reads the log.
+    /// Whether somebody may be trying passwords or names, which is worth a line wherever anybody reads the log.
     pub const fn is_of_credentials(self) -> bool {
         matches!(
             self,
-            Self::BadCredentials | Self::NoCredentials | Self::AuthenticationFailed | Self::WillDenied
+            Self::BadCredentials
+                | Self::NoCredentials
+                | Self::AuthenticationFailed
+                | Self::ClientIdAmbiguous
+                | Self::UserNameAmbiguous
+                | Self::WillDenied
         )
     }
 }
@@ -176,6 +188,10 @@ impl fmt::Display for Refusal {
             Self::ClientIdEmpty => "an empty client identifier needs a clean session",
             Self::ClientIdTaken => "the client identifier is in use",
             Self::ClientIdOfOther => "the client identifier is not one of this user's",
+            Self::ClientIdAmbiguous => {
+                "the client identifier holds '+', '#' or '/', and access rules depend on it"
+            }
+            Self::UserNameAmbiguous => "the user name holds '+', '#' or '/', and access rules depend on it",
             Self::ClientIdNotMade => "no client identifier could be assigned",
             Self::BadCredentials => "bad user name or password",
             Self::NoCredentials => "a user name and password are needed",

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+mod acl;
 mod bench;
 mod boards;
 pub mod cert;
@@ -62,6 +63,8 @@ enum Command {
     Boards(boards::Arguments),
     /// Add, change, remove or check a user of a password file
     Passwd(passwd::Arguments),
+    /// Say who may do what, and which line decides it
+    Acl(acl::Arguments),
     /// Make a certificate authority and a server certificate
     Cert(cert::Arguments),
     /// Publish messages
@@ -102,6 +105,7 @@ impl Cli {
             Command::Check(arguments) => check::run(&arguments),
             Command::Boards(arguments) => boards::run(&arguments),
             Command::Passwd(arguments) => passwd::run(&arguments),
+            Command::Acl(arguments) => acl::run(&arguments),
             Command::Cert(arguments) => cert::run(&arguments),
             Command::Pub(arguments) => publish::run(*arguments),
             Command::Sub(arguments) => subscribe::run(*arguments),

@@ -8,6 +8,8 @@ pub static SECTIONS: &[&Section] = &[
     &ROOT,
     &GATEWAY,
     &AUTHENTICATION,
+    &ACCESS,
+    &ACCESS_RULE,
     &LISTENER,
     &TLS,
     &WEBSOCKET,
@@ -33,6 +35,12 @@ pub static ROOT: Section = Section {
             expects: TABLE,
             default: "",
             about: "Who may come in.",
+        },
+        Key {
+            name: "access",
+            expects: TABLE,
+            default: "none: who is let in may use every topic",
+            about: "Who may do what.",
         },
         Key {
             name: "listener",
@@ -122,6 +130,82 @@ pub static AUTHENTICATION: Section = Section {
         default: "none",
         about: "Users and the hashes of their passwords.",
     }],
+};
+
+/// Who may do what.
+pub static ACCESS: Section = Section {
+    name: "access",
+    about: "Who may publish and read what; once this table is there, nothing that no rule allows.",
+    keys: &[
+        Key {
+            name: "acl_file",
+            expects: "the path of a file in the form of mosquitto's acl_file",
+            default: "none",
+            about: "More rules, asked after those of this file.",
+        },
+        Key {
+            name: "groups",
+            expects: "a table [access.groups] with lines such as operators = [\"ann\", \"bob\"]",
+            default: "none",
+            about: "Users that rules name together.",
+        },
+        Key {
+            name: "rule",
+            expects: "tables such as [[access.rule]]",
+            default: "none",
+            about: "The rules in their order; the first that fits decides.",
+        },
+    ],
+};
+
+/// A rule.
+pub static ACCESS_RULE: Section = Section {
+    name: "access.rule",
+    about: "A rule: what whoever it binds may do, or may not; it binds every client where it names nobody.",
+    keys: &[
+        Key {
+            name: "allow",
+            expects: ACTIONS,
+            default: "this or deny must be there",
+            about: "What is granted; \"read\" is to subscribe and to receive, \"readwrite\" or \"all\" is everything.",
+        },
+        Key {
+            name: "deny",
+            expects: ACTIONS,
+            default: "this or allow must be there",
+            about: "What is refused.",
+        },
+        Key {
+            name: "topics",
+            expects: "a topic filter such as \"plant/%u/#\", or a list of them",
+            default: "must be there",
+            about: "With which topics; %u alone in a level is the client's user name there, %c its client identifier.",
+        },
+        Key {
+            name: "user",
+            expects: "a user name, or a list of them",
+            default: "none",
+            about: "The users it binds.",
+        },
+        Key {
+            name: "group",
+            expects: "a name of [access.groups], or a list of them",
+            default: "none",
+            about: "The groups whose users it binds.",
+        },
+        Key {
+            name: "anonymous",
+            expects: FLAG,
+            default: "false",
+            about: "Whether it binds clients without a user name.",
+        },
+        Key {
+            name: "client",
+            expects: "a client identifier",
+            default: "any",
+            about: "The one client it is for, among those it binds; who knows the identifier can come with it.",
+        },
+    ],
 };
 
 /// A door.
@@ -608,6 +692,7 @@ pub static POINT: Section = Section {
 const TABLE: &str = "a table";
 const OF_LIMITS: &str = "that of [limits], which it may not exceed";
 const FLAG: &str = "true or false";
+const ACTIONS: &str = "\"publish\", \"subscribe\", \"receive\", \"read\", \"readwrite\", or a list of them";
 const NUMBER: &str = "a number";
 const QOS: &str = "0, 1 or 2";
 const PAYLOAD: &str = "\"value\" or \"json\"";
@@ -617,7 +702,7 @@ pub fn reference() -> String {
     let mut text = String::new();
     for section in SECTIONS.iter().filter(|section| !section.name.is_empty()) {
         let heading = match section.name {
-            "serial.NAME.lines.point" => format!("[[{}]]", section.name),
+            "serial.NAME.lines.point" | "access.rule" => format!("[[{}]]", section.name),
             name => format!("[{name}]"),
         };
         text += &format!("{heading}\n  {}\n", section.about);

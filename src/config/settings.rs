@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tracing::Level;
 
+use crate::auth::access::Rights;
 use crate::auth::passwords::Users;
 use crate::board::Board;
 use crate::broker::{self, Limits, ListenerPolicy};
@@ -36,6 +37,8 @@ pub struct Settings {
     pub listeners: Vec<Listener>,
     /// Who may come in by password; `None` where there is no password file.
     pub users: Option<Arc<Users>>,
+    /// Who may do what.
+    pub rights: Rights,
     /// How often statistics are published, while somebody reads them; `None`: never.
     pub statistics_interval: Option<Duration>,
     /// The serial ports.
@@ -93,6 +96,7 @@ impl Settings {
             choices: broker::Settings::default(),
             listeners,
             users: None,
+            rights: Rights::default(),
             statistics_interval: Some(STATISTICS_INTERVAL),
             serial: Vec::new(),
             warnings: Vec::new(),

@@ -26,6 +26,12 @@ impl Core {
         }
     }
 
+    /// Answers all other threads that nobody is here any more.
+    pub(super) fn stop_serving_threads(&mut self) {
+        self.kicks = None;
+        self.shop = None;
+    }
+
     /// Tells whoever asked for a kick, and the log, what it came to.
     pub(super) fn answer_kick(&mut self, id: KickId, outcome: KickOutcome) {
         let asked = self.kicks.as_mut().and_then(|kicks| kicks.answer(id, outcome));

@@ -510,6 +510,7 @@ impl Running {
             (None, _) => Vec::new(),
         };
         reloaded.users_revoked = revoked.len();
+        reloaded.rights_changed = self.settings.rights != settings.rights;
         reloaded.limits_changed =
             self.settings.limits != settings.limits || self.settings.choices != settings.choices;
         let mut core = core.borrow_mut();
@@ -524,7 +525,7 @@ impl Running {
         let changed = Reconfiguration {
             limits: settings.limits.clone(),
             settings: settings.choices.clone(),
-            rights: None,
+            rights: reloaded.rights_changed.then(|| settings.rights.clone()),
             listeners: self.doors.iter().map(|door| door.policy.clone()).collect(),
             revoked,
         };

@@ -22,6 +22,7 @@ use crate::kick::KickQueue;
 use crate::net::endpoint::Peer;
 use crate::net::link::{Buffers, Link};
 use crate::net::listener::{ConnectionPermit, Incoming};
+use crate::watch::Shop;
 
 /// The least time between two goes of the tick task: what is due in the same tenth of a second, as the keep-alive of
 /// clients that came together, wakes the processor once. Deadlines are whole seconds, and may be this late.
@@ -92,6 +93,8 @@ pub(super) struct Core {
     pub(super) kicks: Option<KickQueue>,
     /// When the next of them may be carried out; `None` where none wait.
     pub(super) kicks_at: Option<Instant>,
+    /// What other threads see of the clients.
+    pub(super) shop: Option<Shop>,
     /// What is told below `$SYS`; `None` where that is not wanted.
     pub(super) statistics: Option<Statistics>,
     pub(super) traffic: Traffic,
@@ -152,6 +155,7 @@ impl Core {
             checks: VecDeque::new(),
             check_waiting: Rc::new(Notify::new()),
             kicks: None,
+            shop: None,
             kicks_at: None,
             statistics: None,
             traffic: Traffic::default(),
@@ -292,6 +296,9 @@ impl Core {
             self.input(now, Input::Tick);
         }
         self.kicks_at = self.carry_out_kicks(now, sleeper);
+        if let Some(shop) = &mut self.shop {
+            shop.show(sleeper, || self.broker.published());
+        }
         if self.statistics_due().is_some_and(|deadline| deadline <= now.mono) {
             self.tell_statistics(now);
         }

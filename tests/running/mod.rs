@@ -30,6 +30,7 @@ use tidegate::mqtt::{
 use tidegate::net::endpoint::Endpoint;
 use tidegate::net::link::{Buffers, Link, Stream};
 use tidegate::net::tls::{ClientCertificates, ClientSettings, Roots, ServerSettings};
+use tidegate::watch::Watch;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Notify, oneshot};
 
@@ -44,6 +45,7 @@ pub fn with_gateway(settings: Settings, story: impl AsyncFnOnce(&Doors)) {
         let doors = Doors {
             addresses: gateway.addresses(),
             kicks: gateway.kick_handle(),
+            watch: gateway.watch(),
             stop: RefCell::new(Some(stop)),
             over: Notify::new(),
             is_over: Cell::new(false),
@@ -75,6 +77,7 @@ pub fn with_gateway(settings: Settings, story: impl AsyncFnOnce(&Doors)) {
 pub struct Doors {
     addresses: Vec<(String, Endpoint)>,
     kicks: KickHandle,
+    watch: Watch,
     stop: RefCell<Option<oneshot::Sender<()>>>,
     over: Notify,
     is_over: Cell<bool>,
@@ -91,6 +94,11 @@ impl Doors {
     /// What its clients are sent away by.
     pub fn kicks(&self) -> KickHandle {
         self.kicks.clone()
+    }
+
+    /// What its clients are watched by.
+    pub fn watch(&self) -> Watch {
+        self.watch.clone()
     }
 
     /// Asks the gateway to stop.
