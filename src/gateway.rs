@@ -22,6 +22,7 @@ mod logins;
 pub mod reload;
 mod reports;
 mod state;
+mod supervisor;
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -48,6 +49,17 @@ use logins::check_passwords;
 use reload::{OpenDoor, ReloadHandle, Running, Source, reload_when_asked};
 use state::{Hold, LINGER, now};
 
+pub use supervisor::Supervisor;
+
+/// How long a client that was told that the gateway stops has to close the connection, where all it is owed is in the
+/// kernel's hands: longer than a round trip over a mobile network.
+const LINGER_WHEN_SAID: Duration = Duration::from_millis(500);
+
+/// Between two looks whether all is in the kernel's hands, where it is not by then.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+
+const _: () = assert!(LINGER_WHEN_SAID.as_millis() < LINGER.as_millis());
+
 /// How often the time is offered to the state directory, which writes it once an hour.
 const CLOCK_NOTE_INTERVAL: Duration = Duration::from_secs(300);
 
@@ -59,6 +71,7 @@ pub struct Gateway {
     kicks: KickQueue,
     reload_handle: ReloadHandle,
     source: Option<Source>,
+    supervisor: Option<Supervisor>,
     watch: Watch,
     shop: Shop,
 }
@@ -104,6 +117,7 @@ impl Gateway {
             kicks,
             reload_handle: ReloadHandle::new(),
             source: None,
+            supervisor: None,
             watch,
             shop,
         })
@@ -119,6 +133,12 @@ impl Gateway {
     ) -> Self {
         let source = Some(Source::new(load, set_log));
         Self { source, ..self }
+    }
+
+    /// The same gateway, which tells `supervisor` how it goes.
+    #[must_use]
+    pub fn supervised(self, supervisor: Option<Supervisor>) -> Self {
+        Self { supervisor, ..self }
     }
 
     /// The listeners by name, each with the address it really has.
@@ -141,7 +161,8 @@ impl Gateway {
         self.watch.clone()
     }
 
-    /// Serves until `stop` is ready, then tells every client, and returns when they are gone or two seconds later.
+    /// Serves until `stop` is ready, then tells every client, and returns when they are gone, half a second later where
+    /// nothing is owed to those who are left, and two seconds later in any case.
     ///
     /// Runs on a [`tokio::runtime::LocalRuntime`], see [`runtime`].
     ///
@@ -174,7 +195,9 @@ impl Gateway {
         core.borrow_mut().users.clone_from(&settings.users);
         tasks.spawn_local(check_passwords(core.clone()));
         self.running.begin(&core);
+        let doors = self.running.addresses().len();
         let running = Rc::new(RefCell::new(self.running));
+        core.borrow_mut().supervise(self.supervisor, doors);
         let reloads = tasks.spawn_local(reload_when_asked(
             core.clone(),
             running.clone(),
@@ -189,7 +212,7 @@ impl Gateway {
             () = stop => {}
             () = broken.notified() => panic!("a task of the gateway panicked; what it left half done is not served"),
         }
-        core.borrow().tell_end();
+        core.borrow_mut().tell_end();
         // Whoever asks for a kick from here on is told that nobody is left to carry it out.
         core.borrow_mut().stop_serving_threads();
         // First the doors, so that nobody who was told to go finds one open; before them who could open more.
@@ -281,8 +304,21 @@ async fn shut_down(core: &Hold, farewells: Vec<Message>) {
             gone.notified().await;
         }
     };
-    if tokio::time::timeout(LINGER, all_gone).await.is_err() {
-        debug!("some clients did not read their farewell");
+    let mut all_gone = pin!(all_gone);
+    let all_said = || core.borrow().links.values().all(|slot| slot.link.unsent() == 0);
+    let begin = Instant::now();
+    // Not gone by then, and nothing is owed any more: what the kernel has taken it delivers without us.
+    let mut until = begin + LINGER_WHEN_SAID;
+    while tokio::time::timeout_at(until.into(), all_gone.as_mut())
+        .await
+        .is_err()
+    {
+        let now = Instant::now();
+        if all_said() || now >= begin + LINGER {
+            debug!("some clients did not close after their farewell");
+            break;
+        }
+        until = now + LOOK_PAUSE;
     }
 }
 

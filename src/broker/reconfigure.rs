@@ -39,9 +39,15 @@ impl Limits {
         fn raise<T: Ord + Copy>(bound: &mut T, other: T) {
             *bound = (*bound).max(other);
         }
-        raise(&mut self.subscriptions_per_client_max, other.subscriptions_per_client_max);
+        raise(
+            &mut self.subscriptions_per_client_max,
+            other.subscriptions_per_client_max,
+        );
         raise(&mut self.subscriptions_max, other.subscriptions_max);
-        raise(&mut self.subscriptions_per_user_max, other.subscriptions_per_user_max);
+        raise(
+            &mut self.subscriptions_per_user_max,
+            other.subscriptions_per_user_max,
+        );
         raise(&mut self.wills_bytes_total_max, other.wills_bytes_total_max);
         raise(&mut self.inflight_max, other.inflight_max);
         raise(&mut self.receive_maximum, other.receive_maximum);
@@ -54,7 +60,10 @@ impl Limits {
         raise(&mut self.retained_max, other.retained_max);
         raise(&mut self.retained_bytes_max, other.retained_bytes_max);
         raise(&mut self.retained_per_user_max, other.retained_per_user_max);
-        raise(&mut self.retained_bytes_per_user_max, other.retained_bytes_per_user_max);
+        raise(
+            &mut self.retained_bytes_per_user_max,
+            other.retained_bytes_per_user_max,
+        );
         raise(&mut self.bans_max, other.bans_max);
         raise(&mut self.memory_bytes_max, other.memory_bytes_max);
         raise(&mut self.connections_max, other.connections_max);

@@ -9,12 +9,23 @@ use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, format, layer};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{Registry, reload};
+
+/// The log's level, to be changed while it is written; from any thread.
+#[derive(Debug, Clone)]
+pub(super) struct LogLevel(reload::Handle<Targets, Registry>);
+
+impl LogLevel {
+    /// Logs at `level` from here on.
+    pub(super) fn set(&self, level: LevelFilter) {
+        // It fails where there is no log any more, which is the end of the process.
+        let _ = self.0.reload(targets(level));
+    }
+}
 
 /// Starts logging at `level`; what libraries say is told from warnings up only.
-pub(super) fn start(level: LevelFilter) {
-    let filter = Targets::new()
-        .with_default(level.min(LevelFilter::WARN))
-        .with_target("tidegate", level);
+pub(super) fn start(level: LevelFilter) -> LogLevel {
+    let (filter, handle) = reload::Layer::new(targets(level));
     let lines = layer().with_writer(std::io::stderr).with_ansi(false);
     let registry = tracing_subscriber::registry();
     // systemd says so where standard error is its journal, which stamps the time itself (systemd.exec(5)).
@@ -32,6 +43,13 @@ pub(super) fn start(level: LevelFilter) {
             )
             .init();
     }
+    LogLevel(handle)
+}
+
+fn targets(level: LevelFilter) -> Targets {
+    Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_target("tidegate", level)
 }
 
 /// The level that `-v` repeated `times` asks for, above `configured`.

@@ -90,7 +90,9 @@ pub(super) async fn check_passwords(core: Hold) {
                         memory = used;
                         if !is_same(core.borrow().users.as_ref(), users) {
                             // Others are in force by now, and by them it may be another's.
-                            core.borrow_mut().checks.push_front(PasswordCheck { link, user, password });
+                            core.borrow_mut()
+                                .checks
+                                .push_front(PasswordCheck { link, user, password });
                             continue;
                         }
                         if is_right {

@@ -283,7 +283,9 @@ impl Running {
     /// The doors by name, each with the address it really has.
     pub(super) fn addresses(&self) -> Vec<(String, Endpoint)> {
         let doors = self.doors.iter();
-        doors.map(|door| (door.policy.name.clone(), door.listener.endpoint().clone())).collect()
+        doors
+            .map(|door| (door.policy.name.clone(), door.listener.endpoint().clone()))
+            .collect()
     }
 
     /// Opens all doors and drives all ports that the settings say.
@@ -322,7 +324,9 @@ impl Running {
     /// What is told of the serial ports when nobody reads them any more.
     pub(super) fn farewells(&self) -> Vec<crate::broker::Message> {
         let ports = self.ports.iter();
-        ports.flat_map(|port| serial::offline_messages(&port.settings)).collect()
+        ports
+            .flat_map(|port| serial::offline_messages(&port.settings))
+            .collect()
     }
 
     /// Binds what is new, and does all else that can fail.
@@ -404,7 +408,9 @@ impl Running {
             let What::Change(found, _) = planned.what else {
                 continue;
             };
-            let Some(door) = self.doors.get(found) else { continue };
+            let Some(door) = self.doors.get(found) else {
+                continue;
+            };
             let (old, new) = (&door.settings.net.endpoint, &planned.settings.net.endpoint);
             if old == new || new.ip().is_some() {
                 continue;
@@ -416,7 +422,10 @@ impl Running {
                         warn!(%error, listener = door.listener.name(), "the old permissions could not be restored");
                     }
                 }
-                return Err(format!("listener {:?}, {new}: {error}", planned.settings.net.name));
+                return Err(format!(
+                    "listener {:?}, {new}: {error}",
+                    planned.settings.net.name
+                ));
             }
         }
         Ok(())
@@ -533,8 +542,9 @@ impl Running {
     }
 
     fn switch_ports(&mut self, core: &Hold, wanted: &[PortSettings], reloaded: &mut Reloaded) {
-        let (kept, closed): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.ports).into_iter().partition(|port| wanted.contains(&port.settings));
+        let (kept, closed): (Vec<_>, Vec<_>) = std::mem::take(&mut self.ports)
+            .into_iter()
+            .partition(|port| wanted.contains(&port.settings));
         self.ports = kept;
         for port in closed {
             port.task.abort();
@@ -582,10 +592,15 @@ pub(super) async fn reload_when_asked(
     loop {
         handle.0.asked.notified().await;
         let waiting = handle.take();
+        if let Some(supervisor) = &core.borrow().supervisor {
+            supervisor.reloading();
+        }
         let outcome = match &source {
             Some(source) => reload(&core, &running, source).await,
             None => Err(ReloadError::NothingToRead),
         };
+        let doors = running.borrow().doors.len();
+        core.borrow_mut().tell_ready(doors);
         tell(&outcome);
         answer(waiting, &outcome);
     }
@@ -679,7 +694,10 @@ fn tell(outcome: &Outcome) {
             for mistake in mistakes {
                 warn!("{mistake}");
             }
-            warn!(mistakes = mistakes.len(), "the configuration was not reloaded, all stays as it was");
+            warn!(
+                mistakes = mistakes.len(),
+                "the configuration was not reloaded, all stays as it was"
+            );
         }
         Err(error) => warn!(%error, "the configuration was not reloaded"),
     }

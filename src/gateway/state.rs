@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 
 use super::logins::PasswordCheck;
 use super::random_bytes;
+use super::supervisor::Supervisor;
 use crate::admin::statistics::{Statistics, Traffic};
 use crate::auth::passwords::Users;
 use crate::auth::remembered::Remembered;
@@ -98,6 +99,8 @@ pub(super) struct Core {
     /// What is told below `$SYS`; `None` where that is not wanted.
     pub(super) statistics: Option<Statistics>,
     pub(super) traffic: Traffic,
+    /// Who is told how it goes; `None` where nobody watches.
+    pub(super) supervisor: Option<Supervisor>,
     pub(super) flush_task: Option<Waker>,
     pub(super) tick_task: Option<Waker>,
     /// What the tick task sleeps until.
@@ -159,6 +162,7 @@ impl Core {
             kicks_at: None,
             statistics: None,
             traffic: Traffic::default(),
+            supervisor: None,
             flush_task: None,
             tick_task: None,
             armed: None,
@@ -296,6 +300,9 @@ impl Core {
             self.input(now, Input::Tick);
         }
         self.kicks_at = self.carry_out_kicks(now, sleeper);
+        if let Some(supervisor) = &mut self.supervisor {
+            supervisor.tick(now.mono);
+        }
         if let Some(shop) = &mut self.shop {
             shop.show(sleeper, || self.broker.published());
         }
@@ -307,7 +314,13 @@ impl Core {
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let lingering = self.lingering.front().map(|(deadline, _)| *deadline);
-        let deadlines = [self.broker.poll_timeout(), lingering, self.statistics_due()];
+        let sign_of_life = self.supervisor.as_ref().and_then(|supervisor| supervisor.due);
+        let deadlines = [
+            self.broker.poll_timeout(),
+            lingering,
+            self.statistics_due(),
+            sign_of_life,
+        ];
         let deadline = deadlines.into_iter().flatten().min();
         let deadline = deadline.map(|deadline| self.next_tick.map_or(deadline, |next| deadline.max(next)));
         // Kicks have a gap of their own.

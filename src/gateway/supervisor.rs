@@ -30,8 +30,7 @@ impl Supervisor {
     pub fn from_environment() -> Option<Self> {
         let name = std::env::var_os("NOTIFY_SOCKET")?;
         let text = |key| std::env::var(key).ok();
-        let is_for_us =
-            text("WATCHDOG_PID").is_none_or(|pid| pid.parse() == Ok(std::process::id()));
+        let is_for_us = text("WATCHDOG_PID").is_none_or(|pid| pid.parse() == Ok(std::process::id()));
         let silence = text("WATCHDOG_USEC").and_then(|text| text.parse().ok());
         let silence = silence.filter(|_| is_for_us).map(Duration::from_micros);
         match Self::at(name.as_bytes(), silence) {
@@ -73,8 +72,13 @@ impl Supervisor {
     /// The configuration is read again; [`Supervisor::ready`] follows whatever comes of it.
     pub(super) fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
-        let micros = now.tv_sec.saturating_mul(1_000_000).saturating_add(i64::from(now.tv_nsec) / 1000);
-        self.say(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\nSTATUS=reading the configuration again"));
+        let micros = now
+            .tv_sec
+            .saturating_mul(1_000_000)
+            .saturating_add(i64::from(now.tv_nsec) / 1000);
+        self.say(&format!(
+            "RELOADING=1\nMONOTONIC_USEC={micros}\nSTATUS=reading the configuration again"
+        ));
     }
 
     /// Nobody comes in any more.
@@ -130,7 +134,10 @@ mod tests {
         let (socket, mut supervisor) = supervised(Some(Duration::from_secs(10)));
         let start = Instant::now();
         supervisor.ready(start, 2);
-        assert_eq!(heard(&socket).as_deref(), Some("READY=1\nSTATUS=serving, 2 listeners"));
+        assert_eq!(
+            heard(&socket).as_deref(),
+            Some("READY=1\nSTATUS=serving, 2 listeners")
+        );
         assert_eq!(heard(&socket).as_deref(), Some("WATCHDOG=1"));
         let due = start + Duration::from_secs(5);
         assert_eq!(supervisor.due, Some(due));
@@ -159,6 +166,9 @@ mod tests {
         let line = text.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC="));
         let told: i64 = line.expect("it says when").parse().expect("a number");
         let now = clock_gettime(ClockId::Monotonic).tv_sec;
-        assert!((0..=60).contains(&(now - told / 1_000_000)), "{told}, now {now} s");
+        assert!(
+            (0..=60).contains(&(now - told / 1_000_000)),
+            "{told}, now {now} s"
+        );
     }
 }

@@ -149,7 +149,9 @@ impl Places {
         if is_turn_of_another || entrance.connections.get() >= entrance.descriptors_max.get() {
             return Err(Bound::Descriptors);
         }
-        if entrance.connections.get() >= entrance.connections_max.get() && !entrance.waiting.borrow().is_empty() {
+        if entrance.connections.get() >= entrance.connections_max.get()
+            && !entrance.waiting.borrow().is_empty()
+        {
             return Err(Bound::AllConnections);
         }
         if self.connections.get() >= bounds.connections_max {

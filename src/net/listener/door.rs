@@ -26,7 +26,11 @@ pub(super) enum Socket {
 
 impl Door {
     /// Opens a door where `endpoint` says, and tells where that came to be.
-    pub(super) fn open(endpoint: &Endpoint, needs_tcp: bool, is_shared: bool) -> io::Result<(Endpoint, Self)> {
+    pub(super) fn open(
+        endpoint: &Endpoint,
+        needs_tcp: bool,
+        is_shared: bool,
+    ) -> io::Result<(Endpoint, Self)> {
         match endpoint {
             Endpoint::Tcp(address) => {
                 let socket = tcp::listen_beside(*address, is_shared)?;
