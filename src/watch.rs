@@ -74,7 +74,7 @@ impl Watch {
             let told = self.window.shown.wait(state);
             state = told.unwrap_or_else(PoisonError::into_inner);
         }
-        (!state.is_closed).then(|| state.clients.clone())
+        (state.answered >= mine).then(|| state.clients.clone())
     }
 }
 
@@ -104,8 +104,7 @@ impl Drop for Shop {
         let mut state = self.window.lock();
         state.is_closed = true;
         state.sleeper = None;
-        state.clients = Arc::new([]);
-        drop(state);
+        drop(state); // who has been answered and has not woken up yet still finds its answer
         self.window.shown.notify_all();
     }
 }

@@ -1142,8 +1142,8 @@ fn access_rules_are_told_every_mistake() {
         "t.toml:2: access.acl: unknown key, did you mean \"acl_file\"?",
         "t.toml:4: access.groups.operators: found \"ann\", expected a list of strings",
         "t.toml:5: access.groups.fitters: found a list, expected a list of strings",
-        "t.toml:7: access.rule.allow: found \"reed\", expected one of publish, write, subscribe, receive, read, readwrite, \
-         all; did you mean \"read\"?",
+        "t.toml:7: access.rule.allow: found \"reed\", expected one of publish, write, subscribe, receive, read, \
+         readwrite, all; did you mean \"read\"?",
         "t.toml:8: access.rule.topics: found \"a/#/b\", no topic filter: '#' must stand alone in the last level",
         "t.toml:11: access.rule.deny: found beside allow, expected one of the two in a rule",
         "t.toml:13: access.rule.allow: missing, expected",
@@ -1151,8 +1151,8 @@ fn access_rules_are_told_every_mistake() {
         "t.toml:18: access.rule.user: found the integer 5, expected a user name, or a list of them",
         "t.toml:15: access.rule.topics: missing",
         "t.toml:21: access.rule.topics: found \"a/x%u\", %c and %u must stand alone in their level",
-        "t.toml:21: access.rule.topics: found \"$share/g/a\", a shared subscription, expected the topic filter behind its \
-         share name",
+        "t.toml:21: access.rule.topics: found \"$share/g/a\", a shared subscription, expected the topic filter behind \
+         its share name",
         "t.toml:22: access.rule.client: found \"\", expected a client identifier",
     ];
     for expected in expected {

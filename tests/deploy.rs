@@ -159,8 +159,8 @@ fn the_commented_limits_of_the_example_are_those_of_the_base() {
 
 #[test]
 fn the_commented_defaults_of_the_example_change_nothing() {
-    // Keys that go with another format or another file, with client certificates or with a balancer cannot be live beside the others,
-    // and some have no value that changes nothing.
+    // Keys that go with another format or another file, with client certificates or with a balancer cannot be live
+    // beside the others, and some have no value that changes nothing.
     let alone = [
         "acl_file",
         "mount_point",

@@ -142,8 +142,8 @@ impl Rights {
         Decision { allowed, reason }
     }
 
-    /// The name by which `who` cannot be let in, because rules have it stand in topics and it would be a wildcard there,
-    /// or more than one level.
+    /// The name by which `who` cannot be let in, because rules have it stand in topics and it would be a wildcard
+    /// there, or more than one level.
     pub fn ambiguity(&self, who: Who<'_>) -> Option<AmbiguousName> {
         self.acl.as_ref()?.ambiguity(who)
     }

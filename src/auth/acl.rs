@@ -1,4 +1,5 @@
-//! Access rules: who may do what with which topics. The first rule that fits decides; where none does, the answer is no.
+//! Access rules: who may do what with which topics. The first rule that fits decides; where none does, the answer is
+//! no.
 
 pub mod mosquitto;
 

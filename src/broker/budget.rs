@@ -301,6 +301,13 @@ impl Broker {
         self.limit_reached(now, "queued_bytes_total_max");
     }
 
+    /// The message that a session was to send next is gone from its queue: the one after it may be small enough to go.
+    pub(super) fn next_has_changed(&mut self, key: SessionKey) {
+        if self.budget.held_back.contains(&key) {
+            self.budget.held_back_at_bytes = usize::MAX; // looks at all who are held back once more
+        }
+    }
+
     /// A message of QoS 0 was not sent to a link with `unsent_bytes` on its way; whether memory was the reason.
     pub(super) fn is_short_for(&mut self, now: Instant, unsent_bytes: usize) -> bool {
         let is_short = unsent_bytes < self.limits.unsent_bytes_max;

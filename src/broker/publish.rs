@@ -200,7 +200,8 @@ impl Broker {
                     && let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut)
                     && let Some(session) = self.sessions.get_mut(attachment.session)
                 {
-                    attachment.unreleased = attachment.unreleased.saturating_add(1);
+                    let is_new = !session.receiving.contains(packet_id);
+                    attachment.unreleased = attachment.unreleased.saturating_add(u16::from(is_new));
                     let has_grown = session.receiving.insert(packet_id); // [MQTT-4.3.3-8]
                     if has_grown && !self.has_memory(now, Use::Packet, 0) {
                         return self.refuse(now, link, Refusal::MemoryShort);

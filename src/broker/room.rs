@@ -42,7 +42,8 @@ impl Broker {
                 _ => (policy == Overflow::DropOldest).then_some(key),
             };
             self.stats.dropped_queue_full += 1;
-            let Some(gives_way) = gives_way.and_then(|key| self.sessions.get_mut(key)) else {
+            let Some(loser) = gives_way else { break false };
+            let Some(gives_way) = self.sessions.get_mut(loser) else {
                 break false;
             };
             // Where the newest goes by policy, another session's newest goes for this one.
@@ -55,6 +56,7 @@ impl Broker {
             };
             self.stats.queued_messages -= 1;
             self.stats.queued_bytes -= dropped.size_bytes() as u64;
+            self.next_has_changed(loser);
         };
         match bites {
             Some(Full::Shared(limit)) => {

@@ -241,6 +241,7 @@ impl Broker {
             for queued in &given {
                 self.give_back(now, queued);
             }
+            self.next_has_changed(key);
         }
     }
 

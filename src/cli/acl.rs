@@ -32,8 +32,9 @@ Examples:
   tidegate acl explain - 'plant/#' --action subscribe --acl-file acl
   tidegate acl explain ann sensors/7 --client s7 --config tidegate.toml
 
-It reads the files, not a running gateway. A topic is told as the whole tree has it, with the mount point of a listener \
-in front. Exit codes: 0 allowed, 1 denied, in one of the actions asked for; 2 the command line or a file is wrong.")]
+It reads the files, not a running gateway. A topic is told as the whole tree has it, with the mount point of a \
+listener in front. Exit codes: 0 allowed, 1 denied, in one of the actions asked for; 2 the command line or a file is \
+wrong.")]
 struct Explain {
     /// The user; \"-\" is a client without a user name
     user: String,
