@@ -321,6 +321,13 @@ impl<'d> Table<'d> {
         Some(self.document.resolve(self.text(key)?))
     }
 
+    /// One path or a list of paths, each with its place.
+    pub fn paths(&self, key: &str) -> Option<Vec<(PathBuf, Place)>> {
+        let texts = self.texts(key)?.into_iter();
+        let paths = texts.map(|(text, place)| (self.document.resolve(text), place));
+        Some(paths.collect())
+    }
+
     /// One of a few words.
     pub fn choice<T: Clone>(&self, key: &str, choices: &[(&str, T)]) -> Option<T> {
         let found = self.value(key)?.get_ref();

@@ -23,6 +23,7 @@ pub mod reload;
 mod reports;
 mod state;
 mod supervisor;
+mod trust;
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -149,6 +150,11 @@ impl Gateway {
     /// What it is told to reload by, from any thread.
     pub fn reload_handle(&self) -> ReloadHandle {
         self.reload_handle.clone()
+    }
+
+    /// The doors, one for each address, for whoever replaces certificates while the gateway runs.
+    pub fn listeners(&self) -> impl Iterator<Item = Rc<Listener>> {
+        self.running.listeners()
     }
 
     /// What clients are sent away by, from any thread, before the gateway runs and while it does.
@@ -340,6 +346,9 @@ impl Drop for End {
 /// Once `is_over` says so, nobody comes in any more, who was accepted before included.
 async fn accept(core: Hold, listener: Rc<Listener>, policy: Rc<ListenerPolicy>, is_over: Rc<Cell<bool>>) {
     let mut handshakes = JoinSet::new();
+    if listener.has_tls() {
+        handshakes.spawn_local(trust::watch(core.clone(), listener.clone()));
+    }
     loop {
         let accepted = {
             let mut next = pin!(listener.accept());

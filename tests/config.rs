@@ -15,7 +15,7 @@ use tidegate::broker::{ClientIds, ListenerPolicy, MountPoint, QueueClass};
 use tidegate::config::{self, Settings};
 use tidegate::mqtt::ProtocolVersion;
 use tidegate::net::endpoint::{Endpoint, UnixEndpoint};
-use tidegate::net::tls::{CertificateField, ClientCertificates};
+use tidegate::net::tls::{CertificateField, ClientCertificates, ClientTrust, Doubt};
 use tidegate::net::websocket::upgrade::Origins;
 
 /// A folder with a configuration, a password file `users`, and no board profiles of the machine.
@@ -172,9 +172,7 @@ fn every_table_reaches_the_settings_of_its_module() {
     assert_eq!(tls.key, PathBuf::from("/etc/key.pem"));
     assert_eq!(
         tls.client_certificates,
-        ClientCertificates::Optional {
-            ca: folder.path("tls/ca.pem")
-        }
+        ClientCertificates::Optional(ClientTrust::of(folder.path("tls/ca.pem")))
     );
     assert_eq!(tls.user_name_from, Some(CertificateField::SanUri));
 }
@@ -353,6 +351,53 @@ fn client_certificates_name_their_user_by_common_name() {
 }
 
 #[test]
+fn a_certificate_may_say_which_identifier_its_client_has_where_everybody_shows_one() {
+    let text = "[listener.a]\naddress = '127.0.0.1:8883'\nanonymous = false\n[listener.a.tls]\ncertificate = 'c'\n\
+                key = 'k'\nclient_ca = ['a', 'b']\ncrl = 'l'\ncrl_expired = 'accept'\nclient_id = 'san-dns'\n\
+                client_certificates = ";
+    let settings = settings(&format!("{text}'required'"));
+    let tls = settings.listeners[0].net.tls.as_ref().expect("TLS");
+    assert_eq!(tls.client_id_from, Some(CertificateField::SanDns));
+    let ClientCertificates::Required(trust) = &tls.client_certificates else {
+        panic!("{:?}", tls.client_certificates);
+    };
+    assert_eq!((trust.ca.len(), trust.crl.len()), (2, 1));
+    assert_eq!(
+        (trust.crl_missing, trust.crl_expired),
+        (Doubt::Refuse, Doubt::Accept)
+    );
+
+    let told = told(&format!("{text}'optional'"));
+    assert!(
+        told.len() == 1 && told[0].contains("listener.a.tls.client_id: needs"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn keys_about_certificates_that_contradict_each_other_are_mistakes() {
+    let tls = "[listener.a.tls]\ncertificate = 'c'\nkey = 'k'\nclient_certificates = 'required'\n";
+    let door = "[listener.a]\naddress = '127.0.0.1:8883'\n";
+    for (text, expected) in [
+        (
+            format!("{door}{tls}client_ca = 'a'\ncrl_missing = 'accept'\n"),
+            "crl_missing: has no effect without crl",
+        ),
+        (
+            format!("{door}{tls}client_ca = []\n"),
+            "client_ca: found a list of 0",
+        ),
+        (
+            format!("{door}client_ids = 'user'\n{tls}client_ca = 'a'\nclient_id = 'common-name'\n"),
+            "client_ids: and client_id of the tls table",
+        ),
+    ] {
+        let told = told(&text);
+        assert!(told.len() == 1 && told[0].contains(expected), "{told:?}");
+    }
+}
+
+#[test]
 fn a_security_key_without_effect_is_a_mistake() {
     let text = "[listener.a]\naddress = '127.0.0.1:8883'\n[listener.a.tls]\ncertificate = 'c'\nkey = 'k'\n\
                 client_ca = 'a'\nuser_name = 'san-dns'\n";
@@ -380,7 +425,7 @@ fn tls_without_its_files_and_an_unknown_security_key_are_mistakes() {
             "t.toml:5: listener.a.tls.client_certificates: found \"requierd\", expected \"none\", \"optional\" or \
              \"required\", did you mean \"required\"?",
             "t.toml:6: listener.a.tls.verify: unknown key, expected \"certificate\", \"key\", \"client_certificates\", \
-             \"client_ca\" or \"user_name\"",
+             \"client_ca\", \"crl\", \"crl_missing\", \"crl_expired\", \"crl_depth\", \"user_name\" or \"client_id\"",
         ]
     );
 }

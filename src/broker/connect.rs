@@ -88,7 +88,7 @@ impl Broker {
         link: LinkId,
         listener: Rc<ListenerPolicy>,
         peer: Option<IpAddr>,
-        certificate_user: Option<Utf8String>,
+        (certificate_user, certificate_client): (Option<Utf8String>, Option<Box<ClientId>>),
     ) {
         if self.links.contains_key(link) {
             return;
@@ -111,6 +111,7 @@ impl Broker {
             listener,
             peer,
             certificate_user,
+            certificate_client,
             surplus,
             version: None,
             wants_reasons: false,
@@ -186,6 +187,7 @@ impl Broker {
         let anonymous = arrival.listener.anonymous;
         let listener = arrival.listener.clone();
         let certificate_user = arrival.certificate_user.take();
+        let own_client = arrival.certificate_client.clone();
         if !listener.versions.contains(connect.version) {
             // [MQTT-3.1.2-2]
             return self.refuse(now, link, Refusal::Version(connect.version));
@@ -198,7 +200,8 @@ impl Broker {
         }
         // Before anybody is asked for a proof, which costs much more than this.
         let user = certificate_user.as_ref().or(connect.user_name.as_ref());
-        if self.is_banned(connect.client_id.as_ref(), user, peer) {
+        let client = connect.client_id.as_ref().or(own_client.as_deref());
+        if self.is_banned(client, user, peer) {
             return self.refuse_banned(now, link);
         }
         let mount_point = listener.mount_point.as_ref();
@@ -359,11 +362,20 @@ impl Broker {
             return;
         };
         let (listener, peer) = (arrival.listener.clone(), arrival.peer);
-        let (client, assigned) = match admission.client_id.take() {
-            Some(client) if !listener.client_ids.allow(&identity, &client) => {
+        let own = arrival.certificate_client.clone();
+        let asked = admission.client_id.take();
+        let is_others = |client: &ClientId| {
+            own.as_deref().is_some_and(|own| own != client) || !listener.client_ids.allow(&identity, client)
+        };
+        let assigned = asked.is_none();
+        let (client, assigned) = match asked.or_else(|| own.as_deref().cloned()) {
+            Some(client) if is_others(&client) => {
                 return self.refuse(now, link, Refusal::ClientIdOfOther); // [MQTT-3.1.3-8]
             }
-            Some(client) => (client, false),
+            Some(client) if client.as_str().len() > self.limits.topic_bytes_max => {
+                return self.refuse(now, link, Refusal::ClientIdTooLong); // [MQTT-3.1.3-8]
+            }
+            Some(client) => (client, assigned), // [MQTT-3.1.3-6] [MQTT-3.1.3-7]
             None => {
                 let unused = self.assigned_ids.next();
                 match unused.and_then(|unused| listener.client_ids.assign(&identity, unused)) {

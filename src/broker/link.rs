@@ -17,8 +17,8 @@ use super::tailor::{Tailoring, TooLarge, fits};
 use super::timers::Timer;
 use super::{Broker, DetachReason, Event, ListenerPolicy, Output, Refusal};
 use crate::mqtt::{
-    ConnAck, ConnAckProperties, DecodeError, Disconnect, DisconnectProperties, Packet, ProtocolVersion,
-    Publish, ReasonCode, Utf8String,
+    ClientId, ConnAck, ConnAckProperties, DecodeError, Disconnect, DisconnectProperties, Packet,
+    ProtocolVersion, Publish, ReasonCode, Utf8String,
 };
 
 slotmap::new_key_type! {
@@ -54,6 +54,7 @@ pub(super) struct Arrival {
     pub(super) listener: Rc<ListenerPolicy>,
     pub(super) peer: Option<IpAddr>,
     pub(super) certificate_user: Option<Utf8String>,
+    pub(super) certificate_client: Option<Box<ClientId>>,
     /// Accepted beyond `connections_max`, to be told so.
     pub(super) surplus: bool,
     /// What CONNECT says the client speaks.

@@ -117,6 +117,14 @@ pub enum Input {
         peer: Option<IpAddr>,
         /// The user the verified client certificate names, where the listener takes it from there.
         certificate_user: Option<Utf8String>,
+        /// The identifier that certificate gives, where the listener takes it from there: the client's whatever user
+        /// it is, and no other. Boxed, because few have one.
+        certificate_client: Option<Box<ClientId>>,
+    },
+    /// The certificate its client came in with is revoked, or its authority is not trusted any more.
+    Untrusted {
+        /// Which.
+        link: LinkId,
     },
     /// A packet arrived whole.
     Received {
@@ -482,9 +490,12 @@ impl Broker {
                 listener,
                 peer,
                 certificate_user,
+                certificate_client,
             } => {
-                self.handle_connected(now, link, listener, peer, certificate_user);
+                let names = (certificate_user, certificate_client);
+                self.handle_connected(now, link, listener, peer, names);
             }
+            Input::Untrusted { link } => self.refuse(now, link, Refusal::Untrusted),
             Input::Malformed { link, version, error } => self.handle_malformed(now, link, version, error),
             Input::Holding { link, bytes } => self.handle_holding(now, link, bytes),
             Input::Closed { link } => self.detach(now, link, DetachReason::ConnectionLost),

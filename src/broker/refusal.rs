@@ -47,6 +47,8 @@ pub enum Refusal {
     BadCredentials,
     /// CONNECT without a user name where one is needed [MQTT-3.1.4-2].
     NoCredentials,
+    /// The certificate that the client came in with was revoked since, or its authority is not trusted any more.
+    Untrusted,
     /// The client, the user or the address is kept out.
     Banned,
     /// The password could not be checked.
@@ -133,6 +135,7 @@ impl Refusal {
             | Self::ClientIdAmbiguous => ReasonCode::ClientIdentifierNotValid, // [MQTT-3.1.3-8]
             Self::BadCredentials => ReasonCode::BadUserNameOrPassword,
             Self::NoCredentials
+            | Self::Untrusted
             | Self::AuthenticationFailed // [MQTT-4.12.0-4]
             | Self::AuthenticationTimeout
             | Self::UserNameAmbiguous
@@ -187,7 +190,7 @@ impl fmt::Display for Refusal {
             Self::ClientIdTooLong => "the client identifier is too long",
             Self::ClientIdEmpty => "an empty client identifier needs a clean session",
             Self::ClientIdTaken => "the client identifier is in use",
-            Self::ClientIdOfOther => "the client identifier is not one of this user's",
+            Self::ClientIdOfOther => "the client identifier is not this client's",
             Self::ClientIdAmbiguous => {
                 "the client identifier holds '+', '#' or '/', and access rules depend on it"
             }
@@ -195,6 +198,7 @@ impl fmt::Display for Refusal {
             Self::ClientIdNotMade => "no client identifier could be assigned",
             Self::BadCredentials => "bad user name or password",
             Self::NoCredentials => "a user name and password are needed",
+            Self::Untrusted => "the client's certificate is not trusted any more",
             Self::Banned => "kept out for a time",
             Self::CheckUnavailable => "the password cannot be checked now",
             Self::AuthenticationMethod => "the authentication method is not known here",

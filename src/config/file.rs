@@ -400,7 +400,7 @@ pub static TLS: Section = Section {
             name: "key",
             expects: "the path of a PEM file",
             default: "must be there",
-            about: "The certificate's private key; only the gateway's user may read it.",
+            about: "The certificate's private key; refused where every user of the machine may read it.",
         },
         Key {
             name: "client_certificates",
@@ -410,15 +410,45 @@ pub static TLS: Section = Section {
         },
         Key {
             name: "client_ca",
-            expects: "the path of a PEM file",
+            expects: "the path of a PEM file, or a list of them",
             default: "must be there with client certificates",
-            about: "The authorities whose client certificates are accepted.",
+            about: "The authorities whose client certificates are accepted; old and new while one follows the other.",
+        },
+        Key {
+            name: "crl",
+            expects: "the path of a PEM or DER file, or a list of them",
+            default: "none: nothing is revoked",
+            about: "The revocation lists of those authorities.",
+        },
+        Key {
+            name: "crl_missing",
+            expects: "\"refuse\" or \"accept\"",
+            default: "\"refuse\"",
+            about: "What becomes of a certificate whose issuer has no list in crl.",
+        },
+        Key {
+            name: "crl_expired",
+            expects: "\"refuse\" or \"accept\"",
+            default: "\"refuse\"",
+            about: "What becomes of a certificate whose issuer's list was to be replaced by now.",
+        },
+        Key {
+            name: "crl_depth",
+            expects: "\"chain\" or \"client\"",
+            default: "\"chain\"",
+            about: "Whether the certificates between the client's and its authority are looked up, too.",
         },
         Key {
             name: "user_name",
             expects: "\"none\", \"common-name\", \"san-dns\", \"san-uri\" or \"san-email\"",
             default: "\"common-name\" with client certificates",
             about: "Where in a client's certificate its user name stands; it then needs no password.",
+        },
+        Key {
+            name: "client_id",
+            expects: "\"none\", \"common-name\", \"san-dns\", \"san-uri\" or \"san-email\"",
+            default: "\"none\"",
+            about: "Where in a client's certificate its client identifier stands; it can take no other.",
         },
     ],
 };

@@ -189,7 +189,7 @@ impl Source {
         let settings = (self.load)().map_err(|mistakes| texts_of(&mistakes))?;
         let (mut servers, mut mistakes) = (Vec::new(), Vec::new());
         for door in &settings.listeners {
-            match Listener::read_tls(&door.net, clock.clone()) {
+            match Listener::tls_of(&door.net, clock.clone()) {
                 Ok(server) => servers.push(server),
                 Err(error) => mistakes.push(error.to_string()),
             }
@@ -288,6 +288,11 @@ impl Running {
             .collect()
     }
 
+    /// The doors, one for each address.
+    pub(super) fn listeners(&self) -> impl Iterator<Item = Rc<Listener>> {
+        self.doors.iter().map(|door| door.listener.clone())
+    }
+
     /// Opens all doors and drives all ports that the settings say.
     pub(super) fn begin(&mut self, core: &Hold) {
         for number in 0..self.doors.len() {
@@ -373,7 +378,13 @@ impl Running {
                     let others: Vec<&Listener> = (closing.iter().copied())
                         .filter(|other| is_same_port(other.endpoint(), &wanted.net.endpoint))
                         .collect();
-                    match Listener::open_instead(&self.entrance, wanted.net.clone(), server, &others) {
+                    match Listener::open_instead(
+                        &self.entrance,
+                        wanted.net.clone(),
+                        server,
+                        self.clock.clone(),
+                        &others,
+                    ) {
                         Ok(listener) => What::Open(listener),
                         Err(NetError::Listen { source, .. })
                             if wanted.may_be_absent && is_no_such_address(&source) =>
@@ -463,7 +474,7 @@ impl Running {
                 What::Keep(number, server) => {
                     let Some(door) = take(number) else { continue };
                     if let Some(server) = server {
-                        door.listener.set_tls(server);
+                        door.listener.replace_tls(server);
                         reloaded.certificates += 1;
                     }
                     door

@@ -195,6 +195,7 @@ impl Core {
         });
         debug!(?link, %peer, listener = policy.name, "connection accepted");
         let certificate_user = incoming.certificate_user;
+        let certificate_client = incoming.certificate_client.map(Box::new);
         self.input(
             now(),
             Input::Connected {
@@ -202,6 +203,7 @@ impl Core {
                 listener: policy,
                 peer: peer.ip(),
                 certificate_user,
+                certificate_client,
             },
         );
         self.tell_holding(now(), link);

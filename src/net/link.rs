@@ -5,6 +5,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
@@ -96,6 +97,11 @@ impl Link {
     /// The version in force; `None` at the server's end until CONNECT was read.
     pub fn version(&self) -> Option<ProtocolVersion> {
         self.decoder.version()
+    }
+
+    /// What its client proved itself by when TLS began, its own certificate first; `None` without TLS or certificate.
+    pub(super) fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.stream.peer_certificates()
     }
 
     /// Changes the largest packet accepted from here on, in bytes with its fixed header.
@@ -280,6 +286,15 @@ impl Default for Buffers {
 const TLS_BYTES: usize = 12 * 1024;
 
 impl Stream {
+    /// The certificates that the other end showed. TLS keeps them as long as the connection, so nobody else has to.
+    pub(super) fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => None,
+            Self::Tls(stream) => stream.get_ref().1.peer_certificates(),
+            Self::WebSocket(stream) => stream.inner().peer_certificates(),
+        }
+    }
+
     /// What its state costs beside the socket.
     fn state_bytes(&self) -> usize {
         match self {

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustls::time_provider::TimeProvider;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
@@ -29,8 +29,9 @@ use self::way_in::{HANDSHAKES_PER_TURN, WayIn};
 use super::clock::FlooredClock;
 use super::endpoint::{Endpoint, Peer};
 use super::episode::Episode;
+use super::link::Link;
 use super::places::{Bounds, Places};
-use super::tls;
+use super::tls::{self, HandshakeError};
 
 pub use self::descriptors::{descriptors_left, raise_descriptor_limit};
 pub use self::error::NetError;
@@ -53,6 +54,10 @@ pub struct Listener {
     refusals: Episode,
     crowds: Episode,
     counters: Cell<Counters>,
+    /// What certificates are checked against.
+    clock: Arc<dyn TimeProvider>,
+    /// Told when TLS is done by other files from here on.
+    tls_replaced: Notify,
 }
 
 /// What came to a listener since it was opened.
@@ -113,15 +118,15 @@ impl Listener {
         clock: Option<Arc<dyn TimeProvider>>,
     ) -> Result<Self, NetError> {
         let clock = clock.unwrap_or_else(|| Arc::new(FlooredClock::default()));
-        let tls = Self::read_tls(&settings, clock)?;
-        Self::open(entrance, settings, tls)
+        let tls = Self::tls_of(&settings, Arc::clone(&clock))?;
+        Self::open(entrance, settings, tls, clock)
     }
 
     /// Reads the files of TLS that `settings` name, on any thread; `None` where there is no TLS.
     ///
     /// # Errors
     /// [`NetError::Tls`] when a file is not what it should be.
-    pub fn read_tls(
+    pub fn tls_of(
         settings: &ListenerSettings,
         clock: Arc<dyn TimeProvider>,
     ) -> Result<Option<tls::Server>, NetError> {
@@ -132,7 +137,7 @@ impl Listener {
         })
     }
 
-    /// Listens as `settings` say, with what [`Listener::read_tls`] made of them.
+    /// Listens as `settings` say, with what [`Listener::tls_of`] made of them by `clock`.
     ///
     /// # Errors
     /// [`NetError::Listen`] when the address cannot be had.
@@ -140,8 +145,9 @@ impl Listener {
         entrance: &Rc<Entrance>,
         settings: ListenerSettings,
         tls: Option<tls::Server>,
+        clock: Arc<dyn TimeProvider>,
     ) -> Result<Self, NetError> {
-        Self::open_instead(entrance, settings, tls, &[])
+        Self::open_instead(entrance, settings, tls, clock, &[])
     }
 
     /// Does what [`Listener::open`] does, where `others` are about to be closed: their addresses may include the new
@@ -153,6 +159,7 @@ impl Listener {
         entrance: &Rc<Entrance>,
         settings: ListenerSettings,
         tls: Option<tls::Server>,
+        clock: Arc<dyn TimeProvider>,
         others: &[&Self],
     ) -> Result<Self, NetError> {
         let needs_tcp = settings.tls.is_some() || settings.proxy.is_some();
@@ -171,7 +178,7 @@ impl Listener {
         match opened {
             Ok((endpoint, socket)) => {
                 let places = Places::new(bounds_of(&settings), Rc::clone(entrance));
-                Ok(Self::at(endpoint, Rc::new(socket), places, settings, tls))
+                Ok(Self::at(endpoint, Rc::new(socket), places, settings, tls, clock))
             }
             Err(source) => Err(NetError::Listen {
                 name: settings.name,
@@ -187,16 +194,11 @@ impl Listener {
     pub fn changed(&self, settings: ListenerSettings, tls: Option<tls::Server>) -> Self {
         self.places.set_bounds(bounds_of(&settings));
         let (socket, places) = (Rc::clone(&self.socket), Rc::clone(&self.places));
-        let changed = Self::at(self.endpoint.clone(), socket, places, settings, tls);
+        let clock = Arc::clone(&self.clock);
+        let changed = Self::at(self.endpoint.clone(), socket, places, settings, tls, clock);
         changed.counters.set(self.counters.get());
+        changed.tls_replaced.notify_one(); // who is in may not be trusted any more
         changed
-    }
-
-    /// Does the handshakes that begin from now on with `tls`; without effect where there is no TLS.
-    pub fn set_tls(&self, tls: tls::Server) {
-        if let Some(server) = &self.way_in.tls {
-            server.replace(Rc::new(tls));
-        }
     }
 
     /// Gives the file of a Unix socket the permissions and the owner that `endpoint` says.
@@ -213,6 +215,7 @@ impl Listener {
         places: Rc<Places>,
         settings: ListenerSettings,
         tls: Option<tls::Server>,
+        clock: Arc<dyn TimeProvider>,
     ) -> Self {
         Self {
             endpoint,
@@ -221,7 +224,7 @@ impl Listener {
             places,
             way_in: Rc::new(WayIn {
                 name: settings.name,
-                tls: tls.map(|server| RefCell::new(Rc::new(server))),
+                tls: RefCell::new(tls.map(Rc::new)),
                 websocket: settings.websocket,
                 proxy: settings.proxy,
                 peer_user_name: settings.peer_user_name,
@@ -234,7 +237,73 @@ impl Listener {
             refusals: Episode::default(),
             crowds: Episode::default(),
             counters: Cell::default(),
+            clock,
+            tls_replaced: Notify::new(),
         }
+    }
+
+    /// Reads the files that `settings` names, and does TLS by them from here on: one change, or none.
+    ///
+    /// Who is in stays in; see [`Listener::refusal_of`] for those who should not. Handshakes that have begun end by what
+    /// was in force then, and are held to the new as well. No session of before is resumed.
+    ///
+    /// # Errors
+    /// [`NetError::Tls`] when a file is not wholly what it should be, or the listener has no TLS; nothing has changed.
+    pub fn reload_tls(&self, settings: &tls::ServerSettings) -> Result<(), NetError> {
+        self.replace_tls(self.read_tls(settings)?);
+        Ok(())
+    }
+
+    /// Reads the files that `settings` names, for [`Listener::replace_tls`]; nothing has changed yet.
+    ///
+    /// # Errors
+    /// Those of [`Listener::reload_tls`].
+    pub fn read_tls(&self, settings: &tls::ServerSettings) -> Result<tls::Server, NetError> {
+        let read = match self.has_tls() {
+            true => tls::Server::new(settings, Arc::clone(&self.clock)),
+            false => Err(tls::TlsError::NotInUse),
+        };
+        read.map_err(|source| NetError::Tls {
+            name: self.name().to_owned(),
+            source,
+        })
+    }
+
+    /// The second half of [`Listener::reload_tls`], which cannot fail.
+    pub fn replace_tls(&self, server: tls::Server) {
+        self.way_in.tls.replace(Some(Rc::new(server)));
+        self.tls_replaced.notify_one();
+    }
+
+    /// Waits until TLS is done by other files than when it was last asked; one at a time may wait.
+    pub async fn tls_replaced(&self) {
+        self.tls_replaced.notified().await;
+    }
+
+    /// Whether it speaks TLS.
+    pub fn has_tls(&self) -> bool {
+        self.way_in.tls.borrow().is_some()
+    }
+
+    /// What of its certificates and revocation lists ends soon or has ended, a sentence for each.
+    pub fn warnings(&self) -> Vec<String> {
+        self.way_in
+            .tls()
+            .map_or_else(Vec::new, |server| server.warnings())
+    }
+
+    /// Whether the connection of `permit` came through this door.
+    pub fn is_door_of(&self, permit: &ConnectionPermit) -> bool {
+        permit.is_of(&self.places)
+    }
+
+    /// Why the client of `link`, a connection through this door, could not come in again: its certificate was revoked,
+    /// or its authority is not trusted any more. `None` where it could.
+    ///
+    /// Some milliseconds of work on a small board. That a revocation list is missing or too old is no reason.
+    pub fn refusal_of(&self, link: &Link) -> Option<HandshakeError> {
+        let refusal = self.way_in.tls()?.refusal_of(link.peer_certificates())?;
+        Some(HandshakeError::Refused(refusal))
     }
 
     /// Where it listens; the port the system chose, where the settings left it open.

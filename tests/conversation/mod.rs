@@ -177,6 +177,7 @@ impl House {
                 listener,
                 peer: None,
                 certificate_user,
+                certificate_client: None,
             },
         );
         link
@@ -203,6 +204,7 @@ impl House {
             listener,
             peer,
             certificate_user: None,
+            certificate_client: None,
         });
         let outputs = self.receive(link, Packet::Connect(Box::new(connect)));
         (link, outputs)

@@ -11,6 +11,7 @@ use std::future::poll_fn;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::pin;
+use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use tidegate::mqtt::{
 };
 use tidegate::net::endpoint::Endpoint;
 use tidegate::net::link::{Buffers, Link, Stream};
+use tidegate::net::listener::NetError;
 use tidegate::net::tls::{ClientCertificates, ClientSettings, Roots, ServerSettings};
 use tidegate::watch::Watch;
 use tokio::net::{TcpSocket, TcpStream};
@@ -46,6 +48,10 @@ pub fn with_gateway(settings: Settings, story: impl AsyncFnOnce(&Doors)) {
             addresses: gateway.addresses(),
             kicks: gateway.kick_handle(),
             watch: gateway.watch(),
+            listeners: gateway
+                .listeners()
+                .map(|listener| Rc::downgrade(&listener))
+                .collect(),
             stop: RefCell::new(Some(stop)),
             over: Notify::new(),
             is_over: Cell::new(false),
@@ -78,6 +84,8 @@ pub struct Doors {
     addresses: Vec<(String, Endpoint)>,
     kicks: KickHandle,
     watch: Watch,
+    /// Not held, so that they close when the gateway ends.
+    listeners: Vec<Weak<tidegate::net::listener::Listener>>,
     stop: RefCell<Option<oneshot::Sender<()>>>,
     over: Notify,
     is_over: Cell<bool>,
@@ -99,6 +107,13 @@ impl Doors {
     /// What its clients are watched by.
     pub fn watch(&self) -> Watch {
         self.watch.clone()
+    }
+
+    /// Has the door called `name` do TLS by other files from here on.
+    pub fn reload_tls(&self, name: &str, settings: &ServerSettings) -> Result<(), NetError> {
+        let mut listeners = self.listeners.iter().filter_map(Weak::upgrade);
+        let listener = listeners.find(|listener| listener.name() == name);
+        listener.expect("there is such a door").reload_tls(settings)
     }
 
     /// Asks the gateway to stop.
@@ -362,6 +377,7 @@ impl Papers {
             key: write("server-key.pem", key.serialize_pem()),
             client_certificates: ClientCertificates::Ignored,
             user_name_from: None,
+            client_id_from: None,
         };
         Self { folder, ca, server }
     }

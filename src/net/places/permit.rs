@@ -33,6 +33,11 @@ impl ConnectionPermit {
         self.is_pending.get()
     }
 
+    /// Whether it is one of those behind the door of `places`.
+    pub(in crate::net) fn is_of(&self, places: &Rc<Places>) -> bool {
+        Rc::ptr_eq(&self.places, places)
+    }
+
     /// Ready when the connection has to give way to another.
     pub fn poll_gives_way(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut waiting = self.places.entrance.waiting.borrow_mut();
