@@ -51,6 +51,14 @@ fi
 export RUSTFLAGS="${RUSTFLAGS-} -C force-unwind-tables=no"
 
 cd "$here/.."
+# Downloads come first: the names of their folders are needed below.
+cargo fetch --quiet --locked --target "$triple"
+# Panics name their source file: without the folders of the machine that built it, which are nobody's business, make two
+# builds differ, and cost 20 KB.
+for sources in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do
+  RUSTFLAGS+=" --remap-path-prefix=${sources%/}=crates"
+done
+RUSTFLAGS+=" --remap-path-prefix=$(rustc --print sysroot)/lib/rustlib/src/rust=rust --remap-path-prefix=$PWD=tidegate"
 echo "build: $triple with $how"
 "${build[@]}" --bin tidegate "$@"
 

@@ -171,6 +171,16 @@ impl<'t> Document<'t> {
         }
     }
 
+    /// The file, as it was named by whoever asked.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The line of a place, from 1.
+    pub fn line(&self, place: &Place) -> usize {
+        line_and_column(self.text, place.offset).0
+    }
+
     /// Notes a mistake found in another file this one names.
     pub fn mistake_elsewhere(&self, mistake: Mistake) {
         self.mistakes.borrow_mut().push(mistake);
@@ -374,6 +384,13 @@ impl<'d> Table<'d> {
         Some(self.document.resolve(self.text(key)?))
     }
 
+    /// One path or a list of paths, each with its place.
+    pub fn paths(&self, key: &str) -> Option<Vec<(PathBuf, Place)>> {
+        let texts = self.texts(key)?.into_iter();
+        let paths = texts.map(|(text, place)| (self.document.resolve(text), place));
+        Some(paths.collect())
+    }
+
     /// One of a few words.
     pub fn choice<T: Clone>(&self, key: &str, choices: &[(&str, T)]) -> Option<T> {
         let found = self.value(key)?.get_ref();
@@ -511,6 +528,36 @@ impl<'d> Table<'d> {
             }
         }
         tables
+    }
+
+    /// The lists of strings of a table whose keys are names of the writer's own; none of the strings is empty.
+    pub fn named_texts(&self, key: &str) -> Vec<(&'d str, Vec<&'d str>)> {
+        let Some(found) = self.value(key) else {
+            return Vec::new();
+        };
+        let DeValue::Table(entries) = found.get_ref() else {
+            self.expected::<()>(key, found.get_ref());
+            return Vec::new();
+        };
+        let mut named = Vec::with_capacity(entries.len());
+        for (name, value) in entries {
+            let place = Place {
+                offset: value.span().start,
+                key: format!("{}.{}", self.path_of(key), name.get_ref()),
+            };
+            let texts: Option<Vec<&str>> = value.get_ref().as_array().and_then(|items| {
+                let texts = items.iter().map(|item| item.get_ref().as_str());
+                texts.map(|text| text.filter(|text| !text.is_empty())).collect()
+            });
+            match texts {
+                Some(texts) => named.push((name.get_ref().as_ref(), texts)),
+                None => {
+                    let message = format!("found {}, expected a list of strings", shown(value.get_ref()));
+                    self.document.mistake(&place, message);
+                }
+            }
+        }
+        named
     }
 
     /// Whether the key is there, right or wrong.

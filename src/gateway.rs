@@ -20,9 +20,13 @@ mod kicks;
 mod links;
 mod logins;
 mod operator;
+pub mod reload;
 mod reports;
 mod state;
+mod supervisor;
+mod trust;
 
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -32,36 +36,51 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustls::time_provider::TimeProvider;
 use tokio::task::JoinSet;
-use tracing::{debug, warn};
+use tracing::{Level, debug, warn};
 
 use crate::admin::server::{self, Door};
 use crate::admin::settings::{CONNECTIONS_MAX, DOOR};
 use crate::admin::statistics::Statistics;
-use crate::auth::access::Rights;
 use crate::broker::{Broker, Input, LinkId, ListenerPolicy, Message};
-use crate::config::Settings;
+use crate::config::{Mistake, Settings};
 use crate::kick::{self, KickHandle, KickQueue};
 use crate::net::clock::FlooredClock;
 use crate::net::endpoint::Endpoint;
 use crate::net::listener::{Entrance, Listener, NetError, descriptors_left};
-use crate::serial;
 use crate::storage::{StateDirectory, StorageError};
+use crate::watch::{self, Shop, Watch};
 use logins::check_passwords;
 use operator::Office;
+use reload::{OpenDoor, ReloadHandle, Running, Source, reload_when_asked};
 use state::{Hold, LINGER, now};
+
+pub use supervisor::Supervisor;
+
+/// How long a client that was told that the gateway stops has to close the connection, where all it is owed is in the
+/// kernel's hands: longer than a round trip over a mobile network.
+const LINGER_WHEN_SAID: Duration = Duration::from_millis(500);
+
+/// Between two looks whether all is in the kernel's hands, where it is not by then.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+
+const _: () = assert!(LINGER_WHEN_SAID.as_millis() < LINGER.as_millis());
 
 /// How often the time is offered to the state directory, which writes it once an hour.
 const CLOCK_NOTE_INTERVAL: Duration = Duration::from_secs(300);
 
 /// A gateway whose listeners are bound and whose files are read, ready to run.
 pub struct Gateway {
-    settings: Settings,
-    listeners: Vec<(Rc<Listener>, Rc<ListenerPolicy>)>,
+    running: Running,
     state: Option<Arc<Mutex<StateDirectory>>>,
     kick_handle: KickHandle,
     kicks: KickQueue,
-    /// The operator's doors.
-    doors: Vec<Door>,
+    /// The operators' doors.
+    operators: Vec<Door>,
+    reload_handle: ReloadHandle,
+    source: Option<Source>,
+    supervisor: Option<Supervisor>,
+    watch: Watch,
+    shop: Shop,
 }
 
 impl Gateway {
@@ -78,38 +97,78 @@ impl Gateway {
         let clock = FlooredClock::new(state.as_ref().and_then(StateDirectory::last_seen));
         let clock: Arc<dyn TimeProvider> = Arc::new(clock);
         let entrance = Entrance::new(settings.limits.connections_max, room_for_connections(&settings));
-        let mut listeners = Vec::new();
+        let mut doors = Vec::new();
         for door in &settings.listeners {
             match Listener::bind_at(&entrance, door.net.clone(), Some(clock.clone())) {
-                Ok(listener) => listeners.push((Rc::new(listener), Rc::new(door.policy.clone()))),
+                Ok(listener) => doors.push(OpenDoor::new(door, listener)),
                 Err(NetError::Listen { source, .. }) if door.may_be_absent && is_no_such_address(&source) => {
                     debug!(address = %door.net.endpoint, "this machine has no such address, going on without");
                 }
                 Err(error) => return Err(StartError::Net(error)),
             }
         }
-        let mut doors = Vec::new();
+        let mut operators = Vec::new();
         for door in &settings.admin.doors {
-            doors.extend(operator::open_door(door, &clock).map_err(StartError::Net)?);
+            operators.extend(operator::open_door(door, &clock).map_err(StartError::Net)?);
         }
         let state = state.map(|state| Arc::new(Mutex::new(state)));
         let (kick_handle, kicks) = kick::queue(&settings.limits);
+        let (watch, shop) = watch::window();
         Ok(Self {
-            settings,
-            listeners,
+            running: Running {
+                settings,
+                entrance,
+                clock,
+                doors,
+                ports: Vec::new(),
+                tasks: JoinSet::new(),
+            },
             state,
             kick_handle,
             kicks,
-            doors,
+            operators,
+            reload_handle: ReloadHandle::new(),
+            source: None,
+            supervisor: None,
+            watch,
+            shop,
         })
     }
 
-    /// The listeners by name, each with the address it really has; the operator's doors come last.
+    /// The same gateway, which reads its settings again by `load` when it is asked to reload, on a thread of its own,
+    /// and tells `set_log` what is to be logged from then on.
+    #[must_use]
+    pub fn reloading(
+        self,
+        load: impl Fn() -> Result<Settings, Vec<Mistake>> + Send + Sync + 'static,
+        set_log: impl Fn(Level) + Send + Sync + 'static,
+    ) -> Self {
+        let source = Some(Source::new(load, set_log));
+        Self { source, ..self }
+    }
+
+    /// The same gateway, which tells `supervisor` how it goes.
+    #[must_use]
+    pub fn supervised(self, supervisor: Option<Supervisor>) -> Self {
+        Self { supervisor, ..self }
+    }
+
+    /// The listeners by name, each with the address it really has; the operators' doors come last.
     pub fn addresses(&self) -> Vec<(String, Endpoint)> {
-        let listeners = (self.listeners.iter())
-            .map(|(listener, policy)| (policy.name.clone(), listener.endpoint().clone()));
-        let doors = (self.doors.iter()).map(|door| (DOOR.to_owned(), door.endpoint().clone()));
-        listeners.chain(doors).collect()
+        let mut addresses = self.running.addresses();
+        let operators = self.operators.iter();
+        addresses.extend(operators.map(|door| (DOOR.to_owned(), door.endpoint().clone())));
+        addresses
+    }
+
+    /// What it is told to reload by, from any thread.
+    pub fn reload_handle(&self) -> ReloadHandle {
+        self.reload_handle.clone()
+    }
+
+    /// The doors, one for each address, for whoever replaces certificates while the gateway runs.
+    pub fn listeners(&self) -> impl Iterator<Item = Rc<Listener>> {
+        self.running.listeners()
     }
 
     /// What clients are sent away by, from any thread, before the gateway runs and while it does.
@@ -117,7 +176,13 @@ impl Gateway {
         self.kick_handle.clone()
     }
 
-    /// Serves until `stop` is ready, then tells every client, and returns when they are gone or two seconds later.
+    /// What its clients are watched by, from any thread but its own, while it runs.
+    pub fn watch(&self) -> Watch {
+        self.watch.clone()
+    }
+
+    /// Serves until `stop` is ready, then tells every client, and returns when they are gone, half a second later where
+    /// nothing is owed to those who are left, and two seconds later in any case.
     ///
     /// Runs on a [`tokio::runtime::LocalRuntime`], see [`runtime`].
     ///
@@ -125,8 +190,9 @@ impl Gateway {
     /// When one of its tasks did: that is a bug, and half a gateway is worse than none.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let seed = u64::from_ne_bytes(random_bytes());
-        let broker = Broker::new(self.settings.limits.clone(), Rights::default(), seed);
-        let broker = broker.with_settings(self.settings.choices.clone());
+        let settings = &self.running.settings;
+        let broker = Broker::new(settings.limits.clone(), settings.rights.clone(), seed);
+        let broker = broker.with_settings(settings.choices.clone());
         self.serve(Hold::new(broker), stop).await;
     }
 
@@ -136,36 +202,34 @@ impl Gateway {
 
         self.kicks.runs_here();
         core.borrow_mut().kicks = Some(self.kicks);
+        self.shop.runs_here();
+        core.borrow_mut().shop = Some(self.shop);
 
-        let statistics = self.settings.statistics_interval;
+        let settings = &self.running.settings;
+        let statistics = settings.statistics_interval;
         core.borrow_mut().statistics = statistics.map(|interval| Statistics::new(interval, Instant::now()));
 
-        let office = Office::new(&self.settings, self.listeners.clone(), self.kick_handle);
-        let desk = operator::desk(core.clone(), office);
-
         let mut tasks = JoinSet::new();
-        // Not among the doors that close first: an operator may ask how the end goes.
-        for door in self.doors {
-            tasks.spawn_local(server::serve(door, desk.clone()));
-        }
         tasks.spawn_local(flush_links(core.clone()));
         tasks.spawn_local(tick(core.clone()));
-        tasks.spawn_local(check_passwords(core.clone(), self.settings.users));
-        let mut doors = JoinSet::new();
-        for (listener, policy) in self.listeners {
-            doors.spawn_local(accept(core.clone(), listener, policy));
+        core.borrow_mut().users.clone_from(&settings.users);
+        tasks.spawn_local(check_passwords(core.clone()));
+        self.running.begin(&core);
+        let doors = self.running.addresses().len();
+        let running = Rc::new(RefCell::new(self.running));
+        core.borrow_mut().supervise(self.supervisor, doors);
+        let office = Office::new(running.clone(), self.kick_handle, self.reload_handle.clone());
+        let desk = operator::desk(core.clone(), office);
+        // Not among the doors that close first: an operator may ask how the end goes.
+        for door in self.operators {
+            tasks.spawn_local(server::serve(door, desk.clone()));
         }
-        let mut farewells = Vec::new();
-        for port in self.settings.serial {
-            farewells.extend(serial::offline_messages(&port));
-            let core = core.clone();
-            doors.spawn_local(async move {
-                serial::run(port, |message| {
-                    core.borrow_mut().input(now(), Input::Publish(message))
-                })
-                .await;
-            });
-        }
+        let reloads = tasks.spawn_local(reload_when_asked(
+            core.clone(),
+            running.clone(),
+            self.reload_handle.clone(),
+            self.source,
+        ));
         if let Some(state) = &self.state {
             tasks.spawn_local(keep_time(state.clone()));
         }
@@ -174,10 +238,14 @@ impl Gateway {
             () = stop => {}
             () = broken.notified() => panic!("a task of the gateway panicked; what it left half done is not served"),
         }
-        core.borrow().tell_end();
+        core.borrow_mut().tell_end();
         // Whoever asks for a kick from here on is told that nobody is left to carry it out.
-        core.borrow_mut().kicks = None;
-        // First the doors, so that nobody who was told to go finds one open.
+        core.borrow_mut().stop_serving_threads();
+        // First the doors, so that nobody who was told to go finds one open; before them who could open more.
+        self.reload_handle.close();
+        reloads.abort();
+        let farewells = running.borrow().farewells();
+        let mut doors = std::mem::take(&mut running.borrow_mut().tasks);
         doors.shutdown().await;
         shut_down(&core, farewells).await;
         if let Some(state) = &self.state {
@@ -264,8 +332,21 @@ async fn shut_down(core: &Hold, farewells: Vec<Message>) {
             gone.notified().await;
         }
     };
-    if tokio::time::timeout(LINGER, all_gone).await.is_err() {
-        debug!("some clients did not read their farewell");
+    let mut all_gone = pin!(all_gone);
+    let all_said = || core.borrow().links.values().all(|slot| slot.link.unsent() == 0);
+    let begin = Instant::now();
+    // Not gone by then, and nothing is owed any more: what the kernel has taken it delivers without us.
+    let mut until = begin + LINGER_WHEN_SAID;
+    while tokio::time::timeout_at(until.into(), all_gone.as_mut())
+        .await
+        .is_err()
+    {
+        let now = Instant::now();
+        if all_said() || now >= begin + LINGER {
+            debug!("some clients did not close after their farewell");
+            break;
+        }
+        until = now + LOOK_PAUSE;
     }
 }
 
@@ -275,7 +356,7 @@ struct End(Hold);
 impl Drop for End {
     fn drop(&mut self) {
         if let Ok(mut core) = self.0.try_borrow_mut() {
-            core.kicks = None;
+            core.stop_serving_threads();
             core.remove_all();
         }
     }
@@ -283,8 +364,13 @@ impl Drop for End {
 
 /// Takes connections from `listener` for ever; each finishes its handshake in a task of its own, so that nobody waits
 /// for a slow one.
-async fn accept(core: Hold, listener: Rc<Listener>, policy: Rc<ListenerPolicy>) {
+///
+/// Once `is_over` says so, nobody comes in any more, who was accepted before included.
+async fn accept(core: Hold, listener: Rc<Listener>, policy: Rc<ListenerPolicy>, is_over: Rc<Cell<bool>>) {
     let mut handshakes = JoinSet::new();
+    if listener.has_tls() {
+        handshakes.spawn_local(trust::watch(core.clone(), listener.clone()));
+    }
     loop {
         let accepted = {
             let mut next = pin!(listener.accept());
@@ -295,9 +381,10 @@ async fn accept(core: Hold, listener: Rc<Listener>, policy: Rc<ListenerPolicy>) 
                 }
             }
         };
-        let (core, policy) = (core.clone(), policy.clone());
+        let (core, policy, is_over) = (core.clone(), policy.clone(), is_over.clone());
         handshakes.spawn_local(async move {
             match accepted.handshake().await {
+                Ok(_) if is_over.get() => {}
                 Ok(incoming) => {
                     let link = core.borrow_mut().connect(incoming, policy);
                     // Another task, because this one's memory has room for a handshake and lives as long as it does,
@@ -371,11 +458,17 @@ fn random_bytes<const N: usize>() -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
+    use tokio::runtime::Handle;
+    use tokio::task::yield_now;
 
     use super::*;
+    use crate::auth::access::Rights;
     use crate::config;
+    use crate::mqtt::{QoS, TopicName};
 
     /// A gateway on a free port, and the core it will run on.
     fn bound() -> (Gateway, Hold) {
@@ -424,7 +517,7 @@ mod tests {
             tokio::task::spawn_local(async move { drop(ends) })
                 .await
                 .expect("no panic");
-            tokio::task::yield_now().await;
+            yield_now().await;
             assert!(!running.is_finished(), "a task may end");
 
             let task = async move { core.borrow_mut().checks.reserve(usize::MAX) };
@@ -434,6 +527,94 @@ mod tests {
                     .is_err_and(|error| error.is_panic())
             );
             assert!(running.await.is_err_and(|error| error.is_panic()));
+        });
+    }
+
+    /// A gateway that runs in this runtime: its core, and its address.
+    fn running() -> (Hold, SocketAddr) {
+        let (gateway, core) = bound();
+        let (_, endpoint) = gateway.addresses()[0].clone();
+        tokio::task::spawn_local(gateway.serve(core.clone(), std::future::pending()));
+        (core, endpoint.ip().expect("it listens on TCP"))
+    }
+
+    /// A client "a" that is in.
+    async fn come(address: SocketAddr) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.expect("the door is open");
+        let connect = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a";
+        stream.write_all(connect).await.expect("the gateway listens");
+        let mut connack = [0; 4];
+        stream.read_exact(&mut connack).await.expect("an answer");
+        assert_eq!(connack, *b"\x20\x02\x00\x00");
+        stream
+    }
+
+    #[test]
+    fn a_client_that_speaks_and_does_not_read_has_no_more_held_for_it_than_may_be_on_its_way() {
+        let runtime = runtime().expect("an event queue");
+        runtime.block_on(async {
+            let (core, address) = running();
+            let mut reader = come(address).await;
+            let subscribe = b"\x82\x06\x00\x01\x00\x01t\x00";
+            reader.write_all(subscribe).await.expect("the gateway listens");
+            let mut suback = [0; 5];
+            reader.read_exact(&mut suback).await.expect("an answer");
+            let message = Message {
+                topic: TopicName::try_from("t").expect("a topic"),
+                payload: vec![b'x'; 16 * 1024].into(),
+                qos: QoS::AtMostOnce,
+                retain: false,
+                properties: None,
+            };
+            let held_max = core.borrow().broker.limits().unsent_bytes_max + message.payload.len() + 1024;
+            for _ in 0..8 {
+                let dropped_before = core.borrow().broker.stats().dropped_slow;
+                for _ in 0..10_000 {
+                    core.borrow_mut().input(now(), Input::Publish(message.clone()));
+                    yield_now().await;
+                    let core = core.borrow();
+                    let held: usize = core.links.values().map(|slot| slot.link.unsent()).sum();
+                    assert!(held <= held_max, "{held} bytes");
+                    if core.broker.stats().dropped_slow > dropped_before {
+                        break;
+                    }
+                }
+                assert!(core.borrow().broker.stats().dropped_slow > dropped_before);
+                let heard_before = core.borrow().traffic.bytes_received;
+                reader.write_all(b"\xc0\x00").await.expect("the gateway listens");
+                while core.borrow().traffic.bytes_received == heard_before {
+                    yield_now().await;
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_client_that_is_sent_away_learns_it_before_it_is_cut_off() {
+        let runtime = runtime().expect("an event queue");
+        runtime.block_on(async {
+            let (core, address) = running();
+            let mut first = come(address).await;
+            let _second = come(address).await;
+            let mut heard = Vec::new();
+            first.read_to_end(&mut heard).await.expect("an end");
+            assert_eq!(heard, b"");
+            assert_eq!(core.borrow().links.len(), 2, "it may still have something to say");
+        });
+    }
+
+    #[test]
+    fn the_task_of_a_connection_that_is_cut_off_ends() {
+        let runtime = runtime().expect("an event queue");
+        runtime.block_on(async {
+            let (core, address) = running();
+            let _stream = come(address).await;
+            let tasks = || Handle::current().metrics().num_alive_tasks();
+            let before = tasks();
+            let link = core.borrow().links.keys().next().expect("it is in");
+            core.borrow_mut().remove(link);
+            yield_now().await;
+            assert_eq!(tasks(), before - 1);
         });
     }
 }

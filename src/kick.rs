@@ -499,3 +499,245 @@ impl<const N: usize> Table for Waiting<N> {
         first
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::broker::{KickReason, KickedSession, KickedWill};
+    use crate::mqtt::ClientId;
+
+    /// Counts how often somebody was woken.
+    #[derive(Default)]
+    struct Bell(AtomicUsize);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn limits(class: KickQueueClass) -> Limits {
+        Limits {
+            kick_queue_class: class,
+            kicks_per_tick_max: 16,
+            ..Limits::default()
+        }
+    }
+
+    fn client(name: &str) -> Target {
+        let text = name.try_into().expect("a string of the test");
+        Target::Client(ClientId::new(text).expect("an identifier of the test"))
+    }
+
+    fn ask(handle: &KickHandle, name: &str) -> Result<Ticket, KickError> {
+        handle.kick(client(name), KickOptions::default())
+    }
+
+    fn kick(queue: &mut KickQueue) -> Option<Kick> {
+        match queue.next(Waker::noop())? {
+            Asked::Kick(kick) => Some(kick),
+            Asked::Unban(subject) => panic!("expected a kick, found {subject}"),
+        }
+    }
+
+    const KICKED: KickOutcome = KickOutcome {
+        kicked: 1,
+        pending: 0,
+        purged: 0,
+        away: 0,
+        kept_out: crate::broker::KeptOut::NotAsked,
+    };
+
+    #[test]
+    fn a_target_that_is_asked_for_twice_is_one_order_and_both_hear_of_it() {
+        let (handle, mut queue) = queue(&limits(KickQueueClass::N64));
+        let tickets = [ask(&handle, "a"), ask(&handle.clone(), "a"), ask(&handle, "b")];
+        let counts = handle.counts();
+        assert_eq!((counts.asked, counts.joined, counts.waiting), (3, 1, 2));
+        let first = kick(&mut queue).expect("a kick waits");
+        assert_eq!(first.target, client("a"));
+        assert_eq!(
+            queue.answer(first.id, KICKED).map(|(target, _)| target),
+            Some(client("a"))
+        );
+        assert_eq!(queue.answer(first.id, KICKED), None);
+        let outcomes = tickets.map(|ticket| ticket.expect("there is room").outcome());
+        assert_eq!(outcomes, [Some(Ok(KICKED)), Some(Ok(KICKED)), None]);
+    }
+
+    #[test]
+    fn one_whose_turn_has_come_is_another_kick() {
+        let (handle, mut queue) = queue(&limits(KickQueueClass::N64));
+        let old = ask(&handle, "a").expect("there is room");
+        let first = kick(&mut queue).expect("a kick waits");
+        let new = ask(&handle, "a").expect("there is room");
+        queue.answer(first.id, KICKED);
+        assert_eq!((old.outcome(), new.outcome()), (Some(Ok(KICKED)), None));
+        let second = kick(&mut queue).expect("the second waits");
+        assert_ne!(first.id, second.id);
+    }
+
+    #[test]
+    fn orders_come_out_in_the_order_asked_whatever_was_taken_before() {
+        let (handle, mut queue) = queue(&limits(KickQueueClass::N64));
+        let name = |number: usize| format!("client-{number}");
+        let mut asked = 0;
+        let mut taken = 0;
+        for round in 0..50 {
+            for _ in 0..round % 7 + 20 {
+                if ask(&handle, &name(asked)).is_ok() {
+                    asked += 1;
+                }
+            }
+            for _ in 0..round % 5 + 20 {
+                if let Some(kick) = kick(&mut queue) {
+                    assert_eq!(kick.target, client(&name(taken)));
+                    queue.answer(kick.id, KICKED);
+                    taken += 1;
+                }
+            }
+        }
+        assert!(taken > 900 && asked - taken <= 64, "{asked} asked, {taken} taken");
+    }
+
+    #[test]
+    fn a_full_queue_says_so_at_once_and_takes_what_it_has_already() {
+        for class in KickQueueClass::ALL {
+            let (handle, mut queue) = queue(&limits(class));
+            for number in 0..class.kicks() {
+                drop(ask(&handle, &number.to_string()).expect("there is room"));
+            }
+            assert_eq!(ask(&handle, "more").err(), Some(KickError::Full));
+            assert!(ask(&handle, "0").is_ok());
+            assert_eq!(handle.counts().refused_full, 1);
+            assert!(kick(&mut queue).is_some());
+            assert!(ask(&handle, "more").is_ok());
+        }
+    }
+
+    #[test]
+    fn a_queue_that_is_gone_answers_all_who_wait_and_takes_nobody() {
+        let (handle, mut queue) = queue(&limits(KickQueueClass::N64));
+        let tickets: Vec<_> = (0..20)
+            .map(|number| ask(&handle, &number.to_string()).expect("there is room"))
+            .collect();
+        // One the broker has, some that were taken out with it, the others wait.
+        kick(&mut queue).expect("a kick waits");
+        let waiting = std::thread::spawn({
+            let ticket = ask(&handle, "19").expect("it is there");
+            move || ticket.wait()
+        });
+        drop(queue);
+        for ticket in tickets {
+            assert_eq!(ticket.wait(), Err(KickError::Closed));
+        }
+        assert_eq!(waiting.join().expect("no panic"), Err(KickError::Closed));
+        assert_eq!(ask(&handle, "a").err(), Some(KickError::Closed));
+        assert_eq!(handle.counts().waiting, 0);
+    }
+
+    #[test]
+    fn of_two_wishes_the_stronger_holds_and_the_first_reason() {
+        let (handle, mut queue) = queue(&limits(KickQueueClass::N64));
+        let wish = |reason, will, session, secs: Option<u64>| KickOptions {
+            reason,
+            will,
+            session,
+            keep_out: secs.map(Duration::from_secs),
+            server_reference: None,
+        };
+        let reasons = [KickReason::SERVER_MOVED, KickReason::default()];
+        for options in [
+            wish(reasons[0], KickedWill::Publish, KickedSession::Purge, Some(5)),
+            wish(reasons[1], KickedWill::Discard, KickedSession::Keep, Some(9)),
+            wish(reasons[1], KickedWill::Publish, KickedSession::Keep, None),
+        ] {
+            drop(handle.kick(client("a"), options).expect("there is room"));
+        }
+        let strongest = wish(reasons[0], KickedWill::Discard, KickedSession::Purge, Some(9));
+        assert_eq!(kick(&mut queue).expect("a kick waits").options, strongest);
+        assert!(kick(&mut queue).is_none());
+    }
+
+    #[test]
+    fn a_ban_of_what_cannot_be_banned_is_refused_at_once() {
+        let (handle, _queue) = queue(&limits(KickQueueClass::N64));
+        let options = KickOptions {
+            keep_out: Some(Duration::from_secs(1)),
+            ..KickOptions::default()
+        };
+        assert_eq!(
+            handle.kick(Target::Everyone, options).err(),
+            Some(KickError::NoBanSubject)
+        );
+    }
+
+    #[test]
+    fn a_ban_is_taken_back_in_its_turn() {
+        let (handle, mut queue) = queue(&limits(KickQueueClass::N64));
+        drop(ask(&handle, "a").expect("there is room"));
+        let subject = client("a").ban_subject().expect("a client can be banned");
+        handle.unban(subject.clone()).expect("there is room");
+        assert!(kick(&mut queue).is_some());
+        assert!(matches!(queue.next(Waker::noop()), Some(Asked::Unban(found)) if found == subject));
+    }
+
+    #[test]
+    fn only_the_first_of_many_kicks_wakes_the_loop() {
+        let (handle, mut queue) = queue(&limits(KickQueueClass::N64));
+        let bell = Arc::new(Bell::default());
+        for round in 1..4 {
+            assert!(queue.next(&bell.clone().into()).is_none());
+            for name in ["a", "b", "a"] {
+                drop(ask(&handle, name).expect("there is room"));
+            }
+            assert_eq!(bell.0.load(Ordering::Relaxed), round);
+            while let Some(kick) = kick(&mut queue) {
+                queue.answer(kick.id, KICKED);
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_awaits_an_outcome_is_woken_and_who_does_not_is_forgotten() {
+        let (handle, mut queue) = queue(&limits(KickQueueClass::N64));
+        let bells: [Arc<Bell>; 3] = Default::default();
+        let mut tickets: Vec<_> = bells
+            .iter()
+            .map(|_| ask(&handle, "a").expect("there is room"))
+            .collect();
+        for _ in 0..3 {
+            for (ticket, bell) in tickets.iter_mut().zip(&bells) {
+                let waker = bell.clone().into();
+                assert!(
+                    Pin::new(ticket)
+                        .poll(&mut Context::from_waker(&waker))
+                        .is_pending()
+                );
+            }
+        }
+        drop(tickets.remove(1));
+        let first = kick(&mut queue).expect("a kick waits");
+        queue.answer(first.id, KICKED);
+        let rung = bells.each_ref().map(|bell| bell.0.load(Ordering::Relaxed));
+        assert_eq!(rung, [1, 0, 1]);
+        for ticket in &mut tickets {
+            let waker = Waker::noop();
+            let outcome = Pin::new(ticket).poll(&mut Context::from_waker(waker));
+            assert_eq!(outcome, Poll::Ready(Ok(KICKED)));
+        }
+    }
+
+    #[test]
+    fn the_thread_that_carries_them_out_cannot_wait_for_one() {
+        let (handle, mut queue) = queue(&limits(KickQueueClass::N64));
+        queue.runs_here();
+        let ticket = ask(&handle, "a").expect("there is room");
+        assert_eq!(ticket.wait(), Err(KickError::OnLoop));
+        assert!(kick(&mut queue).is_some(), "it is carried out all the same");
+    }
+}

@@ -10,7 +10,7 @@
 //! - [`broker`]: every MQTT rule; one owner, no I/O.
 //!
 //! Above it, for any thread:
-//! - [`kick`]: the way to a kick from anywhere.
+//! - [`kick`]: the way to a kick from anywhere. [`watch`]: who has published how much.
 //!
 //! And the adapters:
 //! - [`net`]: MQTT over byte streams: TCP and TLS, as server and as client.
@@ -33,6 +33,7 @@ pub mod auth;
 pub mod broker;
 
 pub mod kick;
+pub mod watch;
 
 pub mod net;
 

@@ -286,7 +286,13 @@ fn every_answer_is_as_the_document_says_and_everything_in_it_can_be_asked() {
                 "{name} answers {}, which is not described",
                 answer.status
             );
-            assert!(matches!(answer.status, 200 | 204), "{name}: {}", answer.body);
+            // There is no file to read again here; tests/ctl.rs has one.
+            let is_refused = name == "post /api/v1/reload" && answer.status == 409;
+            assert!(
+                is_refused || matches!(answer.status, 200 | 204),
+                "{name}: {}",
+                answer.body
+            );
             match described["content"].as_object() {
                 None => assert_eq!((answer.status, answer.body.as_str()), (204, ""), "{name}"),
                 Some(content) => {

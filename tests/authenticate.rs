@@ -6,7 +6,8 @@ use bytes::Bytes;
 use conversation::*;
 use tidegate::auth::Identity;
 use tidegate::broker::{
-    Authentication, DetachReason, Event, Input, LinkId, ListenerPolicy, Output, Refusal, Settings, Verdict,
+    Authentication, Claims, DetachReason, Event, Input, LinkId, ListenerPolicy, Output, Refusal, Settings,
+    Verdict,
 };
 use tidegate::mqtt::{
     Auth, AuthProperties, ConnAckProperties, Connect, ConnectProperties, Packet, QoS, ReasonCode,
@@ -50,8 +51,7 @@ fn asked(link: LinkId, data: &'static str) -> Output {
         link,
         method: text(METHOD),
         data: Some(data.into()),
-        user: None,
-        certificate_user: None,
+        claims: None,
     }
 }
 
@@ -138,12 +138,15 @@ fn the_judge_is_told_the_user_name_and_what_the_certificate_proves() {
         ..proving("bill", METHOD)
     };
     let outputs = house.receive(link, Packet::Connect(Box::new(connect)));
+    let claims = Claims {
+        user: Some(text("bill")),
+        certificate_user: Some(text("pump-7")),
+    };
     let expected = Output::Authenticate {
         link,
         method: text(METHOD),
         data: Some("hello".into()),
-        user: Some(text("bill")),
-        certificate_user: Some(text("pump-7")),
+        claims: Some(Box::new(claims)),
     };
     assert_eq!(outputs, [expected]);
 }

@@ -10,7 +10,7 @@ use tidegate::mqtt::{Connect, Packet, ProtocolVersion, QoS, Will, WillProperties
 use tokio::io::AsyncWriteExt;
 
 use running::{Peer, connect, publish, topic};
-use witness::{DOORS, Program, Setup, WITNESSED, watched};
+use witness::{DOORS, Program, Setup, WITNESSED, slam, watched};
 
 /// The story this gateway was founded on. A dashboard called `bill` lost its radio again and again; after some
 /// hundred resets its broker had two minds about who was connected, the will came twice or never, descriptors ran
@@ -90,9 +90,10 @@ fn whoever_never_gets_as_far_as_connect_leaves_nothing() {
 /// Says `bytes` at a door and is gone.
 async fn half_way(program: &Program, door: &str, bytes: &[u8], reset: bool) {
     let mut stream = program.stream_to(door).await;
-    stream.write_all(bytes).await.expect("the gateway takes it");
+    // A slammed door is no failure of ours.
+    stream.write_all(bytes).await.ok();
     if reset {
-        stream.set_zero_linger().expect("the option is known");
+        slam(&stream);
     }
 }
 

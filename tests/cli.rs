@@ -184,13 +184,15 @@ fn every_command_has_help_with_examples() {
         "demo",
         "boards",
         "passwd",
+        "acl explain",
         "cert",
         "pub",
         "sub",
         "bench",
         "completions",
     ] {
-        let (code, out, _) = output(&[command, "--help"]);
+        let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        let (code, out, _) = output(&words);
         assert_eq!(code, Some(0), "{command}");
         assert!(
             out.contains("Examples:") && out.contains(&format!("tidegate {command}")),
@@ -251,13 +253,26 @@ fn an_address_to_listen_on_that_is_none_is_told_with_what_was_expected() {
     );
 }
 
+/// A program that ends with its test, also where that fails.
+struct Ending(Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_malformed_connect_is_one_debug_line() {
-    let mut gateway = tidegate(&["run", "-v", "--listen", "127.0.0.1:0"])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut log = BufReader::new(gateway.stderr.take().unwrap());
+    let mut gateway = Ending(
+        tidegate(&["run", "-v", "--listen", "127.0.0.1:0"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let mut log = BufReader::new(gateway.0.stderr.take().unwrap());
     let mut line = String::new();
     let address = loop {
         line.clear();
@@ -274,8 +289,7 @@ fn a_malformed_connect_is_one_debug_line() {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     assert_eq!(answer, b"\x20\x03\0\x84\0");
-    gateway.kill().unwrap();
-    gateway.wait().unwrap();
+    drop(gateway);
     let mut rest = String::new();
     log.read_to_string(&mut rest).unwrap();
     assert_eq!(rest.matches("protocol level 6").count(), 1, "{rest}");
@@ -781,4 +795,166 @@ fn pub_reaches_a_unix_socket_by_option_and_by_url() {
     ]);
     assert_eq!(code, Some(2));
     assert!(err.contains("of no use to unix:/nowhere/mqtt.sock"), "{err}");
+}
+
+/// A folder with an ACL file and a configuration that names it.
+fn rules() -> (tempfile::TempDir, String, String) {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        path.display().to_string()
+    };
+    let acl = write(
+        "acl",
+        "topic read public/#\nuser ann\ntopic deny plant/secret\ntopic plant/#\npattern write of/%c\n",
+    );
+    let config = write(
+        "tidegate.toml",
+        "[access]\nacl_file = 'acl'\n\n[access.groups]\noperators = ['bill']\n\n\
+         [[access.rule]]\nallow = 'read'\ngroup = 'operators'\ntopics = 'plant/#'\n",
+    );
+    (folder, acl, config)
+}
+
+#[test]
+fn acl_explain_names_the_line_that_decided_and_exits_with_0_or_1() {
+    let (_folder, acl, config) = rules();
+    let explain = |arguments: &[&str]| {
+        let (code, out, err) = output(&[&["acl", "explain"], arguments].concat());
+        assert_eq!(err, "");
+        (code, out.replace(&acl, "acl").replace(&config, "tidegate.toml"))
+    };
+    for (arguments, code, expected) in [
+        (
+            &["ann", "plant/1", "--acl-file", &acl][..],
+            0,
+            "publish    allowed  acl:4 allows publish, subscribe, receive of plant/#\n\
+             subscribe  allowed  acl:4 allows publish, subscribe, receive of plant/#\n\
+             receive    allowed  acl:4 allows publish, subscribe, receive of plant/#\n\
+             rules that ask for the client identifier were left out; give it with --client\n",
+        ),
+        (
+            &[
+                "ann",
+                "plant/secret",
+                "--client",
+                "c",
+                "--action",
+                "publish",
+                "--config",
+                &config,
+            ],
+            1,
+            "publish    denied   acl:3 denies publish, subscribe, receive of plant/secret\n",
+        ),
+        (
+            &["ann", "plant/#", "--client", "c", "--acl-file", &acl],
+            0,
+            "subscribe  allowed  acl:4 allows publish, subscribe, receive of plant/#\n",
+        ),
+        (
+            &["ann", "$share/g/#", "--client", "c", "--acl-file", &acl],
+            1,
+            "subscribe  denied   no rule matched, so it is denied\n",
+        ),
+        (
+            &["-", "public/x", "--client", "c", "--config", &config],
+            1,
+            "publish    denied   no rule matched, so it is denied\n\
+             subscribe  allowed  acl:1 allows subscribe, receive of public/#\n\
+             receive    allowed  acl:1 allows subscribe, receive of public/#\n",
+        ),
+        (
+            &[
+                "bill", "plant/x", "--client", "c", "--action", "receive", "--config", &config,
+            ],
+            0,
+            "receive    allowed  tidegate.toml:10 allows subscribe, receive of plant/#\n",
+        ),
+        (
+            &[
+                "eve",
+                "plant/x",
+                "--client",
+                "c",
+                "--action",
+                "receive",
+                "--groups",
+                "operators",
+                "--config",
+                &config,
+            ],
+            0,
+            "receive    allowed  tidegate.toml:10 allows subscribe, receive of plant/#\n",
+        ),
+        (
+            &[
+                "eve", "of/c", "--client", "c", "--action", "publish", "--config", &config,
+            ],
+            0,
+            "publish    allowed  acl:5 allows publish of of/%c\n",
+        ),
+        (
+            &[
+                "eve", "of/c", "--client", "+", "--action", "publish", "--config", &config,
+            ],
+            1,
+            "publish    denied   acl:5 cannot be asked: the client identifier holds '+', '#' or '/', and a rule has it \
+             as %c\nsuch a client is not let in at all: the client identifier holds '+', '#' or '/', and a rule has \
+             it as %c\n",
+        ),
+        (
+            &[
+                "eve", "$SYS/x", "--client", "c", "--action", "publish", "--config", &config,
+            ],
+            1,
+            "publish    denied   topics that begin with \"$\" are written by the gateway alone\n",
+        ),
+    ] {
+        assert_eq!(
+            explain(arguments),
+            (Some(code), expected.to_owned()),
+            "{arguments:?}"
+        );
+    }
+}
+
+#[test]
+fn acl_explain_exits_with_2_where_there_is_nothing_to_explain() {
+    let (folder, acl, config) = rules();
+    let wrong = folder.path().join("wrong").display().to_string();
+    std::fs::write(&wrong, "topic raed a\n\nusr ann\n").unwrap();
+    for (arguments, expected) in [
+        (&["ann", "a"][..], "--config"),
+        (&["ann", "", "--acl-file", &acl], "no topic"),
+        (
+            &["ann", "a/#", "--action", "publish", "--acl-file", &acl],
+            "is a topic filter",
+        ),
+        (
+            &["ann", "a", "--groups", "g", "--config", &config],
+            "expected one of [access.groups]",
+        ),
+        (
+            &["-", "a", "--groups", "operators", "--config", &config],
+            "in no group",
+        ),
+        (
+            &["ann", "a", "--acl-file", "/nowhere/acl"],
+            "cannot read /nowhere/acl",
+        ),
+        (
+            &["ann", "a", "--acl-file", &wrong],
+            "wrong:1: found \"raed\" before a topic filter",
+        ),
+        (&["ann", "a", "--acl-file", &wrong], "wrong:3: found \"usr\""),
+        (&["ann", "a", "--acl-file", &wrong], "2 mistakes"),
+    ] {
+        let (code, out, err) = output(&[&["acl", "explain"], arguments].concat());
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{arguments:?}");
+        assert!(err.contains(expected), "{arguments:?}: {err}");
+    }
 }

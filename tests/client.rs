@@ -343,6 +343,7 @@ fn listen_over_tls(directory: &Path) -> (Listener, PathBuf) {
         key,
         client_certificates: ClientCertificates::Ignored,
         user_name_from: None,
+        client_id_from: None,
     };
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let settings = ListenerSettings {

@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tidegate::auth::passwords::{Cost, hash};
+use tidegate::auth::Identity;
+use tidegate::auth::access::{Action, Who};
+use tidegate::auth::passwords::{CheckMemory, Cost, hash};
 use tidegate::board::Boards;
-use tidegate::broker::{ListenerPolicy, MountPoint, QueueClass};
+use tidegate::broker::{ClientIds, ListenerPolicy, MountPoint, QueueClass};
 use tidegate::config::{self, Settings};
 use tidegate::mqtt::ProtocolVersion;
 use tidegate::net::endpoint::{Endpoint, UnixEndpoint};
-use tidegate::net::tls::{CertificateField, ClientCertificates};
+use tidegate::net::tls::{CertificateField, ClientCertificates, ClientTrust, Doubt};
 use tidegate::net::websocket::upgrade::Origins;
 
 /// A folder with a configuration, a password file `users`, and no board profiles of the machine.
@@ -138,7 +140,12 @@ fn every_table_reaches_the_settings_of_its_module() {
         Some(folder.path("state"))
     );
     assert_eq!(settings.board.name, "pi-zero-w");
-    assert!(settings.users.expect("users").verify("alice", b"tide"));
+    assert!(
+        settings
+            .users
+            .expect("users")
+            .verify("alice", b"tide", &mut CheckMemory::default())
+    );
     assert_eq!(settings.limits.packet_bytes_max, 64 * 1024);
     assert_eq!(settings.limits.keep_alive_max_secs, 300);
     assert_eq!(settings.limits.queue_class, QueueClass::N64);
@@ -165,9 +172,7 @@ fn every_table_reaches_the_settings_of_its_module() {
     assert_eq!(tls.key, PathBuf::from("/etc/key.pem"));
     assert_eq!(
         tls.client_certificates,
-        ClientCertificates::Optional {
-            ca: folder.path("tls/ca.pem")
-        }
+        ClientCertificates::Optional(ClientTrust::of(folder.path("tls/ca.pem")))
     );
     assert_eq!(tls.user_name_from, Some(CertificateField::SanUri));
 }
@@ -346,6 +351,53 @@ fn client_certificates_name_their_user_by_common_name() {
 }
 
 #[test]
+fn a_certificate_may_say_which_identifier_its_client_has_where_everybody_shows_one() {
+    let text = "[listener.a]\naddress = '127.0.0.1:8883'\nanonymous = false\n[listener.a.tls]\ncertificate = 'c'\n\
+                key = 'k'\nclient_ca = ['a', 'b']\ncrl = 'l'\ncrl_expired = 'accept'\nclient_id = 'san-dns'\n\
+                client_certificates = ";
+    let settings = settings(&format!("{text}'required'"));
+    let tls = settings.listeners[0].net.tls.as_ref().expect("TLS");
+    assert_eq!(tls.client_id_from, Some(CertificateField::SanDns));
+    let ClientCertificates::Required(trust) = &tls.client_certificates else {
+        panic!("{:?}", tls.client_certificates);
+    };
+    assert_eq!((trust.ca.len(), trust.crl.len()), (2, 1));
+    assert_eq!(
+        (trust.crl_missing, trust.crl_expired),
+        (Doubt::Refuse, Doubt::Accept)
+    );
+
+    let told = told(&format!("{text}'optional'"));
+    assert!(
+        told.len() == 1 && told[0].contains("listener.a.tls.client_id: needs"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn keys_about_certificates_that_contradict_each_other_are_mistakes() {
+    let tls = "[listener.a.tls]\ncertificate = 'c'\nkey = 'k'\nclient_certificates = 'required'\n";
+    let door = "[listener.a]\naddress = '127.0.0.1:8883'\n";
+    for (text, expected) in [
+        (
+            format!("{door}{tls}client_ca = 'a'\ncrl_missing = 'accept'\n"),
+            "crl_missing: has no effect without crl",
+        ),
+        (
+            format!("{door}{tls}client_ca = []\n"),
+            "client_ca: found a list of 0",
+        ),
+        (
+            format!("{door}client_ids = 'user'\n{tls}client_ca = 'a'\nclient_id = 'common-name'\n"),
+            "client_ids: and client_id of the tls table",
+        ),
+    ] {
+        let told = told(&text);
+        assert!(told.len() == 1 && told[0].contains(expected), "{told:?}");
+    }
+}
+
+#[test]
 fn a_security_key_without_effect_is_a_mistake() {
     let text = "[listener.a]\naddress = '127.0.0.1:8883'\n[listener.a.tls]\ncertificate = 'c'\nkey = 'k'\n\
                 client_ca = 'a'\nuser_name = 'san-dns'\n";
@@ -373,7 +425,7 @@ fn tls_without_its_files_and_an_unknown_security_key_are_mistakes() {
             "t.toml:5: listener.a.tls.client_certificates: found \"requierd\", expected \"none\", \"optional\" or \
              \"required\", did you mean \"required\"?",
             "t.toml:6: listener.a.tls.verify: unknown key, expected \"certificate\", \"key\", \"client_certificates\", \
-             \"client_ca\" or \"user_name\"",
+             \"client_ca\", \"crl\", \"crl_missing\", \"crl_expired\", \"crl_depth\", \"user_name\" or \"client_id\"",
         ]
     );
 }
@@ -922,7 +974,8 @@ fn a_listener_is_read_with_all_it_grants() {
         "[authentication]\npassword_file = 'users'\n[listener.a]\naddress = ['unix:/run/mqtt.sock', '127.0.0.1:1']\n\
          mode = '0600'\nowner = 'root'\ngroup = '7'\npeer_user_name = true\nconnections_max = 10\n\
          connections_per_address_max = 3\nconnect_rate_max = 50\nversions = ['3.1.1', '5.0']\n\
-         strict_client_ids = true\nmount_point = 'plant1'\npacket_bytes_max = '2 KiB'\nkeep_alive_max = '1m'\n\
+         strict_client_ids = true\nclient_ids = 'user-prefix'\nmount_point = 'plant1'\n\
+         packet_bytes_max = '2 KiB'\nkeep_alive_max = '1m'\n\
          receive_maximum = 5\ntopic_alias_maximum = 0\nsession_expiry_max = '1h'\n\
          [listener.b]\naddress = '127.0.0.1:2'\nproxy_protocol = true\nproxy_from = ['10.0.0.0/8', '::1']\n\
          proxy_user_name = 'common-name'\n",
@@ -951,6 +1004,7 @@ fn a_listener_is_read_with_all_it_grants() {
         topic_alias_maximum: Some(0),
         session_expiry_max: Some(Duration::from_secs(3600)),
         strict_client_ids: true,
+        client_ids: ClientIds::UserPrefix,
         ..ListenerPolicy::new("a", false)
     };
     assert_eq!(plain.policy, expected);
@@ -958,6 +1012,17 @@ fn a_listener_is_read_with_all_it_grants() {
     assert!(proxy.common_name_is_user);
     let from: Vec<String> = proxy.from.iter().map(ToString::to_string).collect();
     assert_eq!(from, ["10.0.0.0/8", "::1/128"]);
+}
+
+#[test]
+fn identifiers_kept_for_users_and_clients_without_a_user_name_do_not_go_together() {
+    assert_eq!(
+        told("[listener.a]\naddress = '127.0.0.1:1'\nclient_ids = 'user'\n"),
+        [
+            "t.toml:3: listener.a.client_ids: keeps out everybody who gives no user name, whom this listener lets in; \
+             expected anonymous = false beside it"
+        ]
+    );
 }
 
 #[test]
@@ -1225,4 +1290,132 @@ fn every_mistake_of_the_operators_doors_is_told() {
         let told = told(token, text);
         assert!(told.contains(said), "{text}: {told}");
     }
+}
+
+#[test]
+fn access_rules_are_told_every_mistake() {
+    let told = told(
+        "[access]\nacl = 'x'\n\
+         [access.groups]\noperators = 'ann'\nfitters = ['ann', 3]\n\
+         [[access.rule]]\nallow = 'reed'\ntopics = 'a/#/b'\n\
+         [[access.rule]]\nallow = 'read'\ndeny = 'read'\ntopics = 'a'\n\
+         [[access.rule]]\ntopics = 'a'\n\
+         [[access.rule]]\ndeny = ['read', 'all']\ngroup = 'nobody'\nuser = 5\n\
+         [[access.rule]]\nallow = 'write'\ntopics = ['a/x%u', '$share/g/a', 'fine/%c']\nclient = ''\n",
+    );
+    let expected = [
+        "t.toml:2: access.acl: unknown key, did you mean \"acl_file\"?",
+        "t.toml:4: access.groups.operators: found \"ann\", expected a list of strings",
+        "t.toml:5: access.groups.fitters: found a list, expected a list of strings",
+        "t.toml:7: access.rule.allow: found \"reed\", expected one of publish, write, subscribe, receive, read, \
+         readwrite, all; did you mean \"read\"?",
+        "t.toml:8: access.rule.topics: found \"a/#/b\", no topic filter: '#' must stand alone in the last level",
+        "t.toml:11: access.rule.deny: found beside allow, expected one of the two in a rule",
+        "t.toml:13: access.rule.allow: missing, expected",
+        "t.toml:17: access.rule.group: found \"nobody\", expected a group of [access.groups]",
+        "t.toml:18: access.rule.user: found the integer 5, expected a user name, or a list of them",
+        "t.toml:15: access.rule.topics: missing",
+        "t.toml:21: access.rule.topics: found \"a/x%u\", %c and %u must stand alone in their level",
+        "t.toml:21: access.rule.topics: found \"$share/g/a\", a shared subscription, expected the topic filter behind \
+         its share name",
+        "t.toml:22: access.rule.client: found \"\", expected a client identifier",
+    ];
+    for expected in expected {
+        assert!(
+            told.iter().any(|told| told.starts_with(expected)),
+            "{expected}\n{told:#?}"
+        );
+    }
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+}
+
+#[test]
+fn an_acl_file_is_refused_whole_with_every_line_that_is_wrong() {
+    let folder = Folder::new();
+    folder.write(
+        "acl",
+        "topic read a\nuser\ntopic\ntopic deny\npattern\npattern raed a/%c\ntopic a/#/b\npattern a/x%c\n\
+         alow a\n # a comment\ntopic write $share/g/x\n",
+        0o600,
+    );
+    let told = folder.load("[access]\nacl_file = 'acl'\n").expect_err("wrong");
+    assert_eq!(
+        told,
+        [
+            "acl:2: expected a user name after \"user\"",
+            "acl:3: expected a topic filter, such as in \"topic read plant/#\"",
+            "acl:4: found no topic filter after \"deny\", expected one, such as in \"topic deny plant/#\"",
+            "acl:5: expected a topic filter, such as in \"topic read plant/#\"",
+            "acl:6: found \"raed\" before a topic filter, expected \"read\", \"write\", \"readwrite\" or \"deny\"",
+            "acl:7: found \"a/#/b\", no topic filter: '#' must stand alone in the last level",
+            "acl:8: found \"a/x%c\", %c and %u must stand alone in their level",
+            "acl:9: found \"alow\", expected \"user\", \"topic\" or \"pattern\"",
+            "acl:11: found \"$share/g/x\", a shared subscription, expected the topic filter behind its share name",
+        ]
+    );
+    let told = folder
+        .load("[access]\nacl_file = 'none'\n")
+        .expect_err("not there");
+    assert!(
+        told.len() == 1 && told[0].starts_with("t.toml:2: access.acl_file: cannot read none: "),
+        "{told:#?}"
+    );
+    folder.write("acl", "topic read a\n", 0o666);
+    let told = folder
+        .load("[access]\nacl_file = 'acl'\n")
+        .expect_err("anybody's");
+    assert!(told[0].contains("others may change the rules"), "{told:#?}");
+    folder.write("acl", "topic read \u{ff}\n", 0o600);
+    fs::write(folder.path("acl"), b"topic read \xff\n").expect("written");
+    assert_eq!(
+        folder
+            .load("[access]\nacl_file = 'acl'\n")
+            .expect_err("no text")
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn access_without_a_rule_denies_everything_and_check_says_so() {
+    let folder = Folder::new();
+    folder.write("acl", "# nothing yet\n", 0o600);
+    for text in [
+        "[access]\n",
+        "[access]\nacl_file = 'acl'\n",
+        "[access.groups]\ng = ['ann']\n",
+    ] {
+        let settings = folder.check(text).expect("right");
+        assert!(settings.rights.acl().expect("rules hold").is_empty());
+        let warning = settings.warnings[0].to_string();
+        assert!(
+            warning.contains("no client may publish or read anything"),
+            "{warning}"
+        );
+    }
+    assert!(folder.check("[gateway]\n").expect("right").rights.acl().is_none());
+}
+
+#[test]
+fn the_rules_of_the_configuration_come_before_those_of_the_acl_file() {
+    let folder = Folder::new();
+    folder.write("acl", "pattern read a/#\npattern deny b\n", 0o600);
+    let text = "[access]\nacl_file = 'acl'\n\
+                [[access.rule]]\ndeny = 'read'\ntopics = 'a/x'\n\
+                [[access.rule]]\nallow = 'read'\ntopics = 'b'\n";
+    let rights = folder.load(text).expect("right").rights;
+    let may = |topic| {
+        rights.authorize(
+            Who {
+                identity: &Identity::Anonymous,
+                client: None,
+            },
+            Action::Receive,
+            topic,
+        )
+    };
+    assert_eq!(
+        [may("a/x"), may("a/y"), may("b"), may("c")],
+        [false, true, true, false]
+    );
 }

@@ -5,10 +5,10 @@ mod conversation;
 use conversation::*;
 use tidegate::auth::Identity;
 use tidegate::broker::{
-    DetachReason, Event, Input, Limits, ListenerPolicy, Output, Refusal, Verdict, Versions,
+    ClientIds, DetachReason, Event, Input, Limits, ListenerPolicy, Output, Refusal, Verdict, Versions,
 };
 use tidegate::mqtt::{
-    ConnAckProperties, Connect, ConnectProperties, Packet, ProtocolVersion, QoS, ReasonCode,
+    ConnAck, ConnAckProperties, Connect, ConnectProperties, Packet, ProtocolVersion, QoS, ReasonCode,
 };
 
 fn connect_packet(connect: Connect) -> Packet {
@@ -147,6 +147,75 @@ fn a_strict_door_holds_3_1_clients_to_identifiers_of_23_characters() {
 }
 
 #[test]
+fn a_door_that_keeps_identifiers_for_their_users_lets_nobody_be_first_with_anothers() {
+    use ClientIds::{Any, User, UserPrefix};
+
+    let mut house = House::new();
+    for (client_ids, user, id, is_theirs) in [
+        (Any, Some("eve"), "pump", true),
+        (User, Some("pump"), "pump", true),
+        (User, Some("eve"), "pump", false),
+        (User, Some("pump"), "pump:1", false),
+        (User, None, "pump", false),
+        (UserPrefix, Some("pump"), "pump:1", true),
+        (UserPrefix, Some("pump"), "pump:", true),
+        (UserPrefix, Some("a:b"), "a:b:c", true),
+        (UserPrefix, Some("a"), "a:b:c", false),
+        (UserPrefix, Some("pump"), "pump", false),
+        (UserPrefix, Some("pump"), "pumps:1", false),
+        (UserPrefix, Some("eve"), "pump:1", false),
+        (UserPrefix, None, "pump:1", false),
+    ] {
+        for version in [V31, V311, V5] {
+            let policy = ListenerPolicy {
+                client_ids,
+                ..ListenerPolicy::new("door", true)
+            };
+            let link = house.arrive_at(policy, user);
+            let outputs = house.receive(link, Packet::Connect(Box::new(client(version, id))));
+            let expected = match is_theirs {
+                true => ReasonCode::Success,
+                false => ReasonCode::ClientIdentifierNotValid,
+            };
+            let case = format!("{client_ids:?} {user:?} {id} {version}");
+            assert_eq!(connack(&outputs, link).reason, expected, "{case}");
+            house.close(link);
+        }
+    }
+    // What was refused has touched no session.
+    assert_eq!(house.stats().sessions, 0);
+}
+
+#[test]
+fn a_door_that_keeps_identifiers_for_their_users_assigns_one_with_the_users_name_before_it() {
+    let mut house = House::new();
+    for (client_ids, user, begins) in [
+        (ClientIds::UserPrefix, Some("pump"), Some("pump:tidegate-")),
+        (ClientIds::User, Some("pump"), None),
+        (ClientIds::UserPrefix, None, None),
+    ] {
+        let policy = ListenerPolicy {
+            client_ids,
+            ..ListenerPolicy::new("door", true)
+        };
+        let link = house.arrive_at(policy, user);
+        let nameless = Connect {
+            client_id: None,
+            ..client(V5, "")
+        };
+        let outputs = house.receive(link, Packet::Connect(Box::new(nameless)));
+        let ConnAck {
+            reason, properties, ..
+        } = connack(&outputs, link);
+        let assigned = properties.assigned_client_id;
+        match begins {
+            Some(begins) => assert!(assigned.is_some_and(|id| id.as_str().starts_with(begins))),
+            None => assert_eq!((reason, assigned), (ReasonCode::ClientIdentifierNotValid, None)),
+        }
+    }
+}
+
+#[test]
 fn a_client_without_an_identifier_is_assigned_one_nobody_else_has() {
     let mut house = House::new();
     let nameless = || Connect {
@@ -165,6 +234,25 @@ fn a_client_without_an_identifier_is_assigned_one_nobody_else_has() {
         .expect("assigned");
     assert_ne!(first, second);
     assert_eq!(house.stats().clients_connected, 2);
+}
+
+#[test]
+fn a_session_is_known_by_the_identifier_that_was_assigned() {
+    let mut house = House::new();
+    let nameless = Connect {
+        client_id: None,
+        ..resuming(V5, "")
+    };
+    let (link, outputs) = house.connect(nameless);
+    let assigned = connack(&outputs, link).properties.assigned_client_id;
+    house.subscribe(link, "t", QoS::AtLeastOnce);
+    house.close(link);
+    house.step(own("t", "while away", QoS::AtLeastOnce, false));
+    let named = resuming(V5, assigned.expect("assigned").as_str());
+    let (link, outputs) = house.connect(named);
+    assert!(connack(&outputs, link).session_present);
+    assert_eq!(connack(&outputs, link).properties.assigned_client_id, None);
+    assert_eq!(payloads(&outputs, link), ["while away"]);
 }
 
 #[test]
@@ -588,6 +676,15 @@ fn every_identifier_the_standard_asks_us_to_take_is_taken() {
         }
     }
     assert_eq!(house.stats().sessions, 2 * 39);
+    // These we may take, and do.
+    for more in [
+        &"x".repeat(256),
+        "/+#$ \u{1}\u{FEFF}\u{FFFF}",
+        "\u{E4}\u{4E2D}\u{1F600}",
+    ] {
+        house.join(client(V5, more));
+    }
+    assert_eq!(house.stats().sessions, 2 * 39 + 3);
 }
 
 #[test]

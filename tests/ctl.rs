@@ -288,3 +288,32 @@ fn a_bug_report_goes_into_a_new_file_that_only_its_owner_reads() {
     assert_eq!(gateway.ctl(&arguments).code, Some(1), "nothing is written over");
     gateway.stop();
 }
+
+#[test]
+fn a_reload_tells_what_has_changed_and_a_mistake_changes_nothing() {
+    let gateway = Gateway::start();
+    let file = gateway.folder.path().join("tidegate.toml");
+    let before = std::fs::read_to_string(&file).expect("ours");
+    let more = format!("{before}[listener.second]\naddress = \"127.0.0.1:0\"\n");
+    std::fs::write(&file, &more).expect("ours");
+    let reloaded = gateway.ctl(&["reload", "--json"]).json();
+    assert_eq!(
+        (&reloaded["listeners_added"], &reloaded["listeners_removed"]),
+        (&1.into(), &0.into())
+    );
+    let listeners = gateway.ctl(&["listeners"]);
+    let names: Vec<&str> = listeners.rows().iter().map(|row| row[0]).collect();
+    assert_eq!(names, ["local", "second"]);
+    assert_eq!(gateway.ctl(&["clients"]).rows().len(), 1, "nobody was dropped");
+
+    std::fs::write(&file, format!("{more}anonimous = true\n")).expect("ours");
+    let refused = gateway.ctl(&["reload"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.err.contains("anonymous") && refused.err.contains("7"),
+        "{}",
+        refused.err
+    );
+    assert_eq!(gateway.ctl(&["listeners"]).rows().len(), 2);
+    gateway.stop();
+}

@@ -106,13 +106,17 @@ fn the_example_shows_every_key_live_or_commented_out() {
         let body = &text[start + 1..];
         let body = body.split("\n[").next().expect("a first part");
         for key in section.keys {
-            if matches!(key.name, "tls" | "websocket" | "lines" | "point") {
+            if matches!(
+                key.name,
+                "tls" | "websocket" | "lines" | "point" | "groups" | "rule"
+            ) {
                 continue; // Tables, with headings of their own.
             }
             let live = format!("\n{} = ", key.name);
             let commented = format!("\n#{} = ", key.name);
-            // The tables of other listeners show what this one has no use for.
-            let is_elsewhere = ["anonymous", "mode", "owner", "group", "peer_user_name"].contains(&key.name);
+            // The tables of other listeners, and other rules, show what this one has no use for.
+            let is_elsewhere = section.name == "access.rule"
+                || ["anonymous", "mode", "owner", "group", "peer_user_name"].contains(&key.name);
             let elsewhere = is_elsewhere && text.contains(&commented);
             assert!(
                 body.contains(&live) || body.contains(&commented) || elsewhere,
@@ -158,9 +162,10 @@ fn the_commented_limits_of_the_example_are_those_of_the_base() {
 
 #[test]
 fn the_commented_defaults_of_the_example_change_nothing() {
-    // Keys that go with another format, with client certificates or with a balancer cannot be live beside the others,
-    // and some have no value that changes nothing.
+    // Keys that go with another format or another file, with client certificates or with a balancer cannot be live
+    // beside the others, and some have no value that changes nothing.
     let alone = [
+        "acl_file",
         "mount_point",
         "origins",
         "connect_rate_max",
@@ -173,7 +178,12 @@ fn the_commented_defaults_of_the_example_change_nothing() {
         "column",
         "capture",
         "client_ca",
+        "crl",
+        "crl_missing",
+        "crl_expired",
+        "crl_depth",
         "user_name",
+        "client_id",
         "idle_gap",
         "qos",
         "retain",

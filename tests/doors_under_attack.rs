@@ -13,7 +13,7 @@ use tidegate::mqtt::{Packet, ProtocolVersion, encode};
 use tokio::io::AsyncWriteExt;
 
 use running::connect;
-use witness::{DOORS, Door, Program, Setup, watched};
+use witness::{DOORS, Door, Program, Setup, slam, watched};
 
 /// Attempts of each kind: more than may be on their way in at one time.
 const ATTEMPTS: usize = 80;
@@ -31,7 +31,7 @@ fn after_eighty_aborted_handshakes_of_each_kind_the_next_good_client_is_served()
                     // A slammed door is no failure of ours.
                     stream.write_all(&opening).await.ok();
                     if number % 2 == 0 {
-                        stream.set_zero_linger().expect("the option is known");
+                        slam(&stream);
                     }
                 }
                 serve_a_good_client(program, door).await;
@@ -68,11 +68,18 @@ fn openings(door: &Door) -> Vec<Bytes> {
     let connect = Packet::Connect(Box::new(connect("slow")));
     encode(&connect, ProtocolVersion::V5, &mut connect_bytes);
     let mut openings = vec![
-        Bytes::new(),
-        connect_bytes.split_to(1).freeze(),
-        connect_bytes.freeze().slice(..9),
-        Bytes::from_static(b"GET / HTTP/1.1\r\n"),
+        after_header(door, b""),
+        after_header(door, &connect_bytes[..1]),
+        after_header(door, &connect_bytes[..10]),
+        after_header(door, b"GET / HTTP/1.1\r\n"),
     ];
+    if !door.header.is_empty() {
+        // Balancers that say nothing, stop in the middle, or pass on what is none of their protocol.
+        openings.push(Bytes::new());
+        openings.push(Bytes::from_static(&door.header[..1]));
+        openings.push(Bytes::from_static(&door.header[..door.header.len() - 1]));
+        openings.push(connect_bytes.freeze());
+    }
     if matches!(door.scheme, "ws" | "wss") {
         // An upgrade that never ends, and one that nobody asked for.
         openings.push(Bytes::from_static(
@@ -87,6 +94,11 @@ fn openings(door: &Door) -> Vec<Bytes> {
         openings.push(hello); // and never an answer to the server's
     }
     openings
+}
+
+/// What comes to a door as the words of its client.
+fn after_header(door: &Door, words: &[u8]) -> Bytes {
+    [door.header, words].concat().into()
 }
 
 /// The first flight of a handshake that could go on.

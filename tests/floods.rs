@@ -3,16 +3,14 @@
 mod running;
 mod witness;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use running::connect;
-use witness::{DOORS, Door, Program, Setup, watched};
+use witness::{DOORS, Door, Place, Program, Setup, watched};
 
 /// Descriptors of the program: few, so that a flood is past them soon.
 const DESCRIPTORS_MAX: u32 = 64;
@@ -47,7 +45,8 @@ fn through_a_flood_past_the_descriptor_limit_an_honest_client_is_in_within_ten_s
                 let mut flood = Vec::new();
                 for _ in 0..FLOOD {
                     let mut stream = program.stream_to(flooded.name).await;
-                    stream.write_all(opening).await.ok();
+                    // It may be sent away before it has said anything.
+                    stream.write_all(&[flooded.header, opening].concat()).await.ok();
                     flood.push(stream);
                 }
                 for door in [flooded, neighbour] {
@@ -67,10 +66,10 @@ fn through_a_flood_that_comes_back_as_soon_as_it_is_sent_away_an_honest_client_i
     };
     watched(setup, async |program| {
         for (flooded, neighbour) in DOORS.iter().zip(DOORS.iter().cycle().skip(1)) {
-            let address = program.address(flooded.name);
+            let place = program.place(flooded.name);
             let mut flood = JoinSet::new();
             for _ in 0..RETURNING {
-                flood.spawn_local(come_back_for_ever(address));
+                flood.spawn_local(come_back_for_ever(place.clone()));
             }
             for door in [flooded, neighbour] {
                 admit_an_honest_client(program, door).await;
@@ -92,7 +91,7 @@ fn while_eighty_slow_clients_hold_a_door_the_next_good_client_is_served() {
             let mut slow = Vec::new();
             for _ in 0..SLOW {
                 let mut stream = program.stream_to(held.name).await;
-                stream.write_all(b"\x10").await.ok();
+                stream.write_all(&[held.header, b"\x10"].concat()).await.ok();
                 slow.push(stream);
             }
             for _ in 0..5 {
@@ -105,9 +104,9 @@ fn while_eighty_slow_clients_hold_a_door_the_next_good_client_is_served() {
     });
 }
 
-async fn come_back_for_ever(address: SocketAddr) {
+async fn come_back_for_ever(place: Place) {
     loop {
-        if let Ok(mut stream) = TcpStream::connect(address).await {
+        if let Ok(mut stream) = place.connect().await {
             // Until it is sent away: nothing is sent to who says nothing.
             let _ = stream.read_u8().await;
         }

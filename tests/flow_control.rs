@@ -2,8 +2,10 @@
 
 mod conversation;
 
+use std::time::Duration;
+
 use conversation::*;
-use tidegate::broker::LinkId;
+use tidegate::broker::{Limits, LinkId, Output};
 use tidegate::mqtt::{Connect, ConnectProperties, Packet, QoS, ReasonCode};
 
 fn receiving(receive_maximum: u16, connect: Connect) -> Connect {
@@ -102,5 +104,67 @@ fn an_acknowledgement_nobody_awaits_opens_no_window() {
     for stray in [puback(9), pubcomp(9), pubrec_with(9, ReasonCode::QuotaExceeded)] {
         let outputs = house.receive(reader, stray);
         assert_eq!(payloads(&outputs, reader), [""; 0]);
+    }
+}
+
+#[test]
+fn a_client_that_is_not_read_for_a_while_is_sent_its_retained_messages_meanwhile_and_then_read_again() {
+    // Between two messages that match lie more than are looked at in one go.
+    const APART: usize = 1_200;
+    for (keep_alive_secs, subscribes_first) in [(60, false), (60, true), (0, false), (0, true)] {
+        let mut house = House::within(Limits {
+            publish_rate_max: 3,
+            ..Limits::default()
+        });
+        house.step(own("a/last", "first", QoS::AtMostOnce, true));
+        for number in 0..APART {
+            let input = own(&format!("b/{number}"), "x", QoS::AtMostOnce, true);
+            house.broker.handle(house.now, input);
+        }
+        house.step(own("c/last", "second", QoS::AtLeastOnce, true));
+        let reader = house.join(client(V5, "reader"));
+        house.subscribe(reader, "said", QoS::AtLeastOnce);
+        let writer = house.join(Connect {
+            keep_alive_secs,
+            ..client(V311, "writer")
+        });
+
+        // One more than it may within a second, whichever comes last; all of it had been read.
+        let subscribe = subscribe_packet(&[subscription("+/last", QoS::AtLeastOnce)]);
+        let mut outputs = Vec::new();
+        if subscribes_first {
+            outputs.extend(house.receive(writer, subscribe.clone()));
+        }
+        for number in 1..=3 {
+            outputs.extend(house.publish(writer, message1(number, "said", &number.to_string())));
+        }
+        if !subscribes_first {
+            outputs.extend(house.receive(writer, subscribe));
+        }
+        let is_pause = |output: &&Output| **output == Output::Pause { link: writer };
+        assert_eq!(outputs.iter().filter(is_pause).count(), 1);
+        assert_eq!(payloads(&outputs, reader), ["1", "2", "3"]);
+        assert_eq!(payloads(&outputs, writer), ["first"]);
+
+        let outputs = house.wait(Duration::from_millis(10));
+        assert_eq!(payloads(&outputs, writer), ["second"], "within some milliseconds");
+        assert_eq!(outputs.len(), 1);
+        assert_eq!(house.receive(writer, puback(1)), []);
+        assert_eq!(house.wait(Duration::from_millis(900)), []);
+        assert_eq!(
+            house.wait(Duration::from_millis(100)),
+            [Output::Resume { link: writer }]
+        );
+
+        // Its keep-alive runs from there on, if it has one.
+        house.receive(reader, puback(1));
+        for _ in 0..2 {
+            house.receive(reader, Packet::PingReq);
+            let outputs = house.wait(Duration::from_secs(44));
+            assert_eq!(outputs, []);
+        }
+        house.receive(reader, Packet::PingReq);
+        let outputs = house.wait(Duration::from_secs(3));
+        assert_eq!(outputs.contains(&close(writer)), keep_alive_secs > 0);
     }
 }

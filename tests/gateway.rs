@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use tidegate::auth::access::Rights;
+use tidegate::auth::acl::{Acl, Effect, mosquitto};
 use tidegate::auth::passwords::{Cost, Users, hash};
 use tidegate::client::{Client, ClientError, Disconnection};
+use tidegate::config::Settings;
 use tidegate::mqtt::{Connect, Packet, ProtocolVersion, QoS, ReasonCode, Will, WillProperties, encode};
 use tidegate::serial::{
     DecoderSettings, Format, Framing, LinePoint, LinesSettings, PayloadForm, PointSettings, PortSettings,
@@ -76,6 +79,40 @@ fn a_new_subscriber_gets_every_retained_message_however_many_there_are() {
             assert!(heard.insert(subscriber.hear_publish().await.topic), "heard twice");
         }
         subscriber.ping().await;
+    });
+}
+
+#[test]
+fn the_access_rules_of_the_settings_bind_whoever_comes() {
+    let mut acl = Acl::new(Effect::Deny);
+    let file = "topic write in/#\npattern read out/%c\n";
+    mosquitto::parse(file, &Arc::from("acl"), &mut acl).expect("the file is right");
+    let settings = Settings {
+        rights: Rights::within(acl),
+        ..settings()
+    };
+    with_gateway(settings, async |doors| {
+        let mut client = doors.peer(connect("c1")).await;
+        client.say(&subscribe("out/c2", QoS::AtMostOnce)).await;
+        let Some(Packet::SubAck(suback)) = client.hear().await else {
+            panic!("no SUBACK");
+        };
+        assert_eq!(suback.reasons[..], [ReasonCode::NotAuthorized]);
+        client.subscribe("out/c1", QoS::AtMostOnce).await;
+        for (topic, reason) in [
+            ("in/a", ReasonCode::NoMatchingSubscribers),
+            ("out/c1", ReasonCode::NotAuthorized),
+        ] {
+            client.say(&publish(topic, "x", Some(1))).await;
+            let Some(Packet::PubAck(ack)) = client.hear().await else {
+                panic!("no PUBACK");
+            };
+            assert_eq!(ack.reason, reason, "{topic}");
+        }
+        let stream = TcpStream::connect(doors.address("local")).await.expect("a door");
+        let mut wild = Peer::stranger(stream, ProtocolVersion::V5);
+        let connack = wild.knock(connect("+")).await;
+        assert_eq!(connack.reason, ReasonCode::ClientIdentifierNotValid);
     });
 }
 

@@ -402,6 +402,62 @@ fn sessions_under_ever_new_names_displace_only_those_of_their_own_user() {
 }
 
 #[test]
+fn one_user_has_a_share_of_what_is_retained_and_leaves_the_rest_to_others() {
+    let mut house = House::within(Limits {
+        retained_max: 6,
+        retained_per_user_max: 3,
+        retained_bytes_per_user_max: 60,
+        ..Limits::default()
+    });
+    let [eve, eves_other] = ["one", "two"].map(|id| house.join_as("eve", client(V5, id)));
+    let honest = house.join_as("honest", client(V5, "honest"));
+    let mut retain = |link, number, topic: &str, payload: &str| {
+        let outputs = house.publish(link, retained(message1(number, topic, payload)));
+        let limits: Vec<_> = limit_events(&outputs);
+        let [Packet::PubAck(ack)] = sent(&outputs, link)[..] else {
+            panic!("expected one answer: {outputs:?}");
+        };
+        (ack.reason, limits)
+    };
+    let kept = (ReasonCode::NoMatchingSubscribers, vec![]);
+    for (number, link) in [(1, eve), (2, eves_other), (3, eve)] {
+        assert_eq!(retain(link, number, &format!("eve/{number}"), "x"), kept);
+    }
+    let full = (ReasonCode::QuotaExceeded, vec!["retained_per_user_max"]);
+    assert_eq!(retain(eves_other, 4, "eve/4", "x"), full);
+    // Her own she may replace, within her bytes, and those who come after her have their room.
+    assert_eq!(retain(eve, 5, "eve/1", "y"), kept);
+    let full = (ReasonCode::QuotaExceeded, vec!["retained_bytes_per_user_max"]);
+    assert_eq!(retain(eve, 6, "eve/1", &"x".repeat(60)), full);
+    assert_eq!(retain(eve, 7, "eve/4", "x"), kept);
+    for number in 8..11 {
+        assert_eq!(retain(honest, number, &format!("honest/{number}"), "x"), kept);
+    }
+    // A topic counts for whoever wrote it last.
+    assert_eq!(retain(eve, 11, "honest/8", ""), kept);
+    assert_eq!(retain(honest, 12, "eve/2", "x"), kept);
+    assert_eq!(retain(eve, 13, "eve/5", "x"), kept);
+    assert_eq!(
+        (
+            house.stats().retained_messages,
+            house.stats().dropped_retained_full
+        ),
+        (6, 2)
+    );
+}
+
+#[test]
+fn what_the_gateway_itself_retains_counts_for_no_user() {
+    let mut house = House::within(Limits {
+        retained_per_user_max: 0,
+        retained_bytes_per_user_max: 0,
+        ..Limits::default()
+    });
+    house.step(own("t", "x", QoS::AtMostOnce, true));
+    assert_eq!(house.stats().retained_messages, 1);
+}
+
+#[test]
 fn those_without_a_name_count_by_the_address_they_came_from() {
     let mut house = House::within(Limits {
         sessions_per_user_max: 2,
@@ -613,6 +669,59 @@ fn more_unfinished_qos_2_than_receive_maximum_ends_the_connection() {
 }
 
 #[test]
+fn a_message_at_qos_1_beyond_the_receive_maximum_ends_the_connection_too() {
+    let mut house = House::within(Limits {
+        receive_maximum: 2,
+        ..Limits::default()
+    });
+    let writer = house.join(client(V5, "writer"));
+    for number in 1..=2 {
+        house.publish(writer, message2(number, "t", "x"));
+    }
+    assert_eq!(house.publish(writer, message("t", "qos 0 does not count")), []);
+    let word = disconnect(ReasonCode::ReceiveMaximumExceeded);
+    assert_eq!(
+        acts(house.publish(writer, message1(3, "t", "x"))),
+        [send(writer, word), close(writer)]
+    );
+}
+
+#[test]
+fn what_an_earlier_connection_left_unfinished_does_not_count_in_the_receive_maximum() {
+    let mut house = House::within(Limits {
+        receive_maximum: 2,
+        ..Limits::default()
+    });
+    let mut writer = house.join(resuming(V5, "writer"));
+    for connection in 0..3 {
+        for number in 1..=2 {
+            let number = 2 * connection + number;
+            let received = pubrec_with(number, ReasonCode::NoMatchingSubscribers);
+            assert_eq!(
+                house.publish(writer, message2(number, "t", "x")),
+                [send(writer, received)]
+            );
+        }
+        house.close(writer);
+        writer = house.join(resuming(V5, "writer"));
+    }
+    // It is remembered all the same.
+    assert_eq!(
+        house.publish(writer, repeated(message2(1, "t", "x"))),
+        [send(writer, pubrec(1))]
+    );
+    assert_eq!(house.receive(writer, pubrel(1)), [send(writer, pubcomp(1))]);
+    for number in 7..=8 {
+        house.publish(writer, message2(number, "t", "x"));
+    }
+    let word = disconnect(ReasonCode::ReceiveMaximumExceeded);
+    assert_eq!(
+        acts(house.publish(writer, message2(9, "t", "x"))),
+        [send(writer, word), close(writer)]
+    );
+}
+
+#[test]
 fn an_old_client_that_cannot_be_told_a_receive_maximum_may_use_every_identifier() {
     for version in [V31, V311] {
         let mut house = House::new();
@@ -759,5 +868,95 @@ fn a_refused_link_is_counted_and_its_reason_told() {
             client: client_id("writer"),
             reason
         }]
+    );
+}
+
+/// Thirty-two clients that are sent messages of 1,000 bytes and acknowledge none, until no more can be had.
+fn house_of_hogs() -> (House, Vec<LinkId>) {
+    let mut house = House::within(Limits {
+        queued_bytes_total_max: 64 * 1024,
+        queue_bytes_max: 16 * 1024,
+        queue_class: QueueClass::N16,
+        sessions_max: 64,
+        ..Limits::default()
+    });
+    let hogs: Vec<_> = (0..32)
+        .map(|number| {
+            let hog = house.join(client(V5, &format!("hog{number}")));
+            house.subscribe(hog, "hog", QoS::AtLeastOnce);
+            hog
+        })
+        .collect();
+    for _ in 0..20 {
+        house.step(own("hog", &"x".repeat(1000), QoS::AtLeastOnce, false));
+        for &hog in &hogs {
+            house.flush(hog);
+        }
+    }
+    (house, hogs)
+}
+
+#[test]
+fn clients_that_never_acknowledge_keep_nobody_else_from_messages() {
+    let (mut house, hogs) = house_of_hogs();
+    let held_before = house.stats().queued_bytes;
+    assert!(held_before > 60 * 1024, "{held_before}");
+    let newcomer = house.join(client(V5, "newcomer"));
+    house.subscribe(newcomer, "news", QoS::AtLeastOnce);
+    for number in 1..=50 {
+        // Large ones one after the other.
+        let outputs = house.step(own(
+            "news",
+            &number.to_string().repeat(500),
+            QoS::AtLeastOnce,
+            false,
+        ));
+        assert_eq!(messages(&outputs, newcomer).len(), 1, "{number}");
+        house.receive(newcomer, puback(number));
+        house.flush(newcomer);
+    }
+    // Small ones without a word in between, and a large one that waits until they are acknowledged.
+    let quiet = house.join(client(V5, "quiet"));
+    house.subscribe(quiet, "small", QoS::AtLeastOnce);
+    for _ in 0..8 {
+        let outputs = house.step(own("small", "x", QoS::AtLeastOnce, false));
+        assert_eq!(payloads(&outputs, quiet), ["x"]);
+    }
+    let large = "y".repeat(1000);
+    let outputs = house.step(own("small", &large, QoS::AtLeastOnce, false));
+    assert_eq!(messages(&outputs, quiet), []);
+    for number in 1..=8 {
+        let outputs = house.receive(quiet, puback(number));
+        assert_eq!(
+            messages(&outputs, quiet).len(),
+            usize::from(number == 8),
+            "{number}"
+        );
+    }
+    // The hogs are there still, and have lost what waited for them and nothing they were sent.
+    for &hog in &hogs {
+        assert_eq!(house.receive(hog, Packet::PingReq), [send(hog, Packet::PingResp)]);
+    }
+    assert!(house.stats().dropped_queue_full > 0);
+}
+
+#[test]
+fn whoever_was_held_back_goes_on_as_soon_as_others_acknowledge() {
+    let (mut house, hogs) = house_of_hogs();
+    // Only the first of them acknowledge; all the others are sent more for it.
+    let before = house.stats().messages_sent;
+    for &hog in &hogs[..16] {
+        house.receive(hog, puback(1));
+    }
+    assert!(house.stats().messages_sent > before);
+    for round in 1..40 {
+        for &hog in &hogs {
+            house.receive(hog, puback(round));
+            house.flush(hog);
+        }
+    }
+    assert_eq!(
+        (house.stats().queued_messages, house.stats().queued_bytes),
+        (0, 0)
     );
 }

@@ -242,6 +242,59 @@ fn checks_that_come_too_late_refuse_with_server_unavailable_and_hold_up_nobody_e
     });
 }
 
+#[test]
+fn who_was_right_before_does_not_wait_behind_those_who_guess() {
+    let setup = Setup {
+        password_cost: TOO_SLOW,
+        ..Setup::default()
+    };
+    watched(setup, async |program| {
+        program.peer(of_ann(connect("pump"))).await.ping().await;
+        let guesses = guesses(program, 60).await;
+        program.peer(of_ann(connect("pump"))).await.ping().await;
+        let refused = program.count_logged(&["connection refused"]);
+        assert!(refused < guesses.len(), "she came in after all who guess");
+    });
+}
+
+#[test]
+fn the_memory_of_a_password_check_is_there_once_however_many_guess() {
+    let setup = Setup {
+        password_cost: (4 * 1024, 1),
+        ..Setup::default()
+    };
+    watched(setup, async |program| {
+        program.peer(of_ann(connect("pump"))).await.ping().await;
+        let before_kib = program.resident_kib();
+        for _ in 0..10 {
+            for mut guess in guesses(program, 4).await {
+                while guess.hear().await.is_some() {}
+            }
+        }
+        let more_kib = program.resident_kib().saturating_sub(before_kib);
+        assert!(
+            more_kib < 8 * 1024,
+            "{more_kib} KiB more after 40 checks of 4 MiB"
+        );
+    });
+}
+
+/// Clients that have said a wrong password and wait for the answer.
+async fn guesses(program: &Program, count: usize) -> Vec<Peer> {
+    let mut guesses = Vec::new();
+    for number in 0..count {
+        let mut guess = Peer::stranger(program.stream().await, ProtocolVersion::V5);
+        let connect = Connect {
+            user_name: Some(text("ann")),
+            password: Some(Bytes::from(number.to_string())),
+            ..connect(&format!("guess-{number}"))
+        };
+        guess.say(&Packet::Connect(Box::new(connect))).await;
+        guesses.push(guess);
+    }
+    guesses
+}
+
 /// One impostor's attempt on the client `pump`.
 struct Attack {
     version: ProtocolVersion,

@@ -33,8 +33,8 @@ use tidegate::net::link::{Buffers, Link, Stream};
 use tidegate::net::listener::{Accepted, ConnectionPermit, Incoming, Listener, ListenerSettings, NetError};
 use tidegate::net::tcp::{self, ConnectReason};
 use tidegate::net::tls::{
-    CertificateError, CertificateField, ClientCertificates, ClientSettings, Connector, HandshakeError, Roots,
-    ServerSettings, TlsError,
+    CertificateError, CertificateField, ClientCertificates, ClientSettings, ClientTrust, Connector,
+    HandshakeError, Roots, ServerSettings, TlsError,
 };
 use tidegate::net::websocket::upgrade;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -512,9 +512,7 @@ async fn a_client_without_tls_is_told_apart() {
 async fn a_required_certificate_that_is_missing_foreign_or_expired_lets_nobody_in() {
     let (papers, strangers) = (Papers::new(), Papers::new());
     let required = papers.asking(
-        ClientCertificates::Required {
-            ca: papers.ca.clone(),
-        },
+        ClientCertificates::Required(ClientTrust::of(papers.ca.clone())),
         None,
     );
 
@@ -547,9 +545,7 @@ async fn a_required_certificate_that_is_missing_foreign_or_expired_lets_nobody_i
 async fn an_optional_certificate_may_be_missing_but_not_wrong() {
     let (papers, strangers) = (Papers::new(), Papers::new());
     let optional = papers.asking(
-        ClientCertificates::Optional {
-            ca: papers.ca.clone(),
-        },
+        ClientCertificates::Optional(ClientTrust::of(papers.ca.clone())),
         Some(CertificateField::CommonName),
     );
 
@@ -602,9 +598,7 @@ async fn the_user_name_comes_from_the_field_that_was_asked_for() {
         (CertificateField::SanEmail, "pump@example.org"),
     ] {
         let server = papers.asking(
-            ClientCertificates::Required {
-                ca: papers.ca.clone(),
-            },
+            ClientCertificates::Required(ClientTrust::of(papers.ca.clone())),
             Some(field),
         );
         let client = ClientSettings {
@@ -647,9 +641,7 @@ async fn a_certificate_that_names_nobody_for_certain_lets_nobody_in() {
             params.subject_alt_names = alternatives;
         });
         let server = papers.asking(
-            ClientCertificates::Required {
-                ca: papers.ca.clone(),
-            },
+            ClientCertificates::Required(ClientTrust::of(papers.ca.clone())),
             Some(field),
         );
         let client = ClientSettings {
@@ -669,9 +661,7 @@ async fn a_session_is_not_resumed_beyond_the_life_of_its_certificate() {
     let papers = Papers::new();
     let clock = Arc::new(HandClock::at(now()));
     let server = papers.asking(
-        ClientCertificates::Required {
-            ca: papers.ca.clone(),
-        },
+        ClientCertificates::Required(ClientTrust::of(papers.ca.clone())),
         None,
     );
     let listener = Listener::bind(
@@ -777,7 +767,8 @@ async fn a_file_that_is_not_what_it_should_be_stops_the_start_and_is_named() {
         ),
     );
     let expired = papers.signed_server(|params| params.not_after = (now() - HOUR).into());
-    let asking = |ca: &Path| papers.asking(ClientCertificates::Required { ca: ca.to_owned() }, None);
+    let asking =
+        |ca: &Path| papers.asking(ClientCertificates::Required(ClientTrust::of(ca.to_owned())), None);
     let certificate = |file: &Path| ServerSettings {
         certificate: file.to_owned(),
         ..good.clone()
@@ -1093,6 +1084,7 @@ impl Papers {
             key,
             client_certificates: ClientCertificates::Ignored,
             user_name_from: None,
+            client_id_from: None,
         }
     }
 

@@ -273,6 +273,9 @@ fn retain_is_set_for_a_new_subscription_and_not_for_an_established_one() {
         let (mut house, writer, reader) = pair(version, "t");
         let outputs = house.publish(writer, retained(message("t", "x")));
         assert_eq!(messages(&outputs, reader), [message("t", "x")]);
+        let late = house.join(client(version, "late"));
+        let outputs = house.receive(late, subscribe_packet(&[subscription("t", QoS::AtMostOnce)]));
+        assert_eq!(messages(&outputs, late), [retained(message("t", "x"))]);
         let outputs = house.publish(writer, retained(message1(3, "t", "")));
         assert_eq!(messages(&outputs, reader), [message1(1, "t", "")]);
         let outputs = house.receive(reader, subscribe_packet(&[subscription("t", QoS::AtMostOnce)]));

@@ -338,6 +338,28 @@ fn a_message_that_waited_is_sent_with_what_is_left_of_its_life_or_not_at_all() {
 }
 
 #[test]
+fn what_is_left_of_a_life_is_counted_down_by_whole_seconds_that_have_passed() {
+    let mut house = House::new();
+    let writer = house.join(client(V5, "writer"));
+    let living = |secs| PublishProperties {
+        message_expiry_secs: Some(secs),
+        ..PublishProperties::default()
+    };
+    house.publish(writer, retained(with_properties(message("t", "x"), living(2))));
+    for (wait, left) in [(0, 2), (999, 2), (1, 1), (999, 1)] {
+        house.wait(std::time::Duration::from_millis(wait));
+        let reader = house.join(client(V5, "reader"));
+        let outputs = house.receive(reader, subscribe_packet(&[subscription("t", QoS::AtMostOnce)]));
+        let expected = retained(with_properties(message("t", "x"), living(left)));
+        assert_eq!(messages(&outputs, reader), [expected]);
+    }
+    house.wait(std::time::Duration::from_millis(1));
+    let reader = house.join(client(V5, "reader"));
+    let outputs = house.receive(reader, subscribe_packet(&[subscription("t", QoS::AtMostOnce)]));
+    assert_eq!(messages(&outputs, reader), []);
+}
+
+#[test]
 fn no_more_is_sent_than_the_client_wants_unfinished() {
     let mut house = House::new();
     let writer = house.join(client(V5, "writer"));

@@ -11,8 +11,8 @@ use conversation::*;
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial, Rights};
 use tidegate::broker::{
-    Authentication, Event, Input, Limits, LinkId, ListenerPolicy, MountPoint, Output, Overflow, QueueClass,
-    Settings, Verdict, Versions,
+    Authentication, Event, Input, KickOptions, KickedSession, KickedWill, Limits, LinkId, ListenerPolicy,
+    MountPoint, Output, Overflow, Pattern, QueueClass, Settings, Target, Verdict, Versions,
 };
 use tidegate::mqtt::{
     Auth, AuthProperties, ClientId, Connect, ConnectProperties, DecodeError, Packet, PacketId,
@@ -119,6 +119,13 @@ const FILTERS: [&str; 12] = [
     "$share/g/+/b",
     "a/b/c",
 ];
+/// What a kick may come to, by the number of `Found`.
+const KICKS: [&str; 4] = [
+    "a kicked client",
+    "a purged session",
+    "a kick too late",
+    "a kick in vain",
+];
 const QUALITIES: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
 impl Walk {
@@ -140,11 +147,15 @@ impl Walk {
             session_expiry_max: Duration::from_secs(500),
             retained_max: 5,
             retained_bytes_max: 300,
+            retained_per_user_max: chance.of(&[2, 5]),
+            retained_bytes_per_user_max: chance.of(&[100, 300]),
             publish_rate_max: chance.of(&[1000, 5]),
             packet_bytes_max: 2000,
             sessions_per_user_max: chance.of(&[3, 6]),
             subscriptions_per_user_max: chance.of(&[7, 12]),
             wills_bytes_total_max: 100,
+            kicks_per_tick_max: chance.of(&[1, 64]),
+            bans_max: 2,
             memory_bytes_max: chance.of(&[20_000, 30_000, 1_000_000]),
             ..Limits::default()
         };
@@ -170,9 +181,9 @@ impl Walk {
             0..=3 => self.arrive(),
             8..=9 => self.answer_an_authentication(),
             4 => self.answer_a_verification(),
-            7 if self.chance.one_in(10) => {
-                let target = known_as(self.chance.of(&NAMES));
-                self.house.step(kick(target))
+            7 if self.chance.one_in(15) => {
+                let input = self.kick();
+                self.house.step(input)
             }
             5 => {
                 let pause = self.chance.of(&[1, 100, 2_000, 20_000, 100_000, 600_000]);
@@ -189,6 +200,27 @@ impl Walk {
         for output in outputs {
             self.see(output);
         }
+    }
+
+    fn kick(&mut self) -> Input {
+        let name = self.chance.of(&NAMES);
+        let target = match self.chance.below(40) {
+            0 => Target::Everyone,
+            1 => Target::Listener("door".into()),
+            2 => Target::User(text(self.chance.of(&USERS))),
+            3 => Target::Pattern(Pattern::parse("?*").expect("a pattern")),
+            _ => known_as(name),
+        };
+        let options = KickOptions {
+            will: self.chance.of(&[KickedWill::Publish, KickedWill::Discard]),
+            session: self.chance.of(&[KickedSession::Keep, KickedSession::Purge]),
+            keep_out: self
+                .chance
+                .one_in(30)
+                .then(|| Duration::from_secs(self.chance.next() % 20)),
+            ..KickOptions::default()
+        };
+        kick_with(0, target, options)
     }
 
     fn arrive(&mut self) -> Vec<Output> {
@@ -498,6 +530,9 @@ impl Walk {
                 self.peers.get_mut(&link).expect("a link that lives").proving = true;
             }
             Output::Event(event) => self.see_event(event),
+            Output::Kicked { outcome, .. } => {
+                self.seen.insert(KICKS[outcome.found() as usize]);
+            }
             Output::Pause { .. } | Output::Resume { .. } => {}
         }
     }
@@ -633,7 +668,7 @@ fn twenty_thousand_random_inputs_leave_the_state_whole_and_break_no_promise() {
         );
     });
     let seen = seen.into_inner().expect("no walk panicked");
-    assert_eq!(seen.len(), 3, "the walk went past the rest: {seen:?}");
+    assert_eq!(seen.len(), 7, "the walk went past the rest: {seen:?}");
 }
 
 #[test]

@@ -200,6 +200,32 @@ fn a_full_or_stopping_house_names_another_where_it_knows_one() {
 }
 
 #[test]
+fn where_else_to_go_is_said_also_where_the_reason_has_no_room_and_left_out_where_it_has_none_itself() {
+    let limits = Limits {
+        sessions_max: 0,
+        ..Limits::default()
+    };
+    let elsewhere = text("other.example:8883");
+    let mut full = House::within(limits).decided(Settings {
+        server_reference: Some(elsewhere.clone()),
+        ..Settings::default()
+    });
+    full.tells_reasons = true;
+    // Fixed header, flags, reason, the properties' length, and the property.
+    let bytes_min = 2 + 2 + 1 + 3 + 18;
+    for (packet_bytes_max, told) in [(bytes_min, Some(elsewhere)), (bytes_min - 1, None)] {
+        let (link, outputs) = full.connect(with(ConnectProperties {
+            packet_bytes_max: Some(packet_bytes_max),
+            ..ConnectProperties::default()
+        }));
+        let connack = connack(&outputs, link);
+        assert_eq!(connack.reason, ReasonCode::UseAnotherServer);
+        assert_eq!(connack.properties.server_reference, told);
+        assert_eq!(connack.properties.reason_string, None);
+    }
+}
+
+#[test]
 fn who_asks_for_response_information_gets_a_topic_of_its_own() {
     let settings = Settings {
         response_information: Some(topic("replies")),

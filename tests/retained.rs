@@ -189,6 +189,28 @@ fn a_subscription_taken_back_stops_its_retained_messages() {
 }
 
 #[test]
+fn a_subscription_that_is_replaced_while_its_retained_messages_come_brings_each_once_from_then_on() {
+    let mut house = House::new();
+    for number in 0..200 {
+        house.step(own(&format!("t/{number:03}"), "x", QoS::AtMostOnce, true));
+    }
+    let reader = house.join(client(V5, "reader"));
+    let subscribe = subscribe_packet(&[subscription("t/+", QoS::AtMostOnce)]);
+    let outputs = house.receive(reader, subscribe.clone());
+    assert_eq!(messages(&outputs, reader).len(), 64);
+    let mut outputs = house.receive(reader, subscribe);
+    for _ in 0..10 {
+        outputs.extend(house.flush(reader));
+    }
+    let topics: Vec<_> = messages(&outputs, reader)
+        .into_iter()
+        .filter_map(|publish| publish.topic)
+        .collect();
+    let all: Vec<_> = (0..200).map(|number| topic(&format!("t/{number:03}"))).collect();
+    assert_eq!(topics, all);
+}
+
+#[test]
 fn retained_messages_owed_to_a_session_are_sent_after_it_resumed() {
     let mut house = House::new();
     for number in 0..100 {

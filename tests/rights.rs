@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use conversation::chance::{Chance, for_seeds};
 use conversation::*;
-use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial, Rights};
+use tidegate::auth::acl::{Acl, Actions, Effect, Rule, Source, Topics, Whom};
 use tidegate::broker::{Input, LinkId, Output};
 use tidegate::mqtt::{
     Connect, Packet, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, Will, WillProperties,
@@ -381,14 +381,17 @@ fn whom_a_topic_reached_a_moment_ago_is_asked_again_when_the_rights_change() {
 struct Siege {
     house: House,
     chance: Chance,
-    denials: Vec<Denial>,
+    /// In their order: whether it allows, whom it binds, what it is about.
+    rules: Vec<(bool, Option<&'static str>, Action, &'static str)>,
+    /// Whether what no rule is about is allowed.
+    otherwise: bool,
     inside: BTreeMap<LinkId, (&'static str, ProtocolVersion)>,
     received: u32,
     packet_id: u16,
 }
 
 const USERS: [&str; 3] = ["ann", "bill", "eve"];
-const TOPICS: [&str; 6] = ["a", "a/b", "a/b/c", "b", "b/c", "$SYS/a"];
+const TOPICS: [&str; 8] = ["a", "a/b", "a/b/c", "b", "b/c", "b/eve", "ann/x", "$SYS/a"];
 const FILTERS: [&str; 10] = [
     "#",
     "a/#",
@@ -404,32 +407,60 @@ const FILTERS: [&str; 10] = [
 
 impl Siege {
     fn may(&self, name: &str, action: Action, topic_name: &str) -> bool {
-        let identity = Identity::User(text(name));
-        let denied = self.denials.iter().any(|denial| {
-            denial.action == action
-                && denial.identity.as_ref().is_none_or(|whom| *whom == identity)
-                && denial.topics.matches(&topic(topic_name))
+        let decides = self.rules.iter().find(|(_, user, about, topics)| {
+            // Of a client its user name is also its identifier.
+            let topics = topics.replace("%u", name).replace("%c", name);
+            *about == action
+                && user.is_none_or(|user| user == name)
+                && filter(&topics).matches(&topic(topic_name))
         });
         let is_the_servers = action == Action::Publish && topic_name.starts_with('$');
-        !denied && !is_the_servers
+        decides.map_or(self.otherwise, |(allows, ..)| *allows) && !is_the_servers
+    }
+
+    fn rights(&self) -> Rights {
+        let mut acl = Acl::new(if self.otherwise {
+            Effect::Allow
+        } else {
+            Effect::Deny
+        });
+        let any_filter = (true, None, Action::Subscribe, "#");
+        let of_the_server = (true, None, Action::Subscribe, "$SYS/#");
+        for &(allows, user, action, topics) in self.rules.iter().chain([&any_filter, &of_the_server]) {
+            let whom = user.map_or(Whom::Everybody, |user| Whom::User(text(user)));
+            let rule = Rule {
+                effect: if allows { Effect::Allow } else { Effect::Deny },
+                actions: Actions::of(action),
+                topics: Topics::pattern(topics).expect("topics of the test"),
+                client: None,
+                source: Source {
+                    file: "".into(),
+                    line: 0,
+                },
+            };
+            acl.push(&whom, rule);
+        }
+        Rights::within(acl)
     }
 
     fn step(&mut self) {
         let links: Vec<_> = self.inside.keys().copied().collect();
         let outputs = match self.chance.below(24) {
             0 => {
-                self.denials = (0..self.chance.below(6))
+                self.otherwise = self.chance.one_in(2);
+                self.rules = (0..self.chance.below(10))
                     .map(|_| {
                         let user = self.chance.of(&[Some("ann"), Some("bill"), Some("eve"), None]);
                         let action = self
                             .chance
                             .of(&[Action::Publish, Action::Receive, Action::Receive]);
-                        let topics = self.chance.of(&["a/#", "+/b", "b/#", "b", "a", "$SYS/#"]);
-                        denial(user, action, topics)
+                        let topics =
+                            (self.chance).of(&["a/#", "+/b", "b/#", "b", "a", "$SYS/#", "%u/#", "b/%c", "#"]);
+                        let allows = self.chance.one_in(if self.otherwise { 4 } else { 2 });
+                        (allows, user, action, topics)
                     })
                     .collect();
-                let rights = Rights::denying(self.denials.clone());
-                self.house.step(Input::RightsChanged(rights))
+                self.house.step(Input::RightsChanged(self.rights()))
             }
             1..=3 => self.come(),
             4 => self.house.wait(secs(1)),
@@ -577,7 +608,8 @@ fn no_way_from_bytes_to_a_reader_goes_round_the_rights() {
         let mut siege = Siege {
             house: House::new(),
             chance: Chance(seed),
-            denials: Vec::new(),
+            rules: Vec::new(),
+            otherwise: true,
             inside: BTreeMap::new(),
             received: 0,
             packet_id: 0,

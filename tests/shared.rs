@@ -371,3 +371,29 @@ fn a_message_a_member_refuses_is_given_to_nobody_else() {
     assert_eq!(outputs, []);
     assert_eq!(house.stats().inflight_messages, 0);
 }
+
+#[test]
+fn many_share_names_on_one_filter_are_told_apart_in_whatever_order_they_come_and_go() {
+    let mut house = House::new();
+    let reader = house.join(client(V5, "reader"));
+    let names: Vec<String> = (0..50)
+        .map(|number| format!("$share/{}/t", number * 37 % 50))
+        .collect();
+    for name in &names {
+        assert_eq!(
+            house.subscribe(reader, name, QoS::AtMostOnce),
+            ReasonCode::Success
+        );
+    }
+    assert_eq!(house.stats().subscriptions, 50);
+    let outputs = house.step(own("t", "x", QoS::AtMostOnce, false));
+    assert_eq!(messages(&outputs, reader).len(), 50);
+    house.flush(reader);
+    for name in names.iter().step_by(2) {
+        house.receive(reader, unsubscribe_packet(&[name.as_str()]));
+        house.flush(reader);
+    }
+    assert_eq!(house.stats().subscriptions, 25);
+    let outputs = house.step(own("t", "x", QoS::AtMostOnce, false));
+    assert_eq!(messages(&outputs, reader).len(), 25);
+}

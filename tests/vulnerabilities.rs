@@ -12,7 +12,7 @@ use std::path::Path;
 use bytes::Bytes;
 use conversation::*;
 use tidegate::auth::Identity;
-use tidegate::auth::passwords::{Cost, SALT_BYTES, Users, hash};
+use tidegate::auth::passwords::{CheckMemory, Cost, SALT_BYTES, Users, hash};
 use tidegate::broker::{Event, LinkId, Output, Verdict};
 use tidegate::mqtt::{Connect, Packet, QoS, ReasonCode, TopicFilter, Utf8String, Will};
 
@@ -50,7 +50,7 @@ const ANSWERS: [Class; 9] = [
             "a_peer_that_announces_a_large_packet_costs_little_until_it_sends_it",
             "an_unfinished_packet_grows_to_its_length_and_no_further",
             "an_idle_decoder_owns_nothing_and_is_small",
-            "identifiers_of_qos_2_that_are_never_released_end_at_the_receive_maximum_across_connections",
+            "identifiers_of_qos_2_that_are_never_released_end_at_the_receive_maximum_of_each_connection",
             "more_unfinished_qos_2_than_receive_maximum_ends_the_connection",
             "a_user_property_bomb_is_refused_in_every_packet_that_can_carry_one",
             "topics_of_sixty_five_thousand_slashes_go_nowhere_and_are_kept_nowhere",
@@ -459,7 +459,10 @@ impl Door {
         };
         let mut outputs = self.house.receive(link, Packet::Connect(Box::new(connect)));
         if let Some(Output::Verify { link, user, password }) = outputs.first() {
-            let verdict = match self.users.verify(user.as_str(), password) {
+            let verdict = match self
+                .users
+                .verify(user.as_str(), password, &mut CheckMemory::default())
+            {
                 true => Verdict::Allow,
                 false => Verdict::Deny,
             };

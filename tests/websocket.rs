@@ -21,7 +21,7 @@ use tidegate::mqtt::{
 use tidegate::net::clock::FlooredClock;
 use tidegate::net::link::Stream;
 use tidegate::net::tls::{
-    CertificateField, ClientCertificates, ClientSettings, Connector, Roots, ServerSettings,
+    CertificateField, ClientCertificates, ClientSettings, ClientTrust, Connector, Roots, ServerSettings,
 };
 use tidegate::net::websocket::upgrade::{self, Origins};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -968,10 +968,11 @@ impl Authority {
             certificate,
             key,
             client_certificates: match requires_certificates {
-                true => ClientCertificates::Required { ca },
-                false => ClientCertificates::Optional { ca },
+                true => ClientCertificates::Required(ClientTrust::of(ca)),
+                false => ClientCertificates::Optional(ClientTrust::of(ca)),
             },
             user_name_from: Some(CertificateField::CommonName),
+            client_id_from: None,
         }
     }
 }

@@ -18,8 +18,8 @@ use libfuzzer_sys::fuzz_target;
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial, Rights};
 use tidegate::broker::{
-    Authentication, Input, Limits, LinkId, ListenerPolicy, Message, MountPoint, Output, Overflow, QueueClass,
-    Settings, Verdict, Versions,
+    Authentication, BanSubject, Input, KickOptions, KickedSession, KickedWill, Limits, LinkId, ListenerPolicy,
+    Message, MountPoint, Output, Overflow, Pattern, QueueClass, Settings, Target, Verdict, Versions,
 };
 use tidegate::mqtt::{
     Ack, AckProperties, Auth, AuthProperties, ClientId, Connect, ConnectProperties, Decoder, Disconnect,
@@ -118,6 +118,11 @@ enum Step {
         kind: u8,
     },
     Kick {
+        client: u8,
+        target: u8,
+        options: u8,
+    },
+    Unban {
         client: u8,
     },
     Own {
@@ -293,6 +298,25 @@ const AUTH_REASONS: [ReasonCode; 3] = [
     ReasonCode::Success,
 ];
 
+fn kick(client: u8, target: u8, options: u8) -> Input {
+    let name = of(&CLIENTS, client);
+    let target = match target % 8 {
+        0 => Target::Everyone,
+        1 => Target::Listener("door".into()),
+        2 => Target::User(text(of(&USERS, client))),
+        3 => Target::Pattern(Pattern::parse("*?").expect("a pattern")),
+        4 => Target::Address([127, 0, 0, client].into()),
+        _ => Target::Client(client_id(name)),
+    };
+    let options = KickOptions {
+        will: [KickedWill::Publish, KickedWill::Discard][usize::from(options & 1)],
+        session: [KickedSession::Keep, KickedSession::Purge][usize::from(options >> 1 & 1)],
+        keep_out: (options & 0x1C == 0).then(|| Duration::from_secs(u64::from(options >> 5))),
+        ..KickOptions::default()
+    };
+    conversation::kick_with(0, target, options)
+}
+
 fn of<T: Copy>(choices: &[T], number: u8) -> T {
     choices[usize::from(number) % choices.len()]
 }
@@ -339,6 +363,8 @@ impl World {
             session_expiry_max: Duration::from_secs(500),
             retained_max: 5,
             retained_bytes_max: 300,
+            retained_per_user_max: 3,
+            retained_bytes_per_user_max: 200,
             publish_rate_max: if bit(7) { 5 } else { 1000 },
             ..Limits::default()
         };
@@ -514,8 +540,13 @@ impl World {
             }
             Step::Closed { at } => self.close(at),
             Step::Stale { at, kind } => self.say_too_late(at, kind),
-            Step::Kick { client } => self.step(Input::Kick {
-                client: client_id(of(&CLIENTS, client)),
+            Step::Kick {
+                client,
+                target,
+                options,
+            } => self.step(kick(client, target, options)),
+            Step::Unban { client } => self.step(Input::Unban {
+                subject: BanSubject::Client(client_id(of(&CLIENTS, client))),
             }),
             Step::Own { message } => self.step(Input::Publish(message.message())),
             Step::Rights { denials } => {
@@ -706,6 +737,7 @@ impl World {
                 Output::SendToEach { .. }
                 | Output::Pause { .. }
                 | Output::Resume { .. }
+                | Output::Kicked { .. }
                 | Output::Event(_) => {}
             }
         }

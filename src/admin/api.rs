@@ -8,7 +8,7 @@ use super::handlers;
 use super::http::{Answer, Method, Request};
 use super::metrics;
 use super::openapi;
-use super::operator::Operator;
+use super::operator::{Operator, Reloading};
 use super::shapes::{self, Shape};
 use crate::kick::Ticket;
 
@@ -70,7 +70,6 @@ pub struct Call<'r> {
 pub type Reply = Result<Done, Trouble>;
 
 /// Something was done.
-#[derive(Debug)]
 pub enum Done {
     /// This is the answer.
     Json(Object),
@@ -80,6 +79,8 @@ pub enum Done {
     Empty,
     /// The answer is what becomes of a kick.
     Kick(Ticket),
+    /// The answer is what becomes of a reload.
+    Reload(Reloading),
 }
 
 /// Why a request was not carried out.
@@ -198,6 +199,8 @@ routes! {
     Get "/api/v1/serial" "The serial ports." serial => Gives::Json(&shapes::SERIAL_PORTS);
     Get "/api/v1/configuration" "What holds, and where it comes from." configuration
         => Gives::Json(&shapes::CONFIGURATION);
+    Post "/api/v1/reload" "Reads the configuration again; all of it holds, or none." reload
+        => Gives::Json(&shapes::RELOADED), troubles: &[409, 422, 503];
     Get "/api/v1/log" "How much is logged." log => Gives::Json(&shapes::LOG);
     Put "/api/v1/log" "Changes how much is logged, until the gateway stops." set_log => Gives::Json(&shapes::LOG),
         takes: Some(&shapes::LOG), troubles: &[422];
@@ -337,7 +340,7 @@ impl From<Done> for Answer {
                 content_type,
                 ..Self::json(200, body)
             },
-            Done::Empty | Done::Kick(_) => Self::empty(),
+            Done::Empty | Done::Kick(_) | Done::Reload(_) => Self::empty(),
         }
     }
 }

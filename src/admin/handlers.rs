@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::api::{self, Call, Done, Object, Reply, Trouble};
 use super::figures::{FIGURES, Figures, resident_bytes};
-use super::operator::Operator;
+use super::operator::{Operator, ReloadView};
 use super::shapes::{self, Shape};
 use super::statistics::Sample;
 use super::{log_level, metrics as prometheus};
@@ -256,6 +256,10 @@ pub(super) fn configuration(operator: &mut dyn Operator, _: &Call<'_>) -> Reply 
     json(configuration_object(operator))
 }
 
+pub(super) fn reload(operator: &mut dyn Operator, _: &Call<'_>) -> Reply {
+    Ok(Done::Reload(operator.reload()))
+}
+
 pub(super) fn log(_: &mut dyn Operator, _: &Call<'_>) -> Reply {
     json(Object::default().with("level", log_level::get().0))
 }
@@ -297,6 +301,21 @@ pub(super) fn kicked_object(outcome: &KickOutcome) -> Object {
         .with("purged", outcome.purged)
         .with("away", outcome.away)
         .with("banned", outcome.kept_out == KeptOut::Banned)
+}
+
+/// What a reload changed.
+pub(super) fn reloaded_object(view: ReloadView) -> Object {
+    Object::default()
+        .with("listeners_added", view.listeners_added)
+        .with("listeners_removed", view.listeners_removed)
+        .with("listeners_changed", view.listeners_changed)
+        .with("certificates", view.certificates)
+        .with("users_revoked", view.users_revoked)
+        .with("rights_changed", view.rights_changed)
+        .with("limits_changed", view.limits_changed)
+        .with("ports_opened", view.ports_opened)
+        .with("ports_closed", view.ports_closed)
+        .with("warnings", view.warnings)
 }
 
 fn json(object: Object) -> Reply {

@@ -1,7 +1,10 @@
 //! What the operator's door asks of the gateway: a small trait, which the loop implements over its own state.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
+use super::api::Trouble;
 use super::statistics::Traffic;
 use crate::broker::{BanSubject, Broker, LinkId, Message, Now};
 use crate::kick::KickHandle;
@@ -35,11 +38,42 @@ pub trait Operator {
     /// Publishes in the gateway's own name.
     fn publish(&mut self, message: Message);
 
+    /// Asks for the configuration to be read again.
+    fn reload(&mut self) -> Reloading;
+
     /// Lets somebody in again who is kept out.
     fn unban(&mut self, subject: BanSubject);
 
     /// Where kicks are asked for.
     fn kicks(&self) -> &KickHandle;
+}
+
+/// A reload that is under way.
+pub type Reloading = Pin<Box<dyn Future<Output = Result<ReloadView, Trouble>>>>;
+
+/// What a reload changed.
+#[derive(Debug, Clone)]
+pub struct ReloadView {
+    /// Doors that were opened.
+    pub listeners_added: usize,
+    /// Doors that were closed.
+    pub listeners_removed: usize,
+    /// Doors that stay where they are and grant other things.
+    pub listeners_changed: usize,
+    /// Doors whose certificates were read again.
+    pub certificates: usize,
+    /// Users whose password holds no more.
+    pub users_revoked: usize,
+    /// Whether rights are others.
+    pub rights_changed: bool,
+    /// Whether limits, or what MQTT leaves to the server, are others.
+    pub limits_changed: bool,
+    /// Serial ports that were opened.
+    pub ports_opened: usize,
+    /// Serial ports that were closed.
+    pub ports_closed: usize,
+    /// What is unwise in the configuration, and what needs a restart.
+    pub warnings: Vec<String>,
 }
 
 /// What runs here.

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info};
 
 use super::api::{self, Call, Done, Found, Reply, Route, Trouble, trouble};
-use super::handlers::kicked_object;
+use super::handlers::{kicked_object, reloaded_object};
 use super::http::{Answer, Method, Refusal, Request, Requests};
 use super::settings::{DoorSettings, Token};
 use crate::kick::{KickError, Ticket};
@@ -216,6 +216,8 @@ async fn answer(
     };
     let reply = match reply {
         Ok(Done::Kick(ticket)) => kicked(ticket).await,
+        // It ends: at the latest with the gateway, and what it waits for has limits of its own.
+        Ok(Done::Reload(reloading)) => reloading.await.map(|view| Done::Json(reloaded_object(view))),
         reply => reply,
     };
     let answer = match reply {

@@ -227,6 +227,18 @@ shapes! {
     CONFIGURATION "Configuration" {
         items: Objects(&VALUE), always, "Every value that holds; of files such as keys, the paths.";
     }
+    RELOADED "Reloaded" {
+        listeners_added: Integer, always, "Doors that were opened.";
+        listeners_removed: Integer, always, "Doors that were closed.";
+        listeners_changed: Integer, always, "Doors that stay where they are and grant other things.";
+        certificates: Integer, always, "Doors whose certificates were read again.";
+        users_revoked: Integer, always, "Users whose password holds no more.";
+        rights_changed: Flag, always, "Whether rights are others.";
+        limits_changed: Flag, always, "Whether limits, or what MQTT leaves to the server, are others.";
+        ports_opened: Integer, always, "Serial ports that were opened.";
+        ports_closed: Integer, always, "Serial ports that were closed.";
+        warnings: Texts, always, "What is unwise in the configuration, and what needs a restart.";
+    }
     LOG "Log" {
         level: Word(LEVEL_NAMES), always, "The least urgent message that is logged.";
     }

@@ -1,7 +1,10 @@
 //! The one door for rights: nothing reaches a queue, a subscription or a reader without passing here.
 
+use std::sync::Arc;
+
 use super::Identity;
-use crate::mqtt::TopicFilter;
+use super::acl::{Acl, Actions, AmbiguousName, Decision, Effect, Reason, Rule, Source, Whom};
+use crate::mqtt::{ClientId, TopicFilter};
 
 /// What somebody wants to do with a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,10 +17,46 @@ pub enum Action {
     Receive,
 }
 
-/// The rules in force.
-#[derive(Debug, Clone, Default)]
+/// Who wants it.
+#[derive(Debug, Clone, Copy)]
+pub struct Who<'a> {
+    /// Who it has proved to be.
+    pub identity: &'a Identity,
+    /// By which client identifier; `None` for the gateway itself.
+    pub client: Option<&'a ClientId>,
+}
+
+impl<'a> Who<'a> {
+    /// The gateway itself.
+    pub const GATEWAY: Who<'static> = Who {
+        identity: &Identity::Gateway,
+        client: None,
+    };
+
+    /// A client.
+    #[inline(always)]
+    pub fn client(identity: &'a Identity, client: &'a ClientId) -> Self {
+        Self {
+            identity,
+            client: Some(client),
+        }
+    }
+
+    /// The user name, where there is one.
+    pub fn user(self) -> Option<&'a str> {
+        match self.identity {
+            Identity::User(name) => Some(name.as_str()),
+            Identity::Anonymous | Identity::Gateway => None,
+        }
+    }
+}
+
+/// The rules in force; without access rules, those of the standard alone.
+///
+/// Cheap to clone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rights {
-    denials: Vec<Denial>,
+    acl: Option<Arc<Acl>>,
 }
 
 /// Something clients may not do that they otherwise might.
@@ -32,30 +71,81 @@ pub struct Denial {
 }
 
 impl Rights {
-    /// The rules of the standard, less what `denials` take away.
-    pub fn denying(denials: Vec<Denial>) -> Self {
-        Self { denials }
-    }
-
-    /// Whether `identity` may do `action` with `topic`, a topic name or for [`Action::Subscribe`] a topic filter.
-    ///
-    /// Topics that start with `$` belong to the server (section 4.7.2): clients read them and never write them, but
-    /// for the one by which a broker that bridges says whether it is there. The gateway itself may do everything.
-    pub fn authorize(&self, identity: &Identity, action: Action, topic: &str) -> bool {
-        match (identity, action) {
-            (Identity::Gateway, _) => true,
-            (_, Action::Publish) if topic.starts_with('$') && !is_bridge_state(topic) => false,
-            _ => self.denials.is_empty() || !self.is_denied(identity, action, topic),
+    /// The rules of the standard, and of what they allow only what `acl` does.
+    pub fn within(acl: Acl) -> Self {
+        Self {
+            acl: Some(Arc::new(acl)),
         }
     }
 
+    /// The rules of the standard, less what `denials` take away.
+    pub fn denying(denials: Vec<Denial>) -> Self {
+        if denials.is_empty() {
+            return Self::default();
+        }
+        let mut acl = Acl::new(Effect::Allow);
+        let file: Arc<str> = Arc::from("");
+        for Denial {
+            identity,
+            action,
+            topics,
+        } in denials
+        {
+            let whom = match identity {
+                None => Whom::Everybody,
+                Some(Identity::Anonymous) => Whom::Anonymous,
+                Some(Identity::User(name)) => Whom::User(name),
+                Some(Identity::Gateway) => continue, // which may do everything
+            };
+            let source = Source {
+                file: file.clone(),
+                line: 0,
+            };
+            let rule = Rule {
+                effect: Effect::Deny,
+                actions: Actions::of(action),
+                topics: topics.into(),
+                client: None,
+                source,
+            };
+            acl.push(&whom, rule);
+        }
+        Self::within(acl)
+    }
+
+    /// The access rules, where there are any.
+    pub fn acl(&self) -> Option<&Acl> {
+        self.acl.as_deref()
+    }
+
+    /// Whether `who` may do `action` with `topic`, a topic name or for [`Action::Subscribe`] a topic filter.
+    ///
+    /// Topics that start with `$` belong to the server (section 4.7.2): clients read them and never write them, but
+    /// for the one by which a broker that bridges says whether it is there. The gateway itself may do everything.
+    #[inline]
+    pub fn authorize(&self, who: Who<'_>, action: Action, topic: &str) -> bool {
+        let is_reserved = action == Action::Publish && topic.starts_with('$');
+        (self.acl.is_none() && !is_reserved) || self.explain(who, action, topic).allowed
+    }
+
+    /// The same, with what decided it.
     #[inline(never)]
-    fn is_denied(&self, identity: &Identity, action: Action, topic: &str) -> bool {
-        self.denials.iter().any(|denial| {
-            denial.action == action
-                && denial.identity.as_ref().is_none_or(|whom| whom == identity)
-                && denial.topics.covers(topic)
-        })
+    pub fn explain(&self, who: Who<'_>, action: Action, topic: &str) -> Decision<'_> {
+        let (allowed, reason) = match (who.identity, action, &self.acl) {
+            (Identity::Gateway, ..) => (true, Reason::Gateway),
+            (_, Action::Publish, _) if topic.starts_with('$') && !is_bridge_state(topic) => {
+                (false, Reason::Reserved)
+            }
+            (.., None) => (true, Reason::NoAcl),
+            (.., Some(acl)) => return acl.decide(who, action, topic),
+        };
+        Decision { allowed, reason }
+    }
+
+    /// The name by which `who` cannot be let in, because rules have it stand in topics and it would be a wildcard
+    /// there, or more than one level.
+    pub fn ambiguity(&self, who: Who<'_>) -> Option<AmbiguousName> {
+        self.acl.as_ref()?.ambiguity(who)
     }
 }
 
@@ -80,6 +170,13 @@ mod tests {
 
     fn user(name: &str) -> Identity {
         Identity::User(Utf8String::try_from(name).unwrap())
+    }
+
+    fn who(identity: &Identity) -> Who<'_> {
+        Who {
+            identity,
+            client: None,
+        }
     }
 
     fn denial(identity: Option<Identity>, action: Action, topics: &str) -> Denial {
@@ -112,7 +209,7 @@ mod tests {
             (user("eve"), Action::Subscribe, "a/#", true),
         ] {
             assert_eq!(
-                rights.authorize(&identity, action, topic),
+                rights.authorize(who(&identity), action, topic),
                 allowed,
                 "{identity} {action:?} {topic}"
             );
@@ -123,16 +220,16 @@ mod tests {
     fn a_name_that_looks_like_a_filter_is_a_name() {
         let rights = Rights::denying(vec![denial(Some(user("bill")), Action::Publish, "t")]);
         for name in ["#", "+", "bill/#", "b+", "bil", "Bill", "bill "] {
-            assert!(rights.authorize(&user(name), Action::Publish, "t"), "{name}");
+            assert!(rights.authorize(who(&user(name)), Action::Publish, "t"), "{name}");
         }
         let rights = Rights::denying(vec![denial(Some(user("#")), Action::Publish, "t")]);
-        assert!(rights.authorize(&user("bill"), Action::Publish, "t"));
-        assert!(!rights.authorize(&user("#"), Action::Publish, "t"));
+        assert!(rights.authorize(who(&user("bill")), Action::Publish, "t"));
+        assert!(!rights.authorize(who(&user("#")), Action::Publish, "t"));
     }
 
     #[test]
     fn of_the_topics_with_a_dollar_a_client_may_write_the_state_of_a_bridge_only() {
-        let may = |action, topic| Rights::default().authorize(&Identity::Anonymous, action, topic);
+        let may = |action, topic| Rights::default().authorize(who(&Identity::Anonymous), action, topic);
         assert!(may(Action::Publish, "$SYS/broker/connection/hub.upstream/state"));
         for topic in [
             "$SYS",

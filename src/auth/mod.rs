@@ -3,9 +3,11 @@
 //! - [`passwords`]: the password file's text to users, and the (slow) check of one password.
 //! - [`remembered`]: passwords that were right a moment ago.
 //! - [`access`]: the one door for rights, [`access::Rights::authorize`].
+//! - [`acl`]: the rules behind it; [`acl::mosquitto`] reads those of mosquitto's `acl_file`.
 //! - [`network`]: a range of addresses.
 
 pub mod access;
+pub mod acl;
 pub mod network;
 pub mod passwords;
 pub mod remembered;

@@ -11,8 +11,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use argon2::password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::{
+    PasswordHasher,
+    phc::{Output, PasswordHash},
+};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 
 /// The users of a password file and what is needed to check their passwords.
 #[derive(Clone)]
@@ -21,6 +24,11 @@ pub struct Users {
     /// Computed for a user that does not exist, so that the time taken does not tell who does.
     decoy: PasswordHash,
 }
+
+/// The memory in which passwords are checked, for many checks in a row: megabytes that are asked for and given back
+/// with each of them leave some allocators with a hole for each.
+#[derive(Default)]
+pub struct CheckMemory(Vec<Block>);
 
 /// What computing one hash takes: Argon2id, one lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -140,18 +148,27 @@ impl Users {
         }
     }
 
-    /// Whether `password` is `user`'s. Slow by intent: never call it on the loop's thread.
+    /// Whether `password` is `user`'s. Slow by intent: never call it on the loop's thread. `memory` is what the check
+    /// works in.
     ///
     /// An unknown user takes as long as the dearest known one, and a wrong password as long as a right one. The empty
     /// password, which is also that of a client that gives none, is nobody's, even where a hash made elsewhere is its.
-    pub fn verify(&self, user: &str, password: &[u8]) -> bool {
+    pub fn verify(&self, user: &str, password: &[u8], memory: &mut CheckMemory) -> bool {
         let (hash, known) = match self.hashes.get(user) {
             Some(hash) => (hash, true),
             None => (&self.decoy, false),
         };
-        // The comparison inside takes the same time wherever the first difference is.
-        let matches = Argon2::default().verify_password(password, hash).is_ok();
+        // The comparison takes the same time wherever the first difference is.
+        let matches = hash.hash.is_some() && hash_again(hash, password, memory) == hash.hash;
         matches & known & !password.is_empty()
+    }
+
+    /// The names of those whose password may be another one in `newer`, or who are gone from it, in alphabetical
+    /// order.
+    pub fn revoked_by<'a>(&'a self, newer: Option<&Self>) -> impl Iterator<Item = &'a str> {
+        let revoked = move |name: &str, hash| newer.and_then(|newer| newer.hashes.get(name)) != Some(hash);
+        let hashes = self.hashes.iter();
+        hashes.filter_map(move |(name, hash)| revoked(name, hash).then_some(name.as_str()))
     }
 
     /// Whether there is such a user. For people at a shell; a client must not be able to find out.
@@ -168,6 +185,33 @@ impl Users {
     #[expect(clippy::len_without_is_empty, reason = "a file without users is refused")]
     pub fn len(&self) -> usize {
         self.hashes.len()
+    }
+}
+
+/// The hash of `password` as `hash` was made; `None` where it cannot be computed.
+fn hash_again(hash: &PasswordHash, password: &[u8], memory: &mut CheckMemory) -> Option<Output> {
+    let params = Params::try_from(hash).ok()?;
+    let version = match hash.version {
+        Some(version) => Version::try_from(version).ok()?,
+        None => Version::default(),
+    };
+    let salt = hash.salt.as_ref()?;
+    let mut output = [0; Output::MAX_LENGTH];
+    let output = output.get_mut(..hash.hash.as_ref()?.len())?;
+    let CheckMemory(blocks) = memory;
+    if blocks.len() < params.block_count() {
+        blocks.resize(params.block_count(), Block::default());
+    }
+    Argon2::new(Algorithm::Argon2id, version, params)
+        .hash_password_into_with_memory(password, salt, output, blocks)
+        .ok()?;
+    Output::new(output).ok()
+}
+
+impl fmt::Debug for CheckMemory {
+    /// Not what stands in it, which comes of passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CheckMemory").finish_non_exhaustive()
     }
 }
 
@@ -408,24 +452,24 @@ mod tests {
     #[test]
     fn a_user_comes_in_with_the_right_password_only() {
         let users = Users::parse(&(line("alice", "tide") + &line("bob", "ebb"))).expect("right");
-        assert!(users.verify("alice", b"tide"));
-        assert!(users.verify("bob", b"ebb"));
-        assert!(!users.verify("alice", b"ebb"));
-        assert!(!users.verify("alice", b""));
-        assert!(!users.verify("Alice", b"tide"));
+        assert!(users.verify("alice", b"tide", &mut CheckMemory::default()));
+        assert!(users.verify("bob", b"ebb", &mut CheckMemory::default()));
+        assert!(!users.verify("alice", b"ebb", &mut CheckMemory::default()));
+        assert!(!users.verify("alice", b"", &mut CheckMemory::default()));
+        assert!(!users.verify("Alice", b"tide", &mut CheckMemory::default()));
     }
 
     #[test]
     fn an_empty_password_lets_nobody_in_whatever_the_file_says() {
         let users = Users::parse(&line("alice", "")).expect("right");
-        assert!(!users.verify("alice", b""));
+        assert!(!users.verify("alice", b"", &mut CheckMemory::default()));
     }
 
     #[test]
     fn an_unknown_user_is_refused_whatever_the_decoy_says() {
         let users = Users::parse(&line("alice", "tide")).expect("right");
         assert!(
-            !users.verify("mallory", b"tide"),
+            !users.verify("mallory", b"tide", &mut CheckMemory::default()),
             "the decoy is alice's hash, and that must not let mallory in"
         );
     }

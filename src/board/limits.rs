@@ -87,6 +87,10 @@ limits! {
         "Retained messages.";
     "retained_bytes_max" retained_bytes_max bytes(0..=3 << 30)
         "Payload and topic bytes of retained messages.";
+    "retained_per_user_max" retained_per_user_max count(0..=16 << 20)
+        "Retained messages of one user, or without a name of one address.";
+    "retained_bytes_per_user_max" retained_bytes_per_user_max bytes(0..=3 << 30)
+        "Payload and topic bytes of these.";
     "publish_rate_max" publish_rate_max count(1..=u64::from(u32::MAX))
         "Messages and topic filters a second from one client, in the long run; more wait unread.";
     "publish_bytes_rate_max" publish_bytes_rate_max bytes(1024..=3 << 30)

@@ -19,8 +19,9 @@ pub(super) struct IncomingAliases {
 
 /// The topic aliases used towards one client.
 ///
-/// A topic gets one when it is sent a second time within a while, for an alias that is used once costs more than
-/// it saves; and it loses it to another topic only when it was not sent for longer than that.
+/// The first topics get one with their first message. When all are taken a topic gets one when it is sent a second
+/// time within a while, for an alias that is used once costs more than it saves; and it takes that of a topic which
+/// was not sent for longer than that.
 ///
 /// 1. Alias `n` stands for `entries[n - 1]`, and the client was sent both together.
 /// 2. No topic has two aliases.
@@ -35,6 +36,8 @@ pub(super) struct OutgoingAliases {
     heard: [u16; HEARD],
     hasher: FixedState,
     charge: Charge,
+    /// Up to where they may fill the account of the memory budget.
+    mark_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -61,8 +64,8 @@ const ALIASES_MAX: usize = 64;
 /// Topics remembered as sent lately; a power of two.
 const HEARD: usize = 64;
 
-/// The shortest topic that is worth an alias, in bytes: the alias takes three of them.
-const TOPIC_BYTES_MIN: usize = 8;
+/// The shortest topic that is worth an alias, in bytes: the alias takes three.
+const TOPIC_BYTES_MIN: usize = 4;
 
 impl IncomingAliases {
     pub(super) fn new(account: &Account) -> Self {
@@ -127,7 +130,7 @@ impl IncomingAliases {
 impl OutgoingAliases {
     /// Aliases within the client's Topic Alias Maximum and our own [MQTT-3.1.2-26] [MQTT-3.3.2-11]; `None` where
     /// there are none [MQTT-3.1.2-27].
-    pub(super) fn new(topic_alias_maximum: u16, account: &Account) -> Option<Self> {
+    pub(super) fn new(topic_alias_maximum: u16, budget: &Budget) -> Option<Self> {
         let count_max = usize::from(topic_alias_maximum).min(ALIASES_MAX);
         (count_max > 0).then(|| Self {
             entries: Vec::new(),
@@ -135,7 +138,8 @@ impl OutgoingAliases {
             sends: 0,
             heard: [0; HEARD],
             hasher: FixedState::with_seed(0),
-            charge: Charge::new(account, 0),
+            charge: Charge::new(&budget.account, 0),
+            mark_bytes: budget.mark_bytes(Use::Connection),
         })
     }
 
@@ -168,7 +172,7 @@ impl OutgoingAliases {
             .heard
             .get_mut(place)
             .map(|heard| std::mem::replace(heard, mark));
-        if heard != Some(mark) {
+        if heard != Some(mark) && self.entries.len() >= self.count_max || !self.has_memory(text) {
             return Naming::Name;
         }
         match self.free() {
@@ -193,6 +197,12 @@ impl OutgoingAliases {
         let texts: usize = texts.map(|entry| SHARED_BYTES + entry.topic.as_str().len()).sum();
         let table = self.entries.capacity() * size_of::<Entry>() + ALLOCATION_BYTES;
         self.charge.set(table + texts);
+    }
+
+    /// Whether there is memory for an alias of the topic `text`, and for the table to grow as it may.
+    fn has_memory(&self, text: &str) -> bool {
+        let table = self.count_max * size_of::<Entry>() + ALLOCATION_BYTES;
+        self.charge.with_more(SHARED_BYTES + text.len() + table) <= self.mark_bytes
     }
 
     /// The place for a new alias: one that was never used, or that of a topic not sent for long.
@@ -235,10 +245,15 @@ fn alias(index: usize) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::limits::Limits;
     use super::*;
 
     fn topic(number: u32) -> TopicName {
         TopicName::try_from(format!("site/sensor/{number}").as_str()).expect("a topic of the test")
+    }
+
+    fn budget() -> Budget {
+        Budget::new(&Limits::default())
     }
 
     /// Names `topic`, as if it were sent.
@@ -252,27 +267,28 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_gets_an_alias_when_it_is_sent_a_second_time() {
-        let mut aliases = OutgoingAliases::new(10, &Account::default()).expect("some");
-        let topic = topic(1);
-        assert_eq!(send(&mut aliases, &topic), Naming::Name);
-        assert_eq!(send(&mut aliases, &topic), Naming::Both(1));
-        assert_eq!(send(&mut aliases, &topic), Naming::Alias(1));
+    fn while_there_are_aliases_left_a_topic_gets_one_with_its_first_message() {
+        let mut aliases = OutgoingAliases::new(2, &budget()).expect("some");
+        assert_eq!(send(&mut aliases, &topic(1)), Naming::Both(1));
+        assert_eq!(send(&mut aliases, &topic(1)), Naming::Alias(1));
+        assert_eq!(send(&mut aliases, &topic(2)), Naming::Both(2));
+        assert_eq!(send(&mut aliases, &topic(3)), Naming::Name);
+        assert_eq!(send(&mut aliases, &topic(2)), Naming::Alias(2));
     }
 
     #[test]
     fn an_alias_that_was_not_sent_is_not_used() {
-        let mut aliases = OutgoingAliases::new(10, &Account::default()).expect("some");
+        let mut aliases = OutgoingAliases::new(10, &budget()).expect("some");
         let topic = topic(1);
-        aliases.name(&topic);
-        assert_eq!(aliases.name(&topic), Naming::Both(1));
-        assert_eq!(aliases.name(&topic), Naming::Both(1));
+        for _ in 0..3 {
+            assert_eq!(aliases.name(&topic), Naming::Both(1));
+        }
     }
 
     #[test]
     fn a_short_topic_is_not_worth_an_alias() {
-        let mut aliases = OutgoingAliases::new(10, &Account::default()).expect("some");
-        let short = TopicName::try_from("a/b/c").expect("a topic");
+        let mut aliases = OutgoingAliases::new(10, &budget()).expect("some");
+        let short = TopicName::try_from("a/b").expect("a topic");
         for _ in 0..3 {
             assert_eq!(send(&mut aliases, &short), Naming::Name);
         }
@@ -280,15 +296,22 @@ mod tests {
 
     #[test]
     fn topics_that_are_sent_once_each_leave_the_aliases_alone() {
-        let mut aliases = OutgoingAliases::new(4, &Account::default()).expect("some");
-        for number in 0..10_000 {
+        let mut aliases = OutgoingAliases::new(4, &budget()).expect("some");
+        for number in 1..=4 {
+            assert_eq!(
+                send(&mut aliases, &topic(u32::from(number))),
+                Naming::Both(number)
+            );
+        }
+        for number in 5..10_000 {
             assert_eq!(send(&mut aliases, &topic(number)), Naming::Name);
         }
+        assert_eq!(send(&mut aliases, &topic(1)), Naming::Alias(1));
     }
 
     #[test]
     fn topics_in_use_keep_their_aliases_and_forgotten_ones_give_theirs_up() {
-        let mut aliases = OutgoingAliases::new(2, &Account::default()).expect("some");
+        let mut aliases = OutgoingAliases::new(2, &budget()).expect("some");
         for number in [1, 1, 2, 2, 3, 3] {
             send(&mut aliases, &topic(number));
         }
@@ -303,10 +326,26 @@ mod tests {
     }
 
     #[test]
+    fn while_memory_is_short_topics_get_no_aliases_and_keep_those_they_have() {
+        let budget = Budget::new(&Limits {
+            memory_bytes_max: 1_000_000,
+            ..Limits::default()
+        });
+        let mut aliases = OutgoingAliases::new(2, &budget).expect("some");
+        assert_eq!(send(&mut aliases, &topic(1)), Naming::Both(1));
+        let elsewhere = Charge::new(&budget.account, 900_000);
+        send(&mut aliases, &topic(2));
+        assert_eq!(send(&mut aliases, &topic(2)), Naming::Name);
+        assert_eq!(send(&mut aliases, &topic(1)), Naming::Alias(1));
+        drop(elsewhere);
+        assert_eq!(send(&mut aliases, &topic(2)), Naming::Both(2));
+    }
+
+    #[test]
     fn a_client_that_accepts_none_gets_none() {
-        assert!(OutgoingAliases::new(0, &Account::default()).is_none());
+        assert!(OutgoingAliases::new(0, &budget()).is_none());
         assert_eq!(
-            OutgoingAliases::new(u16::MAX, &Account::default()).map(|aliases| aliases.count_max),
+            OutgoingAliases::new(u16::MAX, &budget()).map(|aliases| aliases.count_max),
             Some(ALIASES_MAX)
         );
     }

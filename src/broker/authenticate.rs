@@ -13,7 +13,7 @@ use super::connect::Admission;
 use super::link::{Link, LinkId, Proof, Stage, Verifying};
 use super::tailor::fits;
 use super::timers::Timer;
-use super::{Broker, Output, Refusal};
+use super::{Broker, Claims, Output, Refusal};
 use crate::auth::Identity;
 use crate::mqtt::{Auth, AuthProperties, Connect, Packet, ProtocolVersion, ReasonCode, Utf8String};
 
@@ -81,12 +81,15 @@ impl Broker {
         let proof = Proof::Exchange(exchange);
         let verifying = Verifying::new(admission, proof, &self.budget.account);
         if self.wait_for_proof(now, link, verifying) {
+            let claims = Claims {
+                user: connect.user_name.as_ref().map(Utf8String::detached),
+                certificate_user,
+            };
             self.outputs.push_back(Output::Authenticate {
                 link,
                 method,
                 data: connect.properties.authentication_data.as_ref().map(copied),
-                user: connect.user_name.as_ref().map(Utf8String::detached),
-                certificate_user,
+                claims: (claims != Claims::default()).then(|| Box::new(claims)),
             });
         }
     }
@@ -153,8 +156,7 @@ impl Broker {
             link,
             method,
             data,
-            user: None,
-            certificate_user: None,
+            claims: None,
         });
     }
 

@@ -20,7 +20,8 @@ use super::timers::Timer;
 use super::will::Testament;
 use super::{Broker, DetachReason, Event, ListenerPolicy, Output, Refusal, Verdict};
 use crate::auth::Identity;
-use crate::auth::access::Action;
+use crate::auth::access::{Action, Who};
+use crate::auth::acl::AmbiguousName;
 use crate::mqtt::{
     Ack, ClientId, ConnAck, ConnAckProperties, Connect, Disconnect, DisconnectProperties, Packet,
     ProtocolVersion, ReasonCode, Subscribe, SubscribeProperties, Unsubscribe, UserProperties, Utf8String,
@@ -87,7 +88,7 @@ impl Broker {
         link: LinkId,
         listener: Rc<ListenerPolicy>,
         peer: Option<IpAddr>,
-        certificate_user: Option<Utf8String>,
+        (certificate_user, certificate_client): (Option<Utf8String>, Option<Box<ClientId>>),
     ) {
         if self.links.contains_key(link) {
             return;
@@ -110,6 +111,7 @@ impl Broker {
             listener,
             peer,
             certificate_user,
+            certificate_client,
             surplus,
             version: None,
             wants_reasons: false,
@@ -185,6 +187,7 @@ impl Broker {
         let anonymous = arrival.listener.anonymous;
         let listener = arrival.listener.clone();
         let certificate_user = arrival.certificate_user.take();
+        let own_client = arrival.certificate_client.clone();
         if !listener.versions.contains(connect.version) {
             // [MQTT-3.1.2-2]
             return self.refuse(now, link, Refusal::Version(connect.version));
@@ -197,7 +200,8 @@ impl Broker {
         }
         // Before anybody is asked for a proof, which costs much more than this.
         let user = certificate_user.as_ref().or(connect.user_name.as_ref());
-        if self.is_banned(connect.client_id.as_ref(), user, peer) {
+        let client = connect.client_id.as_ref().or(own_client.as_deref());
+        if self.is_banned(client, user, peer) {
             return self.refuse_banned(now, link);
         }
         let mount_point = listener.mount_point.as_ref();
@@ -350,21 +354,6 @@ impl Broker {
         identity: Rc<Identity>,
         proved: Option<(Exchange, Option<Bytes>)>,
     ) {
-        if let Some(will) = &admission.will
-            && !self
-                .rights
-                .authorize(&identity, Action::Publish, will.message().topic.as_str())
-        {
-            self.stats.publishes_denied += 1;
-            return self.refuse(now, link, Refusal::WillDenied);
-        }
-        let (client, assigned) = match admission.client_id.take() {
-            Some(client) => (client, false),
-            None => match self.assigned_ids.next() {
-                Some(client) => (client, true), // [MQTT-3.1.3-6] [MQTT-3.1.3-7]
-                None => return self.refuse(now, link, Refusal::ClientIdNotMade),
-            },
-        };
         let Some(Link {
             stage: Stage::Arrived(arrival),
             ..
@@ -373,6 +362,42 @@ impl Broker {
             return;
         };
         let (listener, peer) = (arrival.listener.clone(), arrival.peer);
+        let own = arrival.certificate_client.clone();
+        let asked = admission.client_id.take();
+        let is_others = |client: &ClientId| {
+            own.as_deref().is_some_and(|own| own != client) || !listener.client_ids.allow(&identity, client)
+        };
+        let assigned = asked.is_none();
+        let (client, assigned) = match asked.or_else(|| own.as_deref().cloned()) {
+            Some(client) if is_others(&client) => {
+                return self.refuse(now, link, Refusal::ClientIdOfOther); // [MQTT-3.1.3-8]
+            }
+            Some(client) if client.as_str().len() > self.limits.topic_bytes_max => {
+                return self.refuse(now, link, Refusal::ClientIdTooLong); // [MQTT-3.1.3-8]
+            }
+            Some(client) => (client, assigned), // [MQTT-3.1.3-6] [MQTT-3.1.3-7]
+            None => {
+                let unused = self.assigned_ids.next();
+                match unused.and_then(|unused| listener.client_ids.assign(&identity, unused)) {
+                    Some(client) => (client, true), // [MQTT-3.1.3-6] [MQTT-3.1.3-7]
+                    None => return self.refuse(now, link, Refusal::ClientIdNotMade),
+                }
+            }
+        };
+        let who = Who::client(&identity, &client);
+        match self.rights.ambiguity(who) {
+            None => {}
+            Some(AmbiguousName::Client) => return self.refuse(now, link, Refusal::ClientIdAmbiguous),
+            Some(AmbiguousName::User) => return self.refuse(now, link, Refusal::UserNameAmbiguous),
+        }
+        if let Some(will) = &admission.will
+            && !self
+                .rights
+                .authorize(who, Action::Publish, will.message().topic.as_str())
+        {
+            self.stats.publishes_denied += 1;
+            return self.refuse(now, link, Refusal::WillDenied);
+        }
         let user = match &*identity {
             Identity::User(user) => Some(user),
             Identity::Anonymous | Identity::Gateway => None,
@@ -446,7 +471,7 @@ impl Broker {
                 identity.clone(),
                 owner,
                 listener.mount_point.clone(),
-                &self.budget.account,
+                &self.budget,
             ))
         });
         if let Some(session) = self.sessions.get_mut(key) {
@@ -475,11 +500,12 @@ impl Broker {
             last_received: now,
             // [MQTT-4.9.0-1]
             send_window: admission.receive_maximum.min(self.limits.inflight_max).max(1),
+            unreleased: 0,
             tailoring: Tailoring::new(
                 admission.packet_bytes_max,
                 listener.mount_point.clone(),
                 admission.topic_alias_maximum.min(granted.topic_alias_maximum),
-                &self.budget.account,
+                &self.budget,
             ),
             aliases: None, // [MQTT-3.3.2-7]
             wants_reasons: admission.wants_reasons,

@@ -15,11 +15,12 @@ use super::inflight;
 use super::kept::{Kept, Queued, SubscriptionIds, properties_bytes};
 use super::limits::begins_episode;
 use super::link::{Attachment, Link, LinkId, Stage, publish_bytes, send_publish};
+use super::retained::Writer;
 use super::session::{Session, SessionKey};
 use super::subscriptions::{Grant, GroupKey, Resolved, Subscriber};
 use super::tailor::TooLarge;
 use super::{Broker, Output};
-use crate::auth::access::Action;
+use crate::auth::access::{Action, Who};
 use crate::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, TopicName};
 
 /// A message on its way through the broker; copied only when somebody has to keep it, and then once.
@@ -117,24 +118,24 @@ impl Broker {
     /// Hands a message to everybody who subscribed to its topic; whether there was anybody.
     ///
     /// Who may publish it was asked before; who may receive it is asked here.
-    pub(super) fn route(
-        &mut self,
-        now: Instant,
-        publisher: Option<SessionKey>,
-        mut passing: Passing,
-    ) -> bool {
+    #[inline(always)]
+    pub(super) fn route(&mut self, now: Instant, publisher: Option<SessionKey>, passing: Passing) -> bool {
+        if passing.is_plain()
+            && let Some(links) = self.everyone(passing.topic.as_str(), &passing.payload)
+        {
+            self.send_to_everyone(now, links, passing);
+            return true;
+        }
+        self.route_to_each(now, publisher, passing)
+    }
+
+    #[inline(never)]
+    fn route_to_each(&mut self, now: Instant, publisher: Option<SessionKey>, mut passing: Passing) -> bool {
         // [MQTT-3.3.1-8]
         if passing.retain {
             self.retain(now, publisher, &mut passing);
         }
         let mut resolved = self.subscriptions.resolve(&passing.topic);
-        let mut passing = match self.send_to_everyone(now, &resolved, passing) {
-            Ok(()) => {
-                self.subscriptions.put_back(resolved);
-                return true;
-            }
-            Err(passing) => passing,
-        };
         let mut reached = false;
         for target in &resolved.targets {
             if let Some(grant) = target.grant(publisher) {
@@ -152,7 +153,7 @@ impl Broker {
     /// Makes a message the one its topic keeps; an empty one clears it (section 3.3.1.3).
     fn retain(&mut self, now: Instant, publisher: Option<SessionKey>, passing: &mut Passing) {
         if passing.payload.is_empty() {
-            self.retained.clear(&passing.topic); // [MQTT-3.3.1-6] [MQTT-3.3.1-7]
+            self.retained.clear(&passing.topic, &mut self.owners); // [MQTT-3.3.1-6] [MQTT-3.3.1-7]
             self.retain_refused = false;
         } else {
             self.retain_refused = !self.store_retained(now, publisher, passing);
@@ -173,26 +174,30 @@ impl Broker {
         let before = self.retained.cost_bytes(&passing.topic);
         let more = (passing.keeping_bytes() + RETAINED_BYTES).saturating_sub(before);
         if more > 0 && !self.has_memory(now, Use::Retained, more) {
-            self.retained.clear(&passing.topic);
+            self.retained.clear(&passing.topic, &mut self.owners);
             return false;
         }
-        let writer = publisher.and_then(|key| self.sessions.get(key));
-        let writer = writer.map_or_else(|| self.gateway.clone(), |session| session.identity.clone());
+        let session = publisher.and_then(|key| Some((key, self.sessions.get(key)?)));
+        let writer = match session {
+            Some((key, session)) => Writer {
+                author: (self.retained).author(key, session, &self.budget.account),
+                owner: Some(session.owner),
+            },
+            None => Writer {
+                author: self.gateway.clone(),
+                owner: None,
+            },
+        };
         let message = passing.keep(&self.budget.account); // [MQTT-3.3.1-5]
-        let (count_max, bytes_max) = (self.limits.retained_max, self.limits.retained_bytes_max);
-        let stored = self.retained.store(&message, writer, now, count_max, bytes_max);
-        if !stored {
-            let is_by_number = self.retained.len() >= count_max;
-            self.limit_reached(
-                now,
-                if is_by_number {
-                    "retained_max"
-                } else {
-                    "retained_bytes_max"
-                },
-            );
+        let stored = (self.retained).store(&message, writer, now, &self.limits, &mut self.owners);
+        if let Err(limit) = stored {
+            let client = publisher.and_then(|key| self.sessions.get(key));
+            // The whole is nobody's in particular.
+            let client = client.filter(|_| limit.contains("per_user"));
+            let client = client.map(|session| session.client.clone());
+            self.limit_reached_by(now, limit, client);
         }
-        stored
+        stored.is_ok()
     }
 
     /// One delivery to one session; whether the session may receive it.
@@ -203,7 +208,7 @@ impl Broker {
         };
         if !self
             .rights
-            .authorize(&session.identity, Action::Receive, passing.topic.as_str())
+            .authorize(session.who(), Action::Receive, passing.topic.as_str())
         {
             self.stats.deliveries_denied += 1;
             return false;
@@ -226,7 +231,7 @@ impl Broker {
         let is_bare =
             !speaks_5 || (passing.properties.is_none() && grant.subscription_ids.as_slice().is_empty());
         if is_bare && attachment.tailoring.is_none() {
-            let bytes = publish_bytes(&passing.topic, &passing.payload);
+            let bytes = publish_bytes(passing.topic.as_str(), &passing.payload);
             attachment.unsent_bytes += bytes;
             self.budget.account.add(bytes);
             self.gathered.push(link, speaks_5, retain);
@@ -346,7 +351,7 @@ impl Broker {
         let session = self.sessions.get(member.session)?;
         let may_receive = self
             .rights
-            .authorize(&session.identity, Action::Receive, passing.topic.as_str());
+            .authorize(session.who(), Action::Receive, passing.topic.as_str());
         if !may_receive || !session.reaches(&passing.topic) {
             return None;
         }
@@ -360,6 +365,8 @@ impl Broker {
                 session.queue.is_empty()
                     && !session.inflight.owes_resend()
                     && attachment.takes_more(&session.inflight, unsent_bytes_max)
+                    && (self.budget)
+                        .lets_out(&session.inflight, passing.size_bytes(&SubscriptionIds::default()))
             }
         };
         Some(if is_open { Readiness::Open } else { Readiness::Busy })
@@ -426,6 +433,10 @@ impl Broker {
         if session.inflight.owes_resend()
             || !attachment.takes_more(&session.inflight, self.budget.unsent_bytes_max())
         {
+            return Err(queued);
+        }
+        if !self.budget.lets_out(&session.inflight, queued.size_bytes()) {
+            self.hold_back(now, key);
             return Err(queued);
         }
         // [MQTT-4.3.2-1] [MQTT-4.3.3-1]
@@ -495,9 +506,10 @@ impl Broker {
                 return false;
             }
             let size_bytes = queued.size_bytes();
+            let who = Who::client(&session.identity, &session.client);
             if !self
                 .rights
-                .authorize(&session.identity, Action::Receive, queued.message.topic.as_str())
+                .authorize(who, Action::Receive, queued.message.topic.as_str())
             {
                 self.stats.deliveries_denied += 1;
             } else {
@@ -530,6 +542,10 @@ impl Broker {
             if !attachment.takes_more(&session.inflight, self.budget.unsent_bytes_max()) {
                 return;
             }
+            let next_bytes = session.queue.front().map(Queued::size_bytes);
+            if next_bytes.is_some_and(|bytes| !self.budget.lets_out(&session.inflight, bytes)) {
+                return self.hold_back(now, key);
+            }
             let Some(queued) = session.queue.pop() else {
                 return;
             };
@@ -537,11 +553,10 @@ impl Broker {
             let size_bytes = queued.size_bytes() as u64;
             if queued.message.is_expired(now) {
                 self.stats.dropped_expired += 1; // [MQTT-3.3.2-5]
-            } else if !self.rights.authorize(
-                &session.identity,
-                Action::Receive,
-                queued.message.topic.as_str(),
-            ) {
+            } else if !self
+                .rights
+                .authorize(session.who(), Action::Receive, queued.message.topic.as_str())
+            {
                 self.stats.deliveries_denied += 1;
             } else if self.start(now, key, queued).is_ok() {
                 continue;
@@ -622,8 +637,11 @@ fn some_properties(
     let mut outgoing = properties.cloned().unwrap_or_default();
     outgoing.subscription_ids.extend_from_slice(ids);
     if let Some(at) = expires_at {
-        let left = at.saturating_duration_since(now).as_secs();
-        outgoing.message_expiry_secs = Some(u32::try_from(left).unwrap_or(u32::MAX));
+        // Less the whole seconds that have passed: what is left of a second still counts, so that nothing that lives
+        // is sent with 0, which other clients take for the end.
+        let left = at.saturating_duration_since(now);
+        let left_secs = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+        outgoing.message_expiry_secs = Some(u32::try_from(left_secs).unwrap_or(u32::MAX));
     }
     Box::new(outgoing)
 }

@@ -54,6 +54,7 @@ impl Passing {
     }
 
     /// The packet it becomes at QoS 0, without properties.
+    #[inline(always)]
     fn into_publish(self, retain: bool) -> Publish {
         Publish {
             dup: false, // [MQTT-4.3.1-1]
@@ -68,26 +69,23 @@ impl Passing {
 }
 
 impl Broker {
-    /// Sends a plain message to the links that the last one reached, and tells whether that was all there was to do;
-    /// otherwise gives it back, as it does where memory is so short that each link is to be looked at.
-    pub(super) fn send_to_everyone(
-        &mut self,
-        now: Instant,
-        resolved: &Resolved,
-        passing: Passing,
-    ) -> Result<(), Passing> {
-        let Some(everyone) = &resolved.everyone else {
-            return Err(passing);
-        };
-        if everyone.attachments != self.attachments || !passing.is_plain() {
-            return Err(passing);
-        }
-        let bytes = publish_bytes(&passing.topic, &passing.payload);
-        if !(self.budget).is_ample(bytes.saturating_mul(everyone.links.len())) {
-            return Err(passing);
-        }
+    /// The links that a plain message of `topic` reaches in the same bytes, where the last one found that out; `None`
+    /// also where memory is so short that each link is to be looked at.
+    #[inline(always)]
+    pub(super) fn everyone(&self, topic: &str, payload: &[u8]) -> Option<Rc<[LinkId]>> {
+        let everyone = self.subscriptions.everyone(topic)?;
+        let bytes = publish_bytes(topic, payload);
+        let holds = everyone.attachments == self.attachments
+            && self.budget.is_ample(bytes.saturating_mul(everyone.links.len()));
+        holds.then(|| everyone.links.clone())
+    }
+
+    /// Sends a plain message to `links`, which are [everyone](Broker::everyone) it reaches.
+    #[inline(always)]
+    pub(super) fn send_to_everyone(&mut self, now: Instant, links: Rc<[LinkId]>, passing: Passing) {
+        let bytes = publish_bytes(passing.topic.as_str(), &passing.payload);
         let mut slow = Vec::new();
-        for &link in &*everyone.links {
+        for &link in &*links {
             match self.links.get_mut(link).and_then(Link::attachment_mut) {
                 Some(attachment) if !attachment.is_stalled(self.limits.unsent_bytes_max) => {
                     attachment.unsent_bytes += bytes;
@@ -95,26 +93,26 @@ impl Broker {
                 _ => slow.push(link),
             }
         }
-        let count = everyone.links.len() - slow.len();
+        let count = links.len() - slow.len();
         self.budget.account.add(bytes * count);
         self.stats.messages_sent += count as u64;
-        let links = if slow.is_empty() {
-            everyone.links.clone()
-        } else {
-            self.drop_for_slow(now, &slow);
-            everyone
-                .links
-                .iter()
-                .copied()
-                .filter(|link| !slow.contains(link))
-                .collect()
+        let links = match slow.is_empty() {
+            true => links,
+            false => self.without_slow(now, &links, &slow),
         };
         self.send_on(links, passing.into_publish(false));
-        Ok(())
+    }
+
+    /// The `links` that are not `slow`; what the others do not get is counted.
+    #[cold]
+    #[inline(never)]
+    fn without_slow(&mut self, now: Instant, links: &[LinkId], slow: &[LinkId]) -> Rc<[LinkId]> {
+        self.drop_for_slow(now, slow);
+        let links = links.iter().copied();
+        links.filter(|link| !slow.contains(link)).collect()
     }
 
     /// Counts a message that is not sent to links which are behind with what they were sent before.
-    #[cold]
     fn drop_for_slow(&mut self, now: Instant, slow: &[LinkId]) {
         for &link in slow {
             self.stats.dropped_slow += 1;
@@ -172,6 +170,7 @@ impl Broker {
         self.gathered = gathered;
     }
 
+    #[inline(always)]
     fn send_on(&mut self, links: Rc<[LinkId]>, publish: Publish) {
         match *links {
             [] => {}

@@ -14,14 +14,15 @@ use crate::mqtt::{PacketId, QoS};
 ///    resend, which happens on resume only [MQTT-4.4.0-1].
 /// 4. `outstanding` counts the entries whose PUBLISH was sent on the link that is attached now: what Receive
 ///    Maximum bounds.
-/// 5. `size_bytes` is the sum over the messages still held.
+/// 5. `size` is the sum over the messages still held, in bytes.
 #[derive(Debug)]
 pub(super) struct Inflight {
     entries: VecDeque<Entry>,
-    resend_next: usize,
+    resend_next: u16,
     outstanding: u16,
     last_id: u16,
-    size_bytes: usize,
+    /// On the account of what is in flight to all clients.
+    size: Charge,
     /// A bit for each identifier, kept only while there are many entries.
     used: Option<Box<UsedIds>>,
     /// What the tables cost; the messages in them are charged for themselves.
@@ -66,13 +67,14 @@ pub(super) enum Acked {
 }
 
 impl Inflight {
-    pub(super) fn new(account: &Account) -> Self {
+    /// None yet; `in_flight` counts their bytes over all clients.
+    pub(super) fn new(account: &Account, in_flight: &Account) -> Self {
         Self {
             entries: VecDeque::new(),
             resend_next: 0,
             outstanding: 0,
             last_id: 0,
-            size_bytes: 0,
+            size: Charge::new(in_flight, 0),
             used: None,
             charge: Charge::new(account, 0),
         }
@@ -88,7 +90,7 @@ impl Inflight {
     }
 
     pub(super) fn size_bytes(&self) -> usize {
-        self.size_bytes
+        self.size.bytes()
     }
 
     /// PUBLISH packets sent on this link and unfinished.
@@ -102,17 +104,17 @@ impl Inflight {
 
     /// Whether something sent on an earlier link still has to be sent on this one.
     pub(super) fn owes_resend(&self) -> bool {
-        self.resend_next < self.entries.len()
+        usize::from(self.resend_next) < self.entries.len()
     }
 
     /// The next entry to send again.
     pub(super) fn next_resend(&self) -> Option<&Entry> {
-        self.entries.get(self.resend_next)
+        self.entries.get(usize::from(self.resend_next))
     }
 
     /// Notes that [`Inflight::next_resend`] was sent.
     pub(super) fn resent(&mut self) {
-        if let Some(entry) = self.entries.get_mut(self.resend_next) {
+        if let Some(entry) = self.entries.get_mut(usize::from(self.resend_next)) {
             if matches!(entry.stage, Stage::Published(_)) {
                 entry.counted = true;
                 self.outstanding += 1;
@@ -123,7 +125,7 @@ impl Inflight {
 
     /// Gives [`Inflight::next_resend`] up.
     pub(super) fn drop_resend(&mut self) {
-        self.remove(self.resend_next);
+        self.remove(usize::from(self.resend_next));
     }
 
     /// Takes `queued` as sent for the first time, under an identifier no unfinished delivery has.
@@ -132,13 +134,14 @@ impl Inflight {
     pub(super) fn begin(&mut self, queued: Queued) -> Option<PacketId> {
         let packet_id = self.free_id()?;
         self.last_id = packet_id.get();
-        self.size_bytes += queued.size_bytes();
+        self.size.set(self.size.bytes() + queued.size_bytes());
         self.entries.push_back(Entry {
             packet_id,
             stage: Stage::Published(queued),
             counted: true,
         });
-        self.resend_next = self.entries.len();
+        // No more than there are identifiers.
+        self.resend_next = u16::try_from(self.entries.len()).unwrap_or(u16::MAX);
         self.outstanding += 1;
         self.mark(packet_id, true);
         if self.entries.len() > LOOK_THROUGH_MAX && self.used.is_none() {
@@ -189,7 +192,7 @@ impl Inflight {
         };
         match &entry.stage {
             Stage::Published(queued) if queued.qos == QoS::ExactlyOnce => {
-                self.size_bytes -= queued.size_bytes();
+                self.size.set(self.size.bytes() - queued.size_bytes());
                 entry.stage = Stage::Released;
                 Acked::Done
             }
@@ -226,11 +229,11 @@ impl Inflight {
         if entry.counted {
             self.outstanding -= 1;
         }
-        if index < self.resend_next {
+        if index < usize::from(self.resend_next) {
             self.resend_next -= 1;
         }
         if let Stage::Published(queued) = &entry.stage {
-            self.size_bytes -= queued.size_bytes();
+            self.size.set(self.size.bytes() - queued.size_bytes());
         }
         if self.entries.is_empty() {
             self.used = None;
@@ -311,7 +314,7 @@ impl Inflight {
         if self
             .entries
             .iter()
-            .skip(self.resend_next)
+            .skip(usize::from(self.resend_next))
             .any(|entry| entry.counted)
         {
             return Err("a delivery counts as outstanding and waits for its resend".into());
@@ -322,10 +325,10 @@ impl Inflight {
                 Stage::Released => 0,
             })
             .sum();
-        if size_bytes != self.size_bytes {
+        if size_bytes != self.size.bytes() {
             return Err(format!(
                 "{size_bytes} bytes are in flight, {} are counted",
-                self.size_bytes
+                self.size.bytes()
             ));
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::authenticate::Turn;
-use super::kept::Kept;
+use super::kept::{Kept, Queued};
 use super::link::Stage;
 use super::owners::Usage;
 use super::subscribe::Replay;
@@ -30,7 +30,7 @@ impl Broker {
         self.check_timers()?;
         self.check_stats()?;
         self.check_owners()?;
-        self.bans.check(self.limits.bans_max)?;
+        self.bans.check(self.loosest.bans_max)?;
         self.check_account()
     }
 
@@ -41,13 +41,20 @@ impl Broker {
             usage.sessions += 1;
             usage.subscriptions += session.places.len();
         }
+        for (owner, bytes) in self.retained.owned() {
+            let usage = found.entry(owner).or_default();
+            usage.retained += 1;
+            usage.retained_bytes += bytes;
+        }
         let told: BTreeMap<_, _> = self.owners.iter().collect();
         if told != found {
             return Err(format!("owners: {told:?} told, {found:?} found"));
         }
         if let Some((_, usage)) = found.iter().find(|(_, usage)| {
-            usage.sessions > self.limits.sessions_per_user_max
-                || usage.subscriptions > self.limits.subscriptions_per_user_max
+            usage.sessions > self.loosest.sessions_per_user_max
+                || usage.subscriptions > self.loosest.subscriptions_per_user_max
+                || usage.retained > self.loosest.retained_per_user_max
+                || usage.retained_bytes > self.loosest.retained_bytes_per_user_max
         }) {
             return Err(format!("one owner has {usage:?}, more than the limits allow"));
         }
@@ -98,14 +105,29 @@ impl Broker {
                 messages.insert(std::ptr::from_ref(will.message()), will.message().charged_bytes());
             }
         }
-        bytes += messages.values().sum::<usize>();
+        if let Some(key) = (self.retained.known_authors()).find(|&key| self.sessions.get(key).is_none()) {
+            return Err(format!("{key:?} is known as an author and is gone"));
+        }
+        let authors: BTreeMap<_, _> = (self.retained.authors())
+            .map(|author| (Rc::as_ptr(author), author.charged_bytes()))
+            .collect();
+        bytes += messages.values().chain(authors.values()).sum::<usize>();
+        let in_flight: usize = (self.sessions.iter())
+            .map(|(_, session)| session.inflight.size_bytes())
+            .sum();
+        if in_flight != self.budget.in_flight.bytes() {
+            return Err(format!(
+                "{} bytes are in flight by the account, {in_flight} were found",
+                self.budget.in_flight.bytes()
+            ));
+        }
         let told = self.budget.account.bytes();
         if bytes != told {
             return Err(format!(
                 "{told} bytes are on the memory account, {bytes} were found"
             ));
         }
-        if told > self.limits.memory_bytes_max {
+        if told > self.loosest.memory_bytes_max {
             return Err(format!("{told} bytes are held, more than the limits allow"));
         }
         Ok(())
@@ -142,6 +164,9 @@ impl Broker {
                 {
                     return Err(format!("nobody watches the authentication of {}", session.client));
                 }
+                if usize::from(attachment.unreleased) > session.receiving.len() {
+                    return Err(format!("{} owes more than it began", session.client));
+                }
                 if session.inflight.outstanding() > attachment.send_window {
                     return Err(format!("{} has more in flight than its window", session.client));
                 }
@@ -150,7 +175,9 @@ impl Broker {
                 }
                 let idle = !session.inflight.owes_resend()
                     && attachment.takes_more(&session.inflight, self.budget.unsent_bytes_promised());
-                if idle && !session.queue.is_empty() {
+                let next = session.queue.front();
+                let may = |queued: &Queued| self.budget.lets_out(&session.inflight, queued.size_bytes());
+                if idle && next.is_some_and(may) {
                     return Err(format!("{} could be sent what waits for it", session.client));
                 }
             } else if content.timer_at.is_none() {
@@ -197,7 +224,7 @@ impl Broker {
                     }
                 }
             }
-            if session.inflight.len() > usize::from(self.limits.inflight_max.max(1)) {
+            if session.inflight.len() > usize::from(self.loosest.inflight_max.max(1)) {
                 return Err(format!(
                     "{client}: more deliveries unfinished than the limits allow"
                 ));
@@ -209,8 +236,8 @@ impl Broker {
                     session.queue.size_bytes()
                 ));
             }
-            if session.queue.len() > self.limits.queue_class.messages()
-                || session.held_bytes() > self.limits.queue_bytes_max
+            if session.queue.len() > self.loosest.queue_class.messages()
+                || session.held_bytes() > self.loosest.queue_bytes_max
             {
                 return Err(format!("{client}: more waits than the limits allow"));
             }
@@ -231,7 +258,7 @@ impl Broker {
         let mut places = 0;
         for (_, session) in self.sessions.iter() {
             places += session.places.len();
-            if session.places.len() > self.limits.subscriptions_per_client_max {
+            if session.places.len() > self.loosest.subscriptions_per_client_max {
                 return Err(format!(
                     "{} has more subscriptions than the limits allow",
                     session.client

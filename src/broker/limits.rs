@@ -21,14 +21,19 @@
 //!    and new topic aliases;
 //! 6. from 95 %: packets of which a part has arrived, with their connection, and messages of QoS 1 and 2 that could go
 //!    out at once;
-//! 7. at 100 %: whatever else is on its way to those who read; and the connection that holds most in buffers goes.
+//! 7. at 100 %: whatever else is on its way to those who read; and the connection that holds most in buffers goes, as
+//!    does one that is owed an answer then.
 //!
 //! All of it ends by itself when memory is free again, and what waits is sent then.
 //!
 //! # Who gives way where many share
-//! No user may take all there is of sessions and subscriptions (`..._per_user_max`); those who gave no name count by
-//! the address they came from. Where all queues together are full, a session that holds more than its fair share loses
-//! messages, and one that holds less takes the room it needs from the session that holds most.
+//! No user may take all there is of sessions, subscriptions and retained messages (`..._per_user_max`); those who gave
+//! no name count by the address they came from. Where all queues together are full, a session that holds more than its
+//! fair share loses messages, and one that holds less takes the room it needs from the session that holds most.
+//!
+//! What was sent and not acknowledged cannot give way. So when three eighths of what all queues may hold are in flight,
+//! a session gets its next message only when it has acknowledged all before, from five eighths on only up to its part
+//! of an eighth by the number of sessions there may be; whatever waits for that waits in its queue.
 
 use std::time::{Duration, Instant};
 
@@ -72,8 +77,9 @@ pub struct Limits {
     pub wills_bytes_total_max: usize,
     /// Unfinished QoS 1 and 2 deliveries to one client, whatever more it would accept.
     pub inflight_max: u16,
-    /// Receive Maximum told to 5.0 clients: unfinished QoS 2 deliveries from one client. Of an older one, which
-    /// cannot be told, all 65,535 identifiers may be under way; that takes 8 KiB at most.
+    /// Receive Maximum told to 5.0 clients: unfinished QoS 2 deliveries of one connection. With what earlier ones
+    /// left, and of an older client, which cannot be told, all 65,535 identifiers may be under way; that takes 8 KiB
+    /// at most.
     pub receive_maximum: u16,
     /// Topic Alias Maximum told to clients.
     pub topic_alias_maximum: u16,
@@ -99,6 +105,10 @@ pub struct Limits {
     pub retained_max: usize,
     /// Payload, topic and property bytes of retained messages.
     pub retained_bytes_max: usize,
+    /// Retained messages of one user, or of those who gave no name and came from one address.
+    pub retained_per_user_max: usize,
+    /// The bytes of these.
+    pub retained_bytes_per_user_max: usize,
     /// Messages one client may publish, and topic filters it may send, within a second; more wait unread.
     pub publish_rate_max: u32,
     /// The bytes of these messages, topics and payloads, within a second; more wait unread.
@@ -242,6 +252,8 @@ impl Default for Limits {
             session_expiry_max: Duration::from_secs(7 * 24 * 3600),
             retained_max: 4096,
             retained_bytes_max: 8 * 1024 * 1024,
+            retained_per_user_max: 3072,
+            retained_bytes_per_user_max: 6 * 1024 * 1024,
             publish_rate_max: 10_000_000,
             publish_bytes_rate_max: 1024 * 1024 * 1024,
             kick_gap_min: Duration::from_millis(10),

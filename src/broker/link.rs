@@ -5,11 +5,9 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use super::aliases::IncomingAliases;
 use super::authenticate::Exchange;
-use super::budget::{Account, Charge};
+use super::budget::{Account, Charge, Use};
 use super::connect::Admission;
 use super::inflight::Inflight;
 use super::kept::properties_bytes;
@@ -19,8 +17,8 @@ use super::tailor::{Tailoring, TooLarge, fits};
 use super::timers::Timer;
 use super::{Broker, DetachReason, Event, ListenerPolicy, Output, Refusal};
 use crate::mqtt::{
-    ConnAck, ConnAckProperties, DecodeError, Disconnect, DisconnectProperties, Packet, ProtocolVersion,
-    Publish, ReasonCode, TopicName, Utf8String,
+    ClientId, ConnAck, ConnAckProperties, DecodeError, Disconnect, DisconnectProperties, Packet,
+    ProtocolVersion, Publish, ReasonCode, Utf8String,
 };
 
 slotmap::new_key_type! {
@@ -56,6 +54,7 @@ pub(super) struct Arrival {
     pub(super) listener: Rc<ListenerPolicy>,
     pub(super) peer: Option<IpAddr>,
     pub(super) certificate_user: Option<Utf8String>,
+    pub(super) certificate_client: Option<Box<ClientId>>,
     /// Accepted beyond `connections_max`, to be told so.
     pub(super) surplus: bool,
     /// What CONNECT says the client speaks.
@@ -106,6 +105,8 @@ pub(super) struct Attachment {
     pub(super) last_received: Instant,
     /// PUBLISH packets of QoS 1 and 2 that may be unfinished.
     pub(super) send_window: u16,
+    /// QoS 2 messages that came by this connection and were not released yet, as far as Receive Maximum counts them.
+    pub(super) unreleased: u16,
     /// Why it is sent bytes of its own; `None` for most.
     pub(super) tailoring: Option<Box<Tailoring>>,
     /// What the client's topic aliases stand for, once it has given one.
@@ -275,6 +276,12 @@ impl Broker {
             // The client waits for an answer that it does not let us give.
             return self.refuse(now, link, Refusal::PacketTooLarge); // [MQTT-3.1.2-24]
         }
+        if !self.budget.allows(Use::Transit, bytes) {
+            // Who has us owe it answers while all memory is held goes: they cannot be left out.
+            self.stats.memory_refusals += 1;
+            self.limit_reached(now, "memory_bytes_max");
+            return self.refuse(now, link, Refusal::MemoryShort);
+        }
         self.outputs.push_back(Output::Send { link, packet });
         attachment.unsent_control_bytes += bytes;
         self.budget.account.add(bytes);
@@ -371,7 +378,7 @@ pub(super) fn send_publish(
     mut publish: Publish,
 ) -> Result<(), TooLarge> {
     let mut bytes = match &publish.topic {
-        Some(topic) => publish_bytes(topic, &publish.payload),
+        Some(topic) => publish_bytes(topic.as_str(), &publish.payload),
         None => FIXED_BYTES + publish.payload.len(),
     };
     if let Some(properties) = publish.properties.as_deref() {
@@ -390,8 +397,8 @@ pub(super) fn send_publish(
 }
 
 /// What a PUBLISH without properties takes on the wire, or a few bytes more.
-pub(super) fn publish_bytes(topic: &TopicName, payload: &Bytes) -> usize {
-    FIXED_BYTES + topic.as_str().len() + payload.len()
+pub(super) fn publish_bytes(topic: &str, payload: &[u8]) -> usize {
+    FIXED_BYTES + topic.len() + payload.len()
 }
 
 /// Of a PUBLISH: fixed header, the topic's length, packet identifier, and the length of no properties.

@@ -11,7 +11,8 @@
 //!   messages that outlive their call.
 //! - `deliver`: into sessions and out of them. `fan_out`: to many at once. `tailor`, `aliases`: the last touch
 //!   for clients unlike the others. `subscribe`: new readers, and the retained messages they are owed.
-//! - `settings`: what an operator decides. `policy`: what a door grants. `limits`: every bound. `budget`: what it
+//! - `settings`: what an operator decides. `policy`: what a door grants. `limits`: every bound.
+//!   `reconfigure`: when these change. `budget`: what it
 //!   costs in memory, and who gives way. `owners`: who takes up what all share. `room`: who gives way in full queues.
 //!   `pace`: who publishes too fast.
 //! - `kick`: who is sent away. `bans`: who is kept out. `pattern`: whose identifier looks like this.
@@ -37,6 +38,7 @@ mod pace;
 mod pattern;
 mod policy;
 mod publish;
+mod reconfigure;
 mod refusal;
 mod retained;
 mod room;
@@ -59,7 +61,7 @@ use bytes::Bytes;
 use slotmap::SecondaryMap;
 
 use crate::auth::Identity;
-use crate::auth::access::{Action, Rights};
+use crate::auth::access::{Action, Rights, Who};
 use crate::mqtt::{
     ClientId, DecodeError, Packet, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, TopicName,
     Utf8String,
@@ -74,7 +76,7 @@ use kick::Kicks;
 use limits::Episodes;
 use link::{Link, Stage};
 use owners::Owners;
-use retained::Retained;
+use retained::{Author, Retained};
 use session::{SessionKey, Sessions};
 use subscriptions::Subscriptions;
 use timers::{Timer, Timers};
@@ -86,8 +88,10 @@ pub use kick::{
 };
 pub use limits::{KickQueueClass, Limits, Overflow, QueueClass};
 pub use link::LinkId;
+pub use pace::Published;
 pub use pattern::{Pattern, PatternError};
-pub use policy::{ListenerPolicy, MountPoint, MountPointError, Versions};
+pub use policy::{ClientIds, ListenerPolicy, MountPoint, MountPointError, Versions};
+pub use reconfigure::Reconfiguration;
 pub use refusal::Refusal;
 pub use settings::Settings;
 pub use stats::Stats;
@@ -118,6 +122,14 @@ pub enum Input {
         peer: Option<IpAddr>,
         /// The user the verified client certificate names, where the listener takes it from there.
         certificate_user: Option<Utf8String>,
+        /// The identifier that certificate gives, where the listener takes it from there: the client's whatever user
+        /// it is, and no other. Boxed, because few have one.
+        certificate_client: Option<Box<ClientId>>,
+    },
+    /// The certificate its client came in with is revoked, or its authority is not trusted any more.
+    Untrusted {
+        /// Which.
+        link: LinkId,
     },
     /// A packet arrived whole.
     Received {
@@ -176,7 +188,7 @@ pub enum Input {
     ///
     /// As much of it as one slice may do is done at once, the rest at the next [`Input::Tick`]; see
     /// [`Broker::kicks_taken_at`].
-    Kick(Kick),
+    Kick(Box<Kick>),
     /// Somebody is not kept out any more; nobody of that name is no mistake.
     Unban {
         /// Who was.
@@ -186,6 +198,8 @@ pub enum Input {
     Publish(Message),
     /// Other rules hold from now on, for what waits, is in flight or is retained as well.
     RightsChanged(Rights),
+    /// The operator has other rules.
+    Reconfigured(Box<Reconfiguration>),
     /// A deadline is due.
     Tick,
     /// The gateway stops: 5.0 clients are told 0x8B, everybody is closed.
@@ -242,10 +256,9 @@ pub enum Output {
         method: Utf8String,
         /// Authentication Data.
         data: Option<Bytes>,
-        /// User Name of CONNECT, which proves nothing; only with the first of an exchange.
-        user: Option<Utf8String>,
-        /// The user the verified client certificate names; only with the first of an exchange.
-        certificate_user: Option<Utf8String>,
+        /// Only with the first of an exchange, where it says any; boxed, for every [`Output`] is as large as the
+        /// largest.
+        claims: Option<Box<Claims>>,
     },
     /// A kick was carried out, to the end.
     Kicked {
@@ -256,6 +269,18 @@ pub enum Output {
     },
     /// Something an operator may want to read.
     Event(Event),
+}
+
+// Every message passes as one of each, and is moved more than once: a few instructions up to this size.
+const _: () = assert!(size_of::<Output>() <= 96 && size_of::<Input>() <= 96);
+
+/// Who a client says it is, beside what it proves in an exchange of AUTH packets.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Claims {
+    /// User Name of CONNECT, which proves nothing.
+    pub user: Option<Utf8String>,
+    /// The user the verified client certificate names.
+    pub certificate_user: Option<Utf8String>,
 }
 
 /// The outcome of a password check.
@@ -382,6 +407,8 @@ impl std::fmt::Display for DetachReason {
 #[derive(Debug)]
 pub struct Broker {
     limits: Limits,
+    /// The loosest there were: what clients were told, and what was let in, stays right.
+    loosest: Limits,
     rights: Rights,
     settings: Settings,
     links: SecondaryMap<LinkId, Link>,
@@ -407,7 +434,7 @@ pub struct Broker {
     /// What most sessions share where a listener asks for no proof.
     anonymous: Rc<Identity>,
     /// The writer of what we retain ourselves.
-    gateway: Rc<Identity>,
+    gateway: Rc<Author>,
     stopping: bool,
 }
 
@@ -426,6 +453,7 @@ impl Broker {
             budget,
             fattest: None,
             retain_refused: false,
+            loosest: limits.clone(),
             limits,
             rights,
             settings: Settings::default(),
@@ -440,7 +468,7 @@ impl Broker {
             kicks: Kicks::default(),
             bans: Bans::default(),
             anonymous: Rc::new(Identity::Anonymous),
-            gateway: Rc::new(Identity::Gateway),
+            gateway: Rc::new(Author::gateway()),
             stopping: false,
         }
     }
@@ -467,17 +495,21 @@ impl Broker {
                 listener,
                 peer,
                 certificate_user,
+                certificate_client,
             } => {
-                self.handle_connected(now, link, listener, peer, certificate_user);
+                let names = (certificate_user, certificate_client);
+                self.handle_connected(now, link, listener, peer, names);
             }
+            Input::Untrusted { link } => self.refuse(now, link, Refusal::Untrusted),
             Input::Malformed { link, version, error } => self.handle_malformed(now, link, version, error),
             Input::Holding { link, bytes } => self.handle_holding(now, link, bytes),
             Input::Closed { link } => self.detach(now, link, DetachReason::ConnectionLost),
             Input::Verified { link, verdict } => self.handle_verified(now, link, verdict),
             Input::Authenticated { link, answer } => self.handle_authenticated(now, link, answer),
-            Input::Kick(kick) => self.handle_kick(now, kick),
+            Input::Kick(kick) => self.handle_kick(now, *kick),
             Input::Unban { subject } => _ = self.unban(&subject),
             Input::RightsChanged(rights) => self.handle_rights(rights),
+            Input::Reconfigured(changed) => self.handle_reconfigured(now, *changed),
             Input::Tick => self.handle_tick(now),
             Input::Shutdown => self.handle_shutdown(now),
         }
@@ -486,11 +518,13 @@ impl Broker {
 
     /// The next thing to do, `None` when all is done.
     pub fn poll_output(&mut self) -> Option<Output> {
-        let output = self.outputs.pop_front();
-        if output.is_none() && self.outputs.capacity() > OUTPUTS_KEPT {
-            self.outputs.shrink_to(OUTPUTS_KEPT);
+        if self.outputs.is_empty() {
+            if self.outputs.capacity() > OUTPUTS_KEPT {
+                self.outputs.shrink_to(OUTPUTS_KEPT);
+            }
+            return None; // said before any output is moved
         }
-        output
+        self.outputs.pop_front()
     }
 
     /// When the next [`Input::Tick`] is due.
@@ -514,7 +548,17 @@ impl Broker {
         &self.stats
     }
 
+    #[inline(always)]
     fn handle_packet(&mut self, now: Instant, link: LinkId, packet: Packet) {
+        match packet {
+            Packet::Publish(publish) => self.handle_publish(now, link, publish),
+            other => self.handle_other_packet(now, link, other),
+        }
+    }
+
+    /// A packet came that is no PUBLISH.
+    #[inline(never)]
+    fn handle_other_packet(&mut self, now: Instant, link: LinkId, packet: Packet) {
         let Some(known) = self.links.get_mut(link) else {
             return; // taken over, kicked, closed: whatever it still says is ignored
         };
@@ -524,7 +568,6 @@ impl Broker {
             Stage::Arrived(_) => return self.handle_early_packet(now, link, packet),
         }
         match packet {
-            Packet::Publish(publish) => self.handle_publish(now, link, publish),
             Packet::PubAck(ack) => self.handle_puback(now, link, &ack),
             Packet::PubRec(ack) => self.handle_pubrec(now, link, &ack),
             Packet::PubRel(ack) => self.handle_pubrel(now, link, &ack),
@@ -538,6 +581,7 @@ impl Broker {
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 self.refuse(now, link, Refusal::ServerPacket)
             }
+            Packet::Publish(_) => debug_assert!(false, "a PUBLISH has a way of its own"),
         }
     }
 
@@ -552,7 +596,7 @@ impl Broker {
         } = message;
         if !self
             .rights
-            .authorize(&Identity::Gateway, Action::Publish, topic.as_str())
+            .authorize(Who::GATEWAY, Action::Publish, topic.as_str())
         {
             self.stats.publishes_denied += 1;
             return;
@@ -571,9 +615,10 @@ impl Broker {
         self.rights = rights;
         self.attachments += 1; // what was found out under the old rules is void
         let rights = &self.rights;
-        let dropped = self
-            .retained
-            .drop_where(|writer, topic| !rights.authorize(writer, Action::Publish, topic));
+        let dropped = self.retained.drop_where(
+            |writer, topic| !rights.authorize(writer.who(), Action::Publish, topic),
+            &mut self.owners,
+        );
         self.stats.publishes_denied += dropped;
         self.count_retained();
     }

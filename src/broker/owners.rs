@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 
 use foldhash::fast::FixedState;
 
 use crate::auth::Identity;
 
-/// Whom sessions and subscriptions are counted for: a user, or everybody who gave no name and came from one address.
+/// Whom sessions, subscriptions and retained messages are counted for: a user, or everybody who gave no name and came
+/// from one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Owner(u64);
+pub(super) struct Owner(NonZeroU64);
 
 /// What is one place of IPv6: whoever has one address there commonly has 2^64.
 const NETWORK_MASK: u128 = !0 << 64;
@@ -20,6 +22,10 @@ const NETWORK_MASK: u128 = !0 << 64;
 pub(super) struct Usage {
     pub(super) sessions: usize,
     pub(super) subscriptions: usize,
+    /// Messages of its own that are retained.
+    pub(super) retained: usize,
+    /// Their topics, payloads and properties, in bytes.
+    pub(super) retained_bytes: usize,
 }
 
 /// What each owner takes up.
@@ -49,7 +55,7 @@ impl Owners {
             }
             _ => None,
         };
-        Owner(self.hasher.hash_one((identity, place)))
+        Owner(NonZeroU64::MIN | self.hasher.hash_one((identity, place)))
     }
 
     pub(super) fn usage(&self, owner: Owner) -> Usage {

@@ -6,6 +6,8 @@ use super::limits::Limits;
 use super::link::{Link, LinkId};
 use super::timers::Timer;
 use super::{Broker, Output};
+use crate::auth::Identity;
+use crate::mqtt::{ClientId, Utf8String};
 
 /// What a client has published within the second that runs, and what it owes of the seconds before.
 ///
@@ -14,10 +16,23 @@ use super::{Broker, Output};
 pub(super) struct Pace {
     messages: u32,
     bytes: u32,
+    /// All messages and topic filters since the connection began.
+    total: u64,
     /// When the link is read again; `None` while it is read.
     pub(super) paused_until: Option<Instant>,
     /// When the second ends.
     until: Instant,
+}
+
+/// How much a connected client has published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Who.
+    pub client: ClientId,
+    /// As which user; `None` for one that gave no proof.
+    pub user: Option<Utf8String>,
+    /// Messages, and topic filters it sent, since it connected.
+    pub messages: u64,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -30,6 +45,7 @@ impl Pace {
         Self {
             messages: 0,
             bytes: 0,
+            total: 0,
             paused_until: None,
             until: now,
         }
@@ -42,6 +58,7 @@ impl Pace {
             self.begin_second(now, limits);
         }
         self.messages = self.messages.saturating_add(messages);
+        self.total += u64::from(messages);
         self.bytes = self
             .bytes
             .saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
@@ -71,6 +88,22 @@ impl Pace {
 }
 
 impl Broker {
+    /// How much each connected client has published on its connection.
+    pub fn published(&self) -> impl Iterator<Item = Published> {
+        self.links.values().filter_map(|link| {
+            let attachment = link.attachment()?;
+            let session = self.sessions.get(attachment.session)?;
+            Some(Published {
+                client: session.client.clone(),
+                user: match &*session.identity {
+                    Identity::User(user) => Some(user.clone()),
+                    Identity::Anonymous | Identity::Gateway => None,
+                },
+                messages: attachment.pace.total,
+            })
+        })
+    }
+
     /// Does not read a link until its client owes nothing to its rate.
     #[inline(never)]
     pub(super) fn pause(&mut self, now: Instant, link: LinkId) {

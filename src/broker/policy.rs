@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Limits;
-use crate::mqtt::{ProtocolVersion, TopicError, TopicFilter, TopicName, Utf8String};
+use crate::auth::Identity;
+use crate::mqtt::{ClientId, ProtocolVersion, TopicError, TopicFilter, TopicName, Utf8String};
 
 /// What a listener grants to those who come through it.
 ///
@@ -33,6 +34,23 @@ pub struct ListenerPolicy {
     /// Whether a 3.1 client's identifier of more than 23 characters is refused, as that version asks for; otherwise
     /// it counts as a 3.1.1 client's would.
     pub strict_client_ids: bool,
+    /// Which client identifiers its users may take.
+    pub client_ids: ClientIds,
+}
+
+/// Which client identifiers a user may take.
+///
+/// A session is kept from everybody but the user it belongs to; but whoever comes first with an identifier has it, and
+/// keeps its rightful owner out. Where users may only take what is theirs by name, nobody can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ClientIds {
+    /// Any.
+    #[default]
+    Any,
+    /// The user's name.
+    User,
+    /// The user's name, a colon, and whatever holds no other colon: so no two users can ask for the same.
+    UserPrefix,
 }
 
 /// A set of protocol versions.
@@ -72,6 +90,7 @@ impl ListenerPolicy {
             topic_alias_maximum: None,
             session_expiry_max: None,
             strict_client_ids: false,
+            client_ids: ClientIds::Any,
         }
     }
 
@@ -97,6 +116,37 @@ impl ListenerPolicy {
     pub(super) fn session_expiry_max_secs(&self, limits: &Limits) -> u32 {
         let longest = lower(self.session_expiry_max, limits.session_expiry_max);
         u32::try_from(longest.as_secs()).unwrap_or(u32::MAX)
+    }
+}
+
+impl ClientIds {
+    /// What stands between the user's name and the rest.
+    const SEPARATOR: char = ':';
+
+    /// Whether a client that has proved to be `identity` may take the identifier `client`.
+    pub(super) fn allow(self, identity: &Identity, client: &ClientId) -> bool {
+        match (self, identity) {
+            (Self::Any, _) => true,
+            (_, Identity::Anonymous | Identity::Gateway) => false,
+            (Self::User, Identity::User(user)) => client.as_str() == user.as_str(),
+            (Self::UserPrefix, Identity::User(user)) => {
+                let parts = client.as_str().rsplit_once(Self::SEPARATOR);
+                parts.is_some_and(|(name, _)| name == user.as_str())
+            }
+        }
+    }
+
+    /// The identifier of a client that asked for none, from one that nobody has; `None` where it has to ask for its
+    /// own.
+    pub(super) fn assign(self, identity: &Identity, unused: ClientId) -> Option<ClientId> {
+        match (self, identity) {
+            (Self::Any, _) => Some(unused),
+            (Self::UserPrefix, Identity::User(user)) => {
+                let text = format!("{user}{}{unused}", Self::SEPARATOR);
+                Utf8String::try_from(text.as_str()).ok().and_then(ClientId::new)
+            }
+            _ => None,
+        }
     }
 }
 

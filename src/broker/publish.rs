@@ -12,13 +12,22 @@ use super::link::{Link, LinkId, Stage};
 use super::policy::MountPoint;
 use super::{Broker, Refusal};
 use crate::auth::access::Action;
-use crate::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, TopicName};
+use crate::mqtt::{
+    Ack, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, TopicName,
+};
 
 impl Broker {
+    /// A PUBLISH came; most packets are, so it has a way of its own.
+    #[inline(never)]
     pub(super) fn handle_publish(&mut self, now: Instant, link: LinkId, publish: Publish) {
-        let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut) else {
+        let Some(known) = self.links.get_mut(link) else {
             return;
         };
+        self.stats.packets_received += 1;
+        let Stage::Attached(attachment) = &mut known.stage else {
+            return self.handle_early_packet(now, link, Packet::Publish(publish));
+        };
+        attachment.last_received = now;
         let Publish {
             qos,
             retain,
@@ -41,7 +50,7 @@ impl Broker {
             // It is refused below, and would be kept as long as the connection lives.
             (Some(topic), Some(_)) if !is_topic_within(&self.limits, topic.as_str()) => topic,
             (topic, Some(alias)) => {
-                let alias_max = attachment.listener.topic_alias_maximum(&self.limits);
+                let alias_max = attachment.listener.topic_alias_maximum(&self.loosest);
                 let account = &self.budget.account;
                 let aliases =
                     (attachment.aliases).get_or_insert_with(|| Box::new(IncomingAliases::new(account)));
@@ -84,17 +93,19 @@ impl Broker {
             let again = Packet::PubRec(Ack::success(packet_id)); // [MQTT-4.3.3-10]
             return self.send_control(now, link, again);
         }
-        // An older client was told no Receive Maximum, and is bounded by the identifiers there are.
-        if qos == QoS::ExactlyOnce
+        // A message at QoS 1 is answered before the next is read, so only those at QoS 2 can be unfinished. What an
+        // earlier connection left does not count (section 4.9): a client that forgot it could never release it. An
+        // older client was told no Receive Maximum, and is bounded by the identifiers there are.
+        if qos != QoS::AtMostOnce
             && version == ProtocolVersion::V5
-            && session.receiving.len() >= usize::from(attachment.listener.receive_maximum(&self.limits))
+            && attachment.unreleased >= attachment.listener.receive_maximum(&self.loosest)
         {
             return self.refuse(now, link, Refusal::ReceiveMaximum); // [MQTT-3.3.4-7]
         }
         let mut refusal = None;
         if !self
             .rights
-            .authorize(&session.identity, Action::Publish, topic.as_str())
+            .authorize(session.who(), Action::Publish, topic.as_str())
         {
             refusal = Some(Refusal::PublishDenied);
             self.stats.publishes_denied += 1;
@@ -116,10 +127,15 @@ impl Broker {
         if let Some(refusal) = refusal {
             return self.reject_publish(now, link, qos, packet_id, refusal);
         }
-        let properties = properties.filter(|properties| !properties.is_empty());
-        let expires_at = expiry(properties.as_deref(), now);
+        let (properties, expires_at) = match properties {
+            Some(properties) => own_properties(properties, now),
+            None => (None, None),
+        };
         let passing = Passing::new(topic, payload, properties, qos, retain, expires_at);
         let reached = self.route(now, Some(key), passing); // [MQTT-4.5.0-1]: before it is acknowledged
+        if qos == QoS::AtMostOnce {
+            return;
+        }
         let reason = match version {
             // It went to whoever is there, but nobody who comes will find it.
             ProtocolVersion::V5 if retain && std::mem::take(&mut self.retain_refused) => {
@@ -181,12 +197,11 @@ impl Broker {
             (QoS::ExactlyOnce, Some(packet_id)) => {
                 // [MQTT-4.3.3-9]: one that is refused is not remembered.
                 if !reason.is_error()
-                    && let Some(Link {
-                        stage: Stage::Attached(attachment),
-                        ..
-                    }) = self.links.get(link)
+                    && let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut)
                     && let Some(session) = self.sessions.get_mut(attachment.session)
                 {
+                    let is_new = !session.receiving.contains(packet_id);
+                    attachment.unreleased = attachment.unreleased.saturating_add(u16::from(is_new));
                     let has_grown = session.receiving.insert(packet_id); // [MQTT-4.3.3-8]
                     if has_grown && !self.has_memory(now, Use::Packet, 0) {
                         return self.refuse(now, link, Refusal::MemoryShort);
@@ -200,7 +215,7 @@ impl Broker {
 
     /// The publisher knows that we have its QoS 2 message and lets us forget the identifier.
     pub(super) fn handle_pubrel(&mut self, now: Instant, link: LinkId, ack: &Ack) {
-        let Some(attachment) = self.links.get(link).and_then(Link::attachment) else {
+        let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut) else {
             return;
         };
         let version = attachment.version;
@@ -209,6 +224,7 @@ impl Broker {
         };
         // Whatever has become of the message [MQTT-4.3.3-12] [MQTT-4.3.3-13].
         let known = session.receiving.remove(ack.packet_id);
+        attachment.unreleased = attachment.unreleased.saturating_sub(u16::from(known));
         let reason = match version {
             ProtocolVersion::V5 if !known => ReasonCode::PacketIdentifierNotFound,
             _ => ReasonCode::Success,
@@ -291,6 +307,17 @@ impl Broker {
     pub(super) fn is_topic_within_limits(&self, topic: &str) -> bool {
         is_topic_within(&self.limits, topic)
     }
+}
+
+/// The properties a message keeps, if there are any left, and when it expires.
+#[inline(never)]
+fn own_properties(
+    properties: Box<PublishProperties>,
+    now: Instant,
+) -> (Option<Box<PublishProperties>>, Option<Instant>) {
+    let properties = Some(properties).filter(|properties| !properties.is_empty());
+    let expires_at = expiry(properties.as_deref(), now);
+    (properties, expires_at)
 }
 
 /// Where a client's `topic` stands for everybody else.

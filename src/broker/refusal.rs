@@ -34,12 +34,21 @@ pub enum Refusal {
     ClientIdEmpty,
     /// CONNECT with the client identifier of somebody else's session.
     ClientIdTaken,
-    /// No client identifier could be made.
+    /// CONNECT with a client identifier that the listener keeps for another user.
+    ClientIdOfOther,
+    /// No client identifier could be made, or the listener wants clients to bring their own.
     ClientIdNotMade,
+    /// CONNECT with a client identifier that access rules have stand in topics, and that would be a wildcard there or
+    /// more than one level.
+    ClientIdAmbiguous,
+    /// The same of the user name.
+    UserNameAmbiguous,
     /// CONNECT without a user name, or not the right password.
     BadCredentials,
     /// CONNECT without a user name where one is needed [MQTT-3.1.4-2].
     NoCredentials,
+    /// The certificate that the client came in with was revoked since, or its authority is not trusted any more.
+    Untrusted,
     /// The client, the user or the address is kept out.
     Banned,
     /// The password could not be checked.
@@ -86,7 +95,7 @@ pub enum Refusal {
     SubscriptionIdentifier,
     /// PUBLISH at QoS 1 or 2 without a Packet Identifier [MQTT-2.2.1-2].
     NoPacketIdentifier,
-    /// More QoS 2 messages unfinished than Receive Maximum allows [MQTT-3.3.4-7].
+    /// A message at QoS 1 or 2 while as many are unfinished as Receive Maximum allows [MQTT-3.3.4-7].
     ReceiveMaximum,
     /// An acknowledgement of another kind than the delivery waits for.
     UnexpectedAck,
@@ -118,13 +127,18 @@ impl Refusal {
             | Self::NoLocalOnShared // [MQTT-3.8.3-4]
             | Self::ExpiryAfterNone => ReasonCode::ProtocolError, // section 3.14.2.2.2
             Self::Version(_) => ReasonCode::UnsupportedProtocolVersion, // [MQTT-3.1.2-2]
-            Self::ClientIdTooLong | Self::ClientIdEmpty | Self::ClientIdTaken | Self::ClientIdNotMade => {
-                ReasonCode::ClientIdentifierNotValid // [MQTT-3.1.3-8]
-            }
+            Self::ClientIdTooLong
+            | Self::ClientIdEmpty
+            | Self::ClientIdTaken
+            | Self::ClientIdOfOther
+            | Self::ClientIdNotMade
+            | Self::ClientIdAmbiguous => ReasonCode::ClientIdentifierNotValid, // [MQTT-3.1.3-8]
             Self::BadCredentials => ReasonCode::BadUserNameOrPassword,
             Self::NoCredentials
+            | Self::Untrusted
             | Self::AuthenticationFailed // [MQTT-4.12.0-4]
             | Self::AuthenticationTimeout
+            | Self::UserNameAmbiguous
             | Self::WillDenied
             | Self::PublishDenied => ReasonCode::NotAuthorized,
             Self::Banned => ReasonCode::Banned,
@@ -147,11 +161,16 @@ impl Refusal {
         }
     }
 
-    /// Whether somebody may be trying passwords, which is worth a line wherever anybody reads the log.
+    /// Whether somebody may be trying passwords or names, which is worth a line wherever anybody reads the log.
     pub const fn is_of_credentials(self) -> bool {
         matches!(
             self,
-            Self::BadCredentials | Self::NoCredentials | Self::AuthenticationFailed | Self::WillDenied
+            Self::BadCredentials
+                | Self::NoCredentials
+                | Self::AuthenticationFailed
+                | Self::ClientIdAmbiguous
+                | Self::UserNameAmbiguous
+                | Self::WillDenied
         )
     }
 }
@@ -171,9 +190,15 @@ impl fmt::Display for Refusal {
             Self::ClientIdTooLong => "the client identifier is too long",
             Self::ClientIdEmpty => "an empty client identifier needs a clean session",
             Self::ClientIdTaken => "the client identifier is in use",
+            Self::ClientIdOfOther => "the client identifier is not this client's",
+            Self::ClientIdAmbiguous => {
+                "the client identifier holds '+', '#' or '/', and access rules depend on it"
+            }
+            Self::UserNameAmbiguous => "the user name holds '+', '#' or '/', and access rules depend on it",
             Self::ClientIdNotMade => "no client identifier could be assigned",
             Self::BadCredentials => "bad user name or password",
             Self::NoCredentials => "a user name and password are needed",
+            Self::Untrusted => "the client's certificate is not trusted any more",
             Self::Banned => "kept out for a time",
             Self::CheckUnavailable => "the password cannot be checked now",
             Self::AuthenticationMethod => "the authentication method is not known here",

@@ -6,10 +6,14 @@ use std::ops::Bound;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::budget::{Account, Charge, RETAINED_BYTES};
+use super::budget::{ALLOCATION_BYTES, Account, Charge, RETAINED_BYTES, SHARED_BYTES};
 use super::kept::Kept;
+use super::limits::Limits;
+use super::owners::{Owner, Owners};
+use super::session::{Session, SessionKey};
 use crate::auth::Identity;
-use crate::mqtt::{TopicFilter, TopicName};
+use crate::auth::access::Who;
+use crate::mqtt::{ClientId, TopicFilter, TopicName};
 
 /// The retained message of every topic, in the order of their names.
 ///
@@ -19,6 +23,8 @@ use crate::mqtt::{TopicFilter, TopicName};
 #[derive(Debug)]
 pub(super) struct Retained {
     messages: BTreeMap<Key, Entry>,
+    /// What the sessions that have retained messages are to these.
+    authors: BTreeMap<SessionKey, Rc<Author>>,
     size_bytes: usize,
     earliest_expiry: Option<Instant>,
     /// What the table costs; the messages in it are charged for themselves.
@@ -43,11 +49,61 @@ pub(super) struct Cursor(Option<TopicName>);
 #[derive(Debug, PartialEq, Eq)]
 struct Key(TopicName);
 
+/// Who retains messages: shared by all of them, and outlives the session.
+#[derive(Debug)]
+pub(super) struct Author {
+    identity: Rc<Identity>,
+    client: Option<ClientId>,
+    charge: Charge,
+}
+
 #[derive(Debug)]
 struct Entry {
     message: Rc<Kept>,
-    /// Who published it, for the day that they may not any more.
-    writer: Rc<Identity>,
+    writer: Writer,
+}
+
+/// Who published a message.
+#[derive(Debug, Clone)]
+pub(super) struct Writer {
+    /// For the day that they may not any more.
+    pub(super) author: Rc<Author>,
+    /// Whom the message counts for; the gateway's own count for nobody.
+    pub(super) owner: Option<Owner>,
+}
+
+/// What an author costs beside the client identifier: an entry in a table, and text that may outlive its session.
+const AUTHOR_BYTES: usize =
+    (size_of::<Author>() + size_of::<(SessionKey, Rc<Author>)>()) * 3 / 2 + ALLOCATION_BYTES + SHARED_BYTES;
+
+impl Author {
+    /// The gateway itself.
+    pub(super) fn gateway() -> Self {
+        Self {
+            identity: Rc::new(Identity::Gateway),
+            client: None,
+            charge: Charge::default(),
+        }
+    }
+
+    fn new(session: &Session, account: &Account) -> Self {
+        Self {
+            identity: session.identity.clone(),
+            client: Some(session.client.clone()),
+            charge: Charge::new(account, AUTHOR_BYTES + session.client.as_str().len()),
+        }
+    }
+
+    pub(super) fn charged_bytes(&self) -> usize {
+        self.charge.bytes()
+    }
+
+    pub(super) fn who(&self) -> Who<'_> {
+        Who {
+            identity: &self.identity,
+            client: self.client.as_ref(),
+        }
+    }
 }
 
 impl Cursor {
@@ -66,6 +122,7 @@ impl Retained {
     pub(super) fn new(account: &Account) -> Self {
         Self {
             messages: BTreeMap::new(),
+            authors: BTreeMap::new(),
             size_bytes: 0,
             earliest_expiry: None,
             charge: Charge::new(account, 0),
@@ -90,33 +147,40 @@ impl Retained {
     /// The message of `topic`, and who published it.
     pub(super) fn get(&self, topic: &TopicName) -> Option<(&Kept, &Rc<Identity>)> {
         let entry = self.messages.get(topic.as_str())?;
-        Some((&entry.message, &entry.writer))
+        Some((&entry.message, &entry.writer.author.identity))
     }
 
     pub(super) fn size_bytes(&self) -> usize {
         self.size_bytes
     }
 
-    /// Keeps `message` in place of the one its topic had; whether there was room for it.
+    /// Keeps `message` in place of the one its topic had.
     ///
-    /// Where there is none the old message goes all the same, for it would be taken for the last one
+    /// # Errors
+    /// The limit that leaves no room for it. The old message goes all the same, for it would be taken for the last one
     /// published.
     pub(super) fn store(
         &mut self,
         message: &Rc<Kept>,
-        writer: Rc<Identity>,
+        writer: Writer,
         now: Instant,
-        count_max: usize,
-        bytes_max: usize,
-    ) -> bool {
-        self.clear(&message.topic);
-        if !self.has_room(message, count_max, bytes_max) {
-            self.drop_expired(now);
-            if !self.has_room(message, count_max, bytes_max) {
-                return false;
+        limits: &Limits,
+        owners: &mut Owners,
+    ) -> Result<(), &'static str> {
+        self.clear(&message.topic, owners);
+        if self.bound_in_the_way(message, &writer, limits, owners).is_some() {
+            self.drop_expired(now, owners);
+            if let Some(limit) = self.bound_in_the_way(message, &writer, limits, owners) {
+                return Err(limit);
             }
         }
         self.size_bytes += message.size_bytes;
+        if let Some(owner) = writer.owner {
+            owners.change(owner, |usage| {
+                usage.retained += 1;
+                usage.retained_bytes += message.size_bytes;
+            });
+        }
         self.earliest_expiry = match (self.earliest_expiry, message.expires_at) {
             (Some(known), Some(new)) => Some(known.min(new)),
             (known, new) => known.or(new),
@@ -124,21 +188,29 @@ impl Retained {
         let (key, message) = (Key(message.topic.clone()), message.clone());
         self.messages.insert(key, Entry { message, writer });
         self.charge.set(self.messages.len() * RETAINED_BYTES);
-        true
+        Ok(())
     }
 
     /// Forgets the message of `topic`.
-    pub(super) fn clear(&mut self, topic: &TopicName) {
+    pub(super) fn clear(&mut self, topic: &TopicName, owners: &mut Owners) {
         if let Some(entry) = self.messages.remove(topic.as_str()) {
             self.size_bytes -= entry.message.size_bytes;
+            entry.take_off(owners);
             self.charge.set(self.messages.len() * RETAINED_BYTES);
         }
     }
 
     /// Forgets the messages whose writer and topic are `unwanted`; how many.
-    pub(super) fn drop_where(&mut self, unwanted: impl Fn(&Identity, &str) -> bool) -> u64 {
+    pub(super) fn drop_where(
+        &mut self,
+        unwanted: impl Fn(&Author, &str) -> bool,
+        owners: &mut Owners,
+    ) -> u64 {
         let before = self.messages.len();
-        self.keep_if(|entry| !unwanted(&entry.writer, entry.message.topic.as_str()));
+        self.keep_if(
+            |entry| !unwanted(&entry.writer.author, entry.message.topic.as_str()),
+            owners,
+        );
         (before - self.messages.len()) as u64
     }
 
@@ -169,11 +241,11 @@ impl Retained {
         Next::End
     }
 
-    pub(super) fn drop_expired(&mut self, now: Instant) {
+    pub(super) fn drop_expired(&mut self, now: Instant, owners: &mut Owners) {
         if self.earliest_expiry.is_none_or(|at| at > now) {
             return;
         }
-        self.keep_if(|entry| !entry.message.is_expired(now));
+        self.keep_if(|entry| !entry.message.is_expired(now), owners);
         self.earliest_expiry = self
             .messages
             .values()
@@ -181,24 +253,72 @@ impl Retained {
             .min();
     }
 
-    fn keep_if(&mut self, wanted: impl Fn(&Entry) -> bool) {
+    fn keep_if(&mut self, wanted: impl Fn(&Entry) -> bool, owners: &mut Owners) {
         let size_bytes = &mut self.size_bytes;
         self.messages.retain(|_, entry| {
             let keep = wanted(entry);
             if !keep {
                 *size_bytes -= entry.message.size_bytes;
+                entry.take_off(owners);
             }
             keep
         });
         self.charge.set(self.messages.len() * RETAINED_BYTES);
     }
 
-    fn has_room(&self, message: &Kept, count_max: usize, bytes_max: usize) -> bool {
-        self.messages.len() < count_max && self.size_bytes.saturating_add(message.size_bytes) <= bytes_max
+    /// Which limit leaves no room for `message`: what its writer may have of the whole, or the whole.
+    fn bound_in_the_way(
+        &self,
+        message: &Kept,
+        writer: &Writer,
+        limits: &Limits,
+        owners: &Owners,
+    ) -> Option<&'static str> {
+        let usage = writer.owner.map(|owner| owners.usage(owner)).unwrap_or_default();
+        let with_it = |bytes: usize| bytes.saturating_add(message.size_bytes);
+        let is_counted = writer.owner.is_some();
+        if is_counted && usage.retained >= limits.retained_per_user_max {
+            Some("retained_per_user_max")
+        } else if is_counted && with_it(usage.retained_bytes) > limits.retained_bytes_per_user_max {
+            Some("retained_bytes_per_user_max")
+        } else if self.messages.len() >= limits.retained_max {
+            Some("retained_max")
+        } else if with_it(self.size_bytes) > limits.retained_bytes_max {
+            Some("retained_bytes_max")
+        } else {
+            None
+        }
+    }
+
+    /// Whom the messages count for that are there, and the bytes of each.
+    pub(super) fn owned(&self) -> impl Iterator<Item = (Owner, usize)> {
+        let entries = self.messages.values();
+        entries.filter_map(|entry| Some((entry.writer.owner?, entry.message.size_bytes)))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Rc<Kept>> {
         self.messages.values().map(|entry| &entry.message)
+    }
+
+    /// What a session is to the messages it retains.
+    pub(super) fn author(&mut self, key: SessionKey, session: &Session, account: &Account) -> Rc<Author> {
+        let author = || Rc::new(Author::new(session, account));
+        self.authors.entry(key).or_insert_with(author).clone()
+    }
+
+    /// The session ends; its messages still know whose they are.
+    pub(super) fn forget_author(&mut self, key: SessionKey) {
+        self.authors.remove(&key);
+    }
+
+    /// Everybody whose messages are retained, or were, often more than once.
+    pub(super) fn authors(&self) -> impl Iterator<Item = &Rc<Author>> {
+        let writers = self.messages.values().map(|entry| &entry.writer.author);
+        self.authors.values().chain(writers)
+    }
+
+    pub(super) fn known_authors(&self) -> impl Iterator<Item = SessionKey> {
+        self.authors.keys().copied()
     }
 
     /// Walks over everything the type promises.
@@ -226,6 +346,18 @@ impl Retained {
             }
         }
         Ok(())
+    }
+}
+
+impl Entry {
+    /// Takes it off what its owner has.
+    fn take_off(&self, owners: &mut Owners) {
+        if let Some(owner) = self.writer.owner {
+            owners.change(owner, |usage| {
+                usage.retained -= 1;
+                usage.retained_bytes -= self.message.size_bytes;
+            });
+        }
     }
 }
 

@@ -42,7 +42,8 @@ impl Broker {
                 _ => (policy == Overflow::DropOldest).then_some(key),
             };
             self.stats.dropped_queue_full += 1;
-            let Some(gives_way) = gives_way.and_then(|key| self.sessions.get_mut(key)) else {
+            let Some(loser) = gives_way else { break false };
+            let Some(gives_way) = self.sessions.get_mut(loser) else {
                 break false;
             };
             // Where the newest goes by policy, another session's newest goes for this one.
@@ -55,6 +56,7 @@ impl Broker {
             };
             self.stats.queued_messages -= 1;
             self.stats.queued_bytes -= dropped.size_bytes() as u64;
+            self.next_has_changed(loser);
         };
         match bites {
             Some(Full::Shared(limit)) => {
@@ -91,7 +93,7 @@ impl Broker {
             Some(Full::Own("queue_bytes_max"))
         } else if total_bytes.saturating_add(size_bytes) > queued_bytes_total_max {
             Some(Full::Shared("queued_bytes_total_max"))
-        } else if !self.budget.allows(self.use_of(session), cost_bytes) {
+        } else if !self.budget.allows(self.use_of(session, size_bytes), cost_bytes) {
             Some(Full::Shared(MEMORY))
         } else {
             None
@@ -99,10 +101,12 @@ impl Broker {
     }
 
     /// What memory is wanted for by one more message: to wait, or to go out at once and be acknowledged.
-    fn use_of(&self, session: &Session) -> Use {
+    fn use_of(&self, session: &Session, size_bytes: usize) -> Use {
         let attachment = session.link.and_then(|link| self.links.get(link)?.attachment());
         let goes_out = attachment.is_some_and(|attachment| {
-            session.owes_nothing() && attachment.takes_more(&session.inflight, self.budget.unsent_bytes_max())
+            session.owes_nothing()
+                && attachment.takes_more(&session.inflight, self.budget.unsent_bytes_max())
+                && self.budget.lets_out(&session.inflight, size_bytes)
         });
         if goes_out { Use::Packet } else { Use::Queue }
     }

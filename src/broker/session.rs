@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use foldhash::fast::FixedState;
 use slotmap::SlotMap;
 
-use super::budget::{Account, Charge, SESSION_BYTES};
+use super::budget::{Budget, Charge, SESSION_BYTES};
 use super::inflight::{Inflight, Receiving, Stage};
 use super::link::{self, Link, LinkId};
 use super::offline::Queue;
@@ -19,6 +19,7 @@ use super::timers::Timer;
 use super::will::Testament;
 use super::{Broker, DetachReason, Event, Output, Refusal};
 use crate::auth::Identity;
+use crate::auth::access::Who;
 use crate::mqtt::{ClientId, Disconnect, QoS, ReasonCode, TopicName};
 
 slotmap::new_key_type! {
@@ -61,7 +62,7 @@ pub(super) struct Session {
 }
 
 // An idle client costs these two and its entries in the tables: around 1 KiB.
-const _: () = assert!(size_of::<Session>() + size_of::<Link>() <= 536);
+const _: () = assert!(size_of::<Session>() + size_of::<Link>() <= 544);
 
 /// All sessions, found by key or by client identifier.
 ///
@@ -78,8 +79,9 @@ impl Session {
         identity: Rc<Identity>,
         owner: Owner,
         mount_point: Option<MountPoint>,
-        account: &Account,
+        budget: &Budget,
     ) -> Self {
+        let account = &budget.account;
         Self {
             charge: Charge::new(account, Self::cost_bytes(&client)),
             client,
@@ -92,7 +94,7 @@ impl Session {
             expires_at: None,
             will: None,
             places: Vec::new(),
-            inflight: Inflight::new(account),
+            inflight: Inflight::new(account, &budget.in_flight),
             receiving: Receiving::new(account),
             queue: Queue::new(account),
             replays: Vec::new(),
@@ -103,6 +105,12 @@ impl Session {
     /// What a session of `client` costs with nothing in it.
     pub(super) fn cost_bytes(client: &ClientId) -> usize {
         SESSION_BYTES + client.as_str().len()
+    }
+
+    /// Who it is to the rights.
+    #[inline(always)]
+    pub(super) fn who(&self) -> Who<'_> {
+        Who::client(&self.identity, &self.client)
     }
 
     /// What it costs beside what its parts are charged for.
@@ -277,6 +285,7 @@ impl Broker {
             self.subscriptions.remove(key, place);
         }
         self.send_will(now, key);
+        self.retained.forget_author(key);
         let Some(session) = self.sessions.remove(key) else {
             return;
         };

@@ -111,7 +111,7 @@ impl Broker {
         let filter = &*filter;
         if !self
             .rights
-            .authorize(&session.identity, Action::Subscribe, filter.matched())
+            .authorize(session.who(), Action::Subscribe, filter.matched())
         {
             return Err(ReasonCode::NotAuthorized);
         }
@@ -241,6 +241,7 @@ impl Broker {
             for queued in &given {
                 self.give_back(now, queued);
             }
+            self.next_has_changed(key);
         }
     }
 
@@ -302,7 +303,7 @@ impl Broker {
             self.stats.dropped_expired += 1;
         } else if !self
             .rights
-            .authorize(&session.identity, Action::Receive, message.topic.as_str())
+            .authorize(session.who(), Action::Receive, message.topic.as_str())
         {
             self.stats.deliveries_denied += 1;
         } else if qos == QoS::AtMostOnce {

@@ -1,7 +1,7 @@
 //! How a PUBLISH is made to fit one client that is not like the others: smaller, shorter, or from elsewhere.
 
 use super::aliases::{Naming, OutgoingAliases};
-use super::budget::{ALLOCATION_BYTES, Account, Charge};
+use super::budget::{ALLOCATION_BYTES, Budget, Charge};
 use super::policy::MountPoint;
 use crate::mqtt::{Packet, ProtocolVersion, Publish, TopicName, encoded_len};
 
@@ -27,16 +27,16 @@ impl Tailoring {
         packet_bytes_max: u32,
         mount_point: Option<MountPoint>,
         topic_alias_maximum: u16,
-        account: &Account,
+        budget: &Budget,
     ) -> Option<Box<Self>> {
-        let aliases = OutgoingAliases::new(topic_alias_maximum, account);
+        let aliases = OutgoingAliases::new(topic_alias_maximum, budget);
         let is_special = packet_bytes_max < u32::MAX || mount_point.is_some() || aliases.is_some();
         is_special.then(|| {
             Box::new(Self {
                 packet_bytes_max,
                 mount_point,
                 aliases,
-                charge: Charge::new(account, size_of::<Self>() + ALLOCATION_BYTES),
+                charge: Charge::new(&budget.account, size_of::<Self>() + ALLOCATION_BYTES),
             })
         })
     }

@@ -245,7 +245,7 @@ impl Broker {
             let name = session.client.as_str();
             let cursor = format!("{}:{name}{share}", name.len());
             let may_receive = session.reaches(topic)
-                && (self.rights).authorize(&session.identity, Action::Receive, topic.as_str());
+                && (self.rights).authorize(session.who(), Action::Receive, topic.as_str());
             let view = ReceiverView {
                 client: session.client.clone(),
                 connected: session.link.is_some(),

@@ -98,11 +98,10 @@ impl Broker {
         let Some(will) = session.will.take() else {
             return; // [MQTT-3.1.2-12 of 3.1.1]
         };
-        let identity = session.identity.clone();
         self.stats.wills_bytes -= will.message.size_bytes as u64;
         self.timers.cancel(will.due, Timer::Will(key));
         let topic = will.message.topic.as_str();
-        if !self.rights.authorize(&identity, Action::Publish, topic) {
+        if !self.rights.authorize(session.who(), Action::Publish, topic) {
             self.stats.publishes_denied += 1;
             return;
         }

@@ -158,7 +158,7 @@ pub(super) fn write_files(dir: &Path, names: &[String], force: bool) -> anyhow::
 mod tests {
     use super::*;
     use crate::net::clock::FlooredClock;
-    use crate::net::tls::{ClientCertificates, Server, ServerSettings};
+    use crate::net::tls::{ClientCertificates, ClientTrust, Server, ServerSettings};
     use std::os::unix::fs::PermissionsExt;
     use std::sync::Arc;
 
@@ -174,10 +174,9 @@ mod tests {
         let settings = ServerSettings {
             certificate: dir.join("server.pem"),
             key: dir.join("server-key.pem"),
-            client_certificates: ClientCertificates::Required {
-                ca: dir.join("ca.pem"),
-            },
+            client_certificates: ClientCertificates::Required(ClientTrust::of(dir.join("ca.pem"))),
             user_name_from: None,
+            client_id_from: None,
         };
         let server = Server::new(&settings, Arc::new(FlooredClock::default()));
         assert!(server.is_ok(), "{:?}", server.err());

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+mod acl;
 mod bench;
 mod boards;
 pub mod cert;
@@ -63,6 +64,8 @@ enum Command {
     Boards(boards::Arguments),
     /// Add, change, remove or check a user of a password file
     Passwd(passwd::Arguments),
+    /// Say who may do what, and which line decides it
+    Acl(acl::Arguments),
     /// Make a certificate authority and a server certificate
     Cert(cert::Arguments),
     /// Ask a running gateway, and tell it what to do
@@ -105,6 +108,7 @@ impl Cli {
             Command::Check(arguments) => check::run(&arguments),
             Command::Boards(arguments) => boards::run(&arguments),
             Command::Passwd(arguments) => passwd::run(&arguments),
+            Command::Acl(arguments) => acl::run(&arguments),
             Command::Cert(arguments) => cert::run(&arguments),
             Command::Ctl(arguments) => ctl::run(&arguments),
             Command::Pub(arguments) => publish::run(*arguments),

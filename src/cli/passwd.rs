@@ -11,7 +11,7 @@ use clap::Args;
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown};
 
 use super::{UsageError, check, password};
-use crate::auth::passwords::{self, Cost, SALT_BYTES, Users};
+use crate::auth::passwords::{self, CheckMemory, Cost, SALT_BYTES, Users};
 use crate::board::Boards;
 
 /// Add, change, remove or check a user of a password file
@@ -75,7 +75,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
     if arguments.check {
         let password = read_password(arguments.stdin, false)?;
-        let is_right = users.is_some_and(|users| users.verify(name, &password));
+        let is_right = users.is_some_and(|users| users.verify(name, &password, &mut CheckMemory::default()));
         return say(
             if is_right {
                 "the password is right"

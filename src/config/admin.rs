@@ -140,6 +140,7 @@ fn read_tls(table: &Table<'_>, depth: Depth) -> Option<ServerSettings> {
         key: table.path("key")?,
         client_certificates: ClientCertificates::Ignored,
         user_name_from: None,
+        client_id_from: None,
     };
     if depth == Depth::Files
         && let Err(error) = tls::Server::new(&settings, Arc::new(FlooredClock::default()))

@@ -8,6 +8,8 @@ pub static SECTIONS: &[&Section] = &[
     &ROOT,
     &GATEWAY,
     &AUTHENTICATION,
+    &ACCESS,
+    &ACCESS_RULE,
     &LISTENER,
     &TLS,
     &WEBSOCKET,
@@ -35,6 +37,12 @@ pub static ROOT: Section = Section {
             expects: TABLE,
             default: "",
             about: "Who may come in.",
+        },
+        Key {
+            name: "access",
+            expects: TABLE,
+            default: "none: who is let in may use every topic",
+            about: "Who may do what.",
         },
         Key {
             name: "listener",
@@ -132,6 +140,82 @@ pub static AUTHENTICATION: Section = Section {
     }],
 };
 
+/// Who may do what.
+pub static ACCESS: Section = Section {
+    name: "access",
+    about: "Who may publish and read what; once this table is there, nothing that no rule allows.",
+    keys: &[
+        Key {
+            name: "acl_file",
+            expects: "the path of a file in the form of mosquitto's acl_file",
+            default: "none",
+            about: "More rules, asked after those of this file.",
+        },
+        Key {
+            name: "groups",
+            expects: "a table [access.groups] with lines such as operators = [\"ann\", \"bob\"]",
+            default: "none",
+            about: "Users that rules name together.",
+        },
+        Key {
+            name: "rule",
+            expects: "tables such as [[access.rule]]",
+            default: "none",
+            about: "The rules in their order; the first that fits decides.",
+        },
+    ],
+};
+
+/// A rule.
+pub static ACCESS_RULE: Section = Section {
+    name: "access.rule",
+    about: "A rule: what whoever it binds may do, or may not; it binds every client where it names nobody.",
+    keys: &[
+        Key {
+            name: "allow",
+            expects: ACTIONS,
+            default: "this or deny must be there",
+            about: "What is granted; \"read\" is to subscribe and to receive, \"readwrite\" or \"all\" is everything.",
+        },
+        Key {
+            name: "deny",
+            expects: ACTIONS,
+            default: "this or allow must be there",
+            about: "What is refused.",
+        },
+        Key {
+            name: "topics",
+            expects: "a topic filter such as \"plant/%u/#\", or a list of them",
+            default: "must be there",
+            about: "With which topics; %u alone in a level is the client's user name there, %c its client identifier.",
+        },
+        Key {
+            name: "user",
+            expects: "a user name, or a list of them",
+            default: "none",
+            about: "The users it binds.",
+        },
+        Key {
+            name: "group",
+            expects: "a name of [access.groups], or a list of them",
+            default: "none",
+            about: "The groups whose users it binds.",
+        },
+        Key {
+            name: "anonymous",
+            expects: FLAG,
+            default: "false",
+            about: "Whether it binds clients without a user name.",
+        },
+        Key {
+            name: "client",
+            expects: "a client identifier",
+            default: "any",
+            about: "The one client it is for, among those it binds; who knows the identifier can come with it.",
+        },
+    ],
+};
+
 /// A door.
 pub static LISTENER: Section = Section {
     name: "listener.NAME",
@@ -208,7 +292,7 @@ pub static LISTENER: Section = Section {
             name: "connections_per_address_max",
             expects: "an integer",
             default: "none: that of the door",
-            about: "The same, from one address; behind a balancer, from one that it tells.",
+            about: "The same, from one address, behind a balancer one that it tells, or by a Unix socket of one user.",
         },
         Key {
             name: "connect_rate_max",
@@ -225,8 +309,8 @@ pub static LISTENER: Section = Section {
         Key {
             name: "pending_per_address_max",
             expects: "an integer",
-            default: "8",
-            about: "The same, from one address other than this machine's.",
+            default: "8, on a Unix socket 32",
+            about: "The same, from one address other than this machine's, or by a Unix socket of one of its users.",
         },
         Key {
             name: "handshake_timeout",
@@ -263,6 +347,12 @@ pub static LISTENER: Section = Section {
             expects: FLAG,
             default: "false",
             about: "Whether 3.1 clients are held to the 23 characters which that version grants an identifier.",
+        },
+        Key {
+            name: "client_ids",
+            expects: "\"any\", \"user\" or \"user-prefix\"",
+            default: "\"any\": whoever comes first has it",
+            about: "The client identifiers of a user: its name, or its name with a colon and a rest behind it.",
         },
         Key {
             name: "mount_point",
@@ -318,7 +408,7 @@ pub static TLS: Section = Section {
             name: "key",
             expects: "the path of a PEM file",
             default: "must be there",
-            about: "The certificate's private key; only the gateway's user may read it.",
+            about: "The certificate's private key; refused where every user of the machine may read it.",
         },
         Key {
             name: "client_certificates",
@@ -328,15 +418,45 @@ pub static TLS: Section = Section {
         },
         Key {
             name: "client_ca",
-            expects: "the path of a PEM file",
+            expects: "the path of a PEM file, or a list of them",
             default: "must be there with client certificates",
-            about: "The authorities whose client certificates are accepted.",
+            about: "The authorities whose client certificates are accepted; old and new while one follows the other.",
+        },
+        Key {
+            name: "crl",
+            expects: "the path of a PEM or DER file, or a list of them",
+            default: "none: nothing is revoked",
+            about: "The revocation lists of those authorities.",
+        },
+        Key {
+            name: "crl_missing",
+            expects: "\"refuse\" or \"accept\"",
+            default: "\"refuse\"",
+            about: "What becomes of a certificate whose issuer has no list in crl.",
+        },
+        Key {
+            name: "crl_expired",
+            expects: "\"refuse\" or \"accept\"",
+            default: "\"refuse\"",
+            about: "What becomes of a certificate whose issuer's list was to be replaced by now.",
+        },
+        Key {
+            name: "crl_depth",
+            expects: "\"chain\" or \"client\"",
+            default: "\"chain\"",
+            about: "Whether the certificates between the client's and its authority are looked up, too.",
         },
         Key {
             name: "user_name",
             expects: "\"none\", \"common-name\", \"san-dns\", \"san-uri\" or \"san-email\"",
             default: "\"common-name\" with client certificates",
             about: "Where in a client's certificate its user name stands; it then needs no password.",
+        },
+        Key {
+            name: "client_id",
+            expects: "\"none\", \"common-name\", \"san-dns\", \"san-uri\" or \"san-email\"",
+            default: "\"none\"",
+            about: "Where in a client's certificate its client identifier stands; it can take no other.",
         },
     ],
 };
@@ -680,6 +800,7 @@ pub static POINT: Section = Section {
 const TABLE: &str = "a table";
 const OF_LIMITS: &str = "that of [limits], which it may not exceed";
 const FLAG: &str = "true or false";
+const ACTIONS: &str = "\"publish\", \"subscribe\", \"receive\", \"read\", \"readwrite\", or a list of them";
 const NUMBER: &str = "a number";
 const QOS: &str = "0, 1 or 2";
 const PAYLOAD: &str = "\"value\" or \"json\"";
@@ -689,7 +810,7 @@ pub fn reference() -> String {
     let mut text = String::new();
     for section in SECTIONS.iter().filter(|section| !section.name.is_empty()) {
         let heading = match section.name {
-            "serial.NAME.lines.point" => format!("[[{}]]", section.name),
+            "serial.NAME.lines.point" | "access.rule" => format!("[[{}]]", section.name),
             name => format!("[{name}]"),
         };
         text += &format!("{heading}\n  {}\n", section.about);

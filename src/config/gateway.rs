@@ -131,7 +131,11 @@ pub(super) fn read_users(root: &Table<'_>) -> WrittenUsers {
     let Some(path) = table.path("password_file") else {
         return WrittenUsers::Wrong;
     };
-    let text = match read_guarded(&path) {
+    let way_out = format!(
+        "make it with \"tidegate passwd {} NAME\", or remove this key",
+        path.display()
+    );
+    let text = match read_guarded(&path, "add users", &way_out) {
         Ok(text) => text,
         Err(message) => {
             table.mistake("password_file", message);
@@ -155,19 +159,16 @@ pub(super) fn read_users(root: &Table<'_>) -> WrittenUsers {
     }
 }
 
-/// The text of a file that decides who comes in; an error is a message.
-fn read_guarded(path: &Path) -> Result<String, String> {
+/// The text of a file that decides who may what; an error is a message. `danger` is what others could do if they wrote
+/// to it, `way_out` what to do where it is not there.
+pub(super) fn read_guarded(path: &Path, danger: &str, way_out: &str) -> Result<String, String> {
     let shown = PathBuf::from(path);
     let shown = shown.display();
-    let cannot = |error| {
-        format!(
-            "cannot read {shown}: {error}; make it with \"tidegate passwd {shown} NAME\", or remove this key"
-        )
-    };
+    let cannot = |error| format!("cannot read {shown}: {error}; {way_out}");
     let mode = fs::metadata(path).map_err(cannot)?.permissions().mode() & 0o7777;
     if mode & WRITABLE_BY_OTHERS != 0 {
         return Err(format!(
-            "{shown} has permissions {mode:04o}, so others may add users; expected 0600 or 0640 (chmod 600)"
+            "{shown} has permissions {mode:04o}, so others may {danger}; expected 0600 or 0640 (chmod 600)"
         ));
     }
     fs::read_to_string(path).map_err(cannot)

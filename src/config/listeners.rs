@@ -1,5 +1,6 @@
 //! `[listener.NAME]`: the doors, and the rule that none is open by accident.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,12 +9,14 @@ use super::gateway::WrittenUsers;
 use super::policy::{self, Bounds};
 use super::settings::{Listener, WEBSOCKET_PATH, local_listeners};
 use super::{Depth, file};
-use crate::broker::Limits;
+use crate::broker::{ClientIds, Limits};
 use crate::document::{Place, Table};
 use crate::net::clock::FlooredClock;
 use crate::net::endpoint::Endpoint;
 use crate::net::listener::{ListenerSettings, ProxySettings};
-use crate::net::tls::{self, CertificateField, ClientCertificates, ServerSettings};
+use crate::net::tls::{
+    self, CertificateField, ClientCertificates, ClientTrust, CrlDepth, Doubt, ServerSettings, TRUST_FILES_MAX,
+};
 use crate::net::websocket::upgrade::{self, Origin, Origins};
 
 pub(super) fn read(root: &Table<'_>, limits: &Limits, users: &WrittenUsers, depth: Depth) -> Vec<Listener> {
@@ -49,7 +52,13 @@ pub(super) fn read(root: &Table<'_>, limits: &Limits, users: &WrittenUsers, dept
         door.refuse_open_doors(anonymous);
 
         let policy = policy::read(table, name, anonymous, limits);
+        if policy.client_ids != ClientIds::Any && tls.as_ref().is_some_and(|tls| tls.takes_client_id) {
+            let message = "and client_id of the tls table both say which identifiers a client may take; expected \
+                           one of the two";
+            table.mistake("client_ids", message);
+        }
         let bounds = read_bounds(table, limits);
+        let pending_per_address_max = read_count(table, "pending_per_address_max");
         for (endpoint, _) in &endpoints {
             listeners.push(Listener {
                 net: ListenerSettings {
@@ -59,6 +68,8 @@ pub(super) fn read(root: &Table<'_>, limits: &Limits, users: &WrittenUsers, dept
                     websocket: websocket.clone(),
                     proxy: proxy.clone(),
                     peer_user_name: is_unix(endpoint) && door.takes_peer_user_name(),
+                    pending_per_address_max: pending_per_address_max
+                        .unwrap_or_else(|| ListenerSettings::pending_per_address_max(endpoint)),
                     ..bounds.clone()
                 },
                 policy: policy.clone(),
@@ -69,12 +80,14 @@ pub(super) fn read(root: &Table<'_>, limits: &Limits, users: &WrittenUsers, dept
     listeners
 }
 
+fn read_count(table: &Table<'_>, key: &str) -> Option<usize> {
+    let count = table.integer(key, 1..=65_536);
+    count.and_then(|count| usize::try_from(count).ok())
+}
+
 /// How many may come, and how fast.
 fn read_bounds(table: &Table<'_>, limits: &Limits) -> ListenerSettings {
-    let count = |key| {
-        let count = table.integer(key, 1..=65_536);
-        count.and_then(|count| usize::try_from(count).ok())
-    };
+    let count = |key| read_count(table, key);
     let connections_max = Bounds { table }.within(
         "connections_max",
         count("connections_max"),
@@ -92,7 +105,6 @@ fn read_bounds(table: &Table<'_>, limits: &Limits) -> ListenerSettings {
         connections_per_address_max: count("connections_per_address_max"),
         connect_rate_max: count("connect_rate_max").and_then(|rate| u32::try_from(rate).ok()),
         pending_max: count("pending_max").unwrap_or(usual.pending_max),
-        pending_per_address_max: count("pending_per_address_max").unwrap_or(usual.pending_per_address_max),
         handshake_timeout: handshake_timeout.unwrap_or(usual.handshake_timeout),
         ..usual
     }
@@ -151,6 +163,7 @@ struct WrittenTls {
     settings: Option<ServerSettings>,
     client_certificates: ClientCertificatesKind,
     takes_user_name: bool,
+    takes_client_id: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,7 +191,17 @@ fn read_tls(table: &Table<'_>, depth: Depth) -> WrittenTls {
     let kind = written_kind.unwrap_or(Kind::None);
     // A misspelt word has its own mistake; what depends on it is then nobody's fault.
     let kind_is_known = written_kind.is_some() || !table.has("client_certificates");
-    let ca = table.path("client_ca");
+    let ca = read_files(table, "client_ca");
+    let crl = read_files(table, "crl");
+    let doubts = [("refuse", Doubt::Refuse), ("accept", Doubt::Accept)];
+    let depths = [("chain", CrlDepth::Chain), ("client", CrlDepth::Client)];
+    let trust = ca.map(|ca| ClientTrust {
+        ca,
+        crl: crl.unwrap_or_default(),
+        crl_missing: table.choice("crl_missing", &doubts).unwrap_or_default(),
+        crl_expired: table.choice("crl_expired", &doubts).unwrap_or_default(),
+        crl_depth: table.choice("crl_depth", &depths).unwrap_or_default(),
+    });
     let fields = [
         ("none", None),
         ("common-name", Some(CertificateField::CommonName)),
@@ -187,11 +210,25 @@ fn read_tls(table: &Table<'_>, depth: Depth) -> WrittenTls {
         ("san-email", Some(CertificateField::SanEmail)),
     ];
     let written_field = table.choice("user_name", &fields);
+    let client_id_from = table.choice("client_id", &fields).flatten();
+    if client_id_from.is_some() && kind == Kind::Optional {
+        let message = "needs client_certificates = \"required\" beside it: who shows no certificate could take \
+                       anybody's identifier";
+        table.mistake("client_id", message);
+    }
     if kind != Kind::None && !table.has("client_ca") {
         table.missing("client_ca");
     }
     if kind == Kind::None && kind_is_known {
-        for key in ["client_ca", "user_name"] {
+        for key in [
+            "client_ca",
+            "crl",
+            "crl_missing",
+            "crl_expired",
+            "crl_depth",
+            "user_name",
+            "client_id",
+        ] {
             if table.has(key) {
                 table.mistake(
                     key,
@@ -201,14 +238,19 @@ fn read_tls(table: &Table<'_>, depth: Depth) -> WrittenTls {
             }
         }
     }
+    for key in ["crl_missing", "crl_expired", "crl_depth"] {
+        if kind != Kind::None && table.has(key) && !table.has("crl") {
+            table.mistake(key, "has no effect without crl, expected that beside it");
+        }
+    }
     let user_name_from = match kind {
         Kind::None => None,
         Kind::Optional | Kind::Required => written_field.unwrap_or(Some(CertificateField::CommonName)),
     };
-    let client_certificates = match (kind, ca) {
+    let client_certificates = match (kind, trust) {
         (Kind::None, _) => Some(ClientCertificates::Ignored),
-        (Kind::Optional, Some(ca)) => Some(ClientCertificates::Optional { ca }),
-        (Kind::Required, Some(ca)) => Some(ClientCertificates::Required { ca }),
+        (Kind::Optional, Some(trust)) => Some(ClientCertificates::Optional(trust)),
+        (Kind::Required, Some(trust)) => Some(ClientCertificates::Required(trust)),
         (Kind::Optional | Kind::Required, None) => None,
     };
     let settings = match (certificate, key, client_certificates) {
@@ -217,24 +259,38 @@ fn read_tls(table: &Table<'_>, depth: Depth) -> WrittenTls {
             key,
             client_certificates,
             user_name_from,
+            client_id_from: client_id_from.filter(|_| kind == Kind::Required),
         }),
         _ => None,
     };
-    if let (Depth::Files, Some(settings)) = (depth, &settings)
-        && let Err(error) = tls::Server::new(settings, Arc::new(FlooredClock::default()))
-    {
-        table.document().mistake(&table.own_place(), error.to_string());
-    }
-    if let (Depth::Files, Some(settings)) = (depth, &settings)
-        && let Some(exposed) = tls::exposed_key(&settings.key)
-    {
-        table.document().warning(&table.place("key"), exposed.to_string());
+    if let (Depth::Files, Some(settings)) = (depth, &settings) {
+        match tls::Server::new(settings, Arc::new(FlooredClock::default())) {
+            Ok(server) => {
+                for warning in server.warnings() {
+                    table.document().warning(&table.own_place(), warning);
+                }
+            }
+            Err(error) => table.document().mistake(&table.own_place(), error.to_string()),
+        }
     }
     WrittenTls {
         settings,
         client_certificates: kind,
         takes_user_name: user_name_from.is_some(),
+        takes_client_id: client_id_from.is_some(),
     }
+}
+
+/// The files of a key, which holds one or a few.
+fn read_files(table: &Table<'_>, key: &str) -> Option<Vec<PathBuf>> {
+    let files = table.paths(key)?;
+    if files.is_empty() || files.len() > TRUST_FILES_MAX {
+        let count = files.len();
+        let message = format!("found a list of {count}, expected 1 to {TRUST_FILES_MAX} files");
+        table.mistake(key, message);
+        return None;
+    }
+    Some(files.into_iter().map(|(file, _)| file).collect())
 }
 
 /// `[listener.NAME.websocket]`; what is wrong in it is told, and nothing runs then.

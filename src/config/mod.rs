@@ -6,6 +6,7 @@
 //!
 //! A file is read as a whole: every mistake in it is told, and a file with one mistake gives no [`Settings`].
 
+mod access;
 mod admin;
 pub mod effective;
 mod endpoints;
@@ -25,14 +26,15 @@ use crate::document::Document;
 use effective::Written;
 
 pub use crate::document::Mistake;
+pub use access::read_acl_file;
 pub use settings::{Listener, OffLoopback, Settings};
 
 /// Reads the configuration file `path`, with the board profiles of `boards` as in [`Boards::load`].
 ///
-/// Certificates and keys are opened by whoever uses them; the password file is read here.
+/// Certificates and keys are opened by whoever uses them; the password file and the ACL file are read here.
 ///
 /// # Errors
-/// Every mistake in the file, the board profiles and the password file.
+/// Every mistake in the file, the board profiles, the password file and the ACL file.
 pub fn load(path: &Path, boards: Option<&Path>) -> Result<Settings, Vec<Mistake>> {
     read(path, boards, Depth::Text)
 }
@@ -94,6 +96,7 @@ fn settings_of(document: &Document<'_>, boards: &Boards, depth: Depth) -> Option
     let gateway = gateway::read(&root, boards, depth);
     let board: Board = gateway.board;
     let users = gateway::read_users(&root);
+    let rights = access::read(&root);
     let listeners = listeners::read(&root, &gateway.limits, &users, depth);
     let state_directory = gateway.storage.as_ref().map(|state| state.directory.as_path());
     let admin = admin::read(&root, state_directory, depth);
@@ -107,6 +110,7 @@ fn settings_of(document: &Document<'_>, boards: &Boards, depth: Depth) -> Option
         board,
         listeners,
         users: users.into_users(),
+        rights,
         statistics_interval: gateway.statistics_interval,
         serial,
         admin,

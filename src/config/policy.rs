@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use crate::broker::{Limits, ListenerPolicy, MountPoint, Versions};
+use crate::broker::{ClientIds, Limits, ListenerPolicy, MountPoint, Versions};
 use crate::document::{Table, duration_text, size_text};
 use crate::mqtt::ProtocolVersion;
 
@@ -63,6 +63,7 @@ pub(super) fn read(table: &Table<'_>, name: &str, anonymous: bool, limits: &Limi
             limits.session_expiry_max,
             duration_text,
         ),
+        client_ids: read_client_ids(table, anonymous),
         strict_client_ids: table.flag("strict_client_ids").unwrap_or(false),
         ..ListenerPolicy::new(name, anonymous)
     }
@@ -93,6 +94,21 @@ impl Bounds<'_> {
         }
         found.filter(|found| *found < of_limits)
     }
+}
+
+fn read_client_ids(table: &Table<'_>, anonymous: bool) -> ClientIds {
+    let kinds = [
+        ("any", ClientIds::Any),
+        ("user", ClientIds::User),
+        ("user-prefix", ClientIds::UserPrefix),
+    ];
+    let found = table.choice("client_ids", &kinds).unwrap_or_default();
+    if anonymous && found != ClientIds::Any {
+        let message = "keeps out everybody who gives no user name, whom this listener lets in; expected \
+                       anonymous = false beside it";
+        table.mistake("client_ids", message);
+    }
+    found
 }
 
 fn read_count(table: &Table<'_>, key: &str, least: u64) -> Option<u16> {

@@ -10,6 +10,7 @@ use tracing::Level;
 use super::admin::usual_doors;
 use super::effective::Written;
 use crate::admin;
+use crate::auth::access::Rights;
 use crate::auth::passwords::Users;
 use crate::board::Board;
 use crate::broker::{self, Limits, ListenerPolicy};
@@ -39,6 +40,8 @@ pub struct Settings {
     pub listeners: Vec<Listener>,
     /// Who may come in by password; `None` where there is no password file.
     pub users: Option<Arc<Users>>,
+    /// Who may do what.
+    pub rights: Rights,
     /// How often statistics are published, while somebody reads them; `None`: never.
     pub statistics_interval: Option<Duration>,
     /// The serial ports.
@@ -100,6 +103,7 @@ impl Settings {
             choices: broker::Settings::default(),
             listeners,
             users: None,
+            rights: Rights::default(),
             statistics_interval: Some(STATISTICS_INTERVAL),
             serial: Vec::new(),
             admin: usual_doors(None),

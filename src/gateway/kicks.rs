@@ -20,10 +20,16 @@ impl Core {
                 return Some(next);
             }
             match self.kicks.as_mut()?.next(sleeper)? {
-                Asked::Kick(kick) => self.step(now, Input::Kick(kick)),
+                Asked::Kick(kick) => self.step(now, Input::Kick(Box::new(kick))),
                 Asked::Unban(subject) => self.step(now, Input::Unban { subject }),
             }
         }
+    }
+
+    /// Answers all other threads that nobody is here any more.
+    pub(super) fn stop_serving_threads(&mut self) {
+        self.kicks = None;
+        self.shop = None;
     }
 
     /// Tells whoever asked for a kick, and the log, what it came to.

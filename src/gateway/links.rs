@@ -6,7 +6,7 @@ use tracing::{debug, trace};
 
 use super::state::{Core, Slot, SlotState, now};
 use crate::broker::{Input, LinkId, Now};
-use crate::mqtt::{Packet, Publish, encode};
+use crate::mqtt::{Packet, Publish, encode_publish};
 
 /// Reads of one link before the others have their go: 4 × 64 KiB.
 const READS_PER_TURN: usize = 4;
@@ -159,20 +159,24 @@ impl Core {
             return;
         };
         trace!(?link, packet = packet.name(), "sent");
-        let unsent = slot.link.unsent();
+        let before = slot.link.waiting();
         slot.link.send(packet, &mut self.buffers);
-        let bytes = slot.link.unsent().saturating_sub(unsent);
+        let bytes = slot.link.waiting() - before;
         self.traffic.packets_sent += 1;
         self.traffic.bytes_sent += bytes as u64;
         match packet {
             Packet::Publish(publish) => self.traffic.payload_bytes_sent += publish.payload.len() as u64,
             _ => slot.unsent_answers_bytes += bytes,
         }
-        self.plan_flush(link);
+        // Most links that are sent something wait for the end of the turn already.
+        if !slot.dirty || slot.link.waiting() >= FLUSH_EARLY_BYTES {
+            self.plan_flush(link);
+        }
     }
 
     /// Encodes `publish` once and hands the bytes to each link.
-    pub(super) fn send_to_each(&mut self, links: &[LinkId], publish: Publish) {
+    #[inline(never)]
+    pub(super) fn send_to_each(&mut self, links: &[LinkId], publish: &Publish) {
         // The broker puts links together that take the same bytes, so the first one's version is everybody's.
         let Some(version) = links
             .iter()
@@ -183,18 +187,16 @@ impl Core {
         };
         let mut encoded = std::mem::take(&mut self.encoded);
         encoded.clear();
-        let payload_bytes = publish.payload.len();
-        encode(&Packet::Publish(publish), version, &mut encoded);
+        encode_publish(publish, version, &mut encoded);
         self.traffic.packets_sent += links.len() as u64;
         self.traffic.bytes_sent += (links.len() * encoded.len()) as u64;
-        self.traffic.payload_bytes_sent += (links.len() * payload_bytes) as u64;
+        self.traffic.payload_bytes_sent += (links.len() * publish.payload.len()) as u64;
         for &link in links {
             let Some(slot) = self.links.get_mut(link) else {
                 continue;
             };
             slot.link.send_encoded(&encoded, &mut self.buffers);
-            // Most links of a fan-out wait for the end of the turn already.
-            if !slot.dirty || slot.link.unsent() >= FLUSH_EARLY_BYTES {
+            if !slot.dirty || slot.link.waiting() >= FLUSH_EARLY_BYTES {
                 self.plan_flush(link);
             }
         }
@@ -210,7 +212,7 @@ impl Core {
         };
         match slot.state {
             SlotState::Blocked => {}
-            _ if slot.link.unsent() >= FLUSH_EARLY_BYTES => self.flush(link),
+            _ if slot.link.waiting() >= FLUSH_EARLY_BYTES => self.flush(link),
             _ if slot.dirty => {}
             _ => self.mark_dirty(link),
         }

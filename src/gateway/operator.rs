@@ -1,5 +1,6 @@
 //! The gateway as an operator sees it, and the operator's doors.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,59 +8,37 @@ use std::time::Instant;
 use rustls::time_provider::TimeProvider;
 use tracing::warn;
 
+use super::reload::{ReloadError, ReloadHandle, Running};
 use super::state::{Core, Hold, now};
-use crate::admin::api;
-use crate::admin::operator::{AboutView, LinkView, ListenerView, Operator, SerialPortView, ValueView};
+use crate::admin::api::{self, Trouble};
+use crate::admin::operator::{
+    AboutView, LinkView, ListenerView, Operator, ReloadView, Reloading, SerialPortView, ValueView,
+};
 use crate::admin::server::{Desk, Door};
 use crate::admin::settings::DoorSettings;
 use crate::admin::statistics::Traffic;
 use crate::broker::{BanSubject, Broker, Input, LinkId, ListenerPolicy, Message, Now};
-use crate::config::effective::Written;
-use crate::config::{Settings, effective};
+use crate::config::effective;
 use crate::kick::KickHandle;
 use crate::mqtt::TopicName;
 use crate::net::endpoint::Endpoint;
 use crate::net::listener::{Listener, NetError};
-use crate::serial::StatusTopics;
 
-/// What an operator may ask for that is not the core's: what the gateway was started with.
+/// What an operator may ask for that is not the core's.
 pub(super) struct Office {
     started: Instant,
-    gateway: String,
-    board: String,
-    listeners: Vec<(Rc<Listener>, Rc<ListenerPolicy>)>,
-    serial: Vec<(SerialPortView, StatusTopics)>,
-    written: Option<Arc<Written>>,
+    running: Rc<RefCell<Running>>,
     kicks: KickHandle,
+    reloads: ReloadHandle,
 }
 
 impl Office {
-    pub(super) fn new(
-        settings: &Settings,
-        listeners: Vec<(Rc<Listener>, Rc<ListenerPolicy>)>,
-        kicks: KickHandle,
-    ) -> Self {
-        let serial = settings.serial.iter().map(|port| {
-            let view = SerialPortView {
-                name: port.name().to_string(),
-                path: port.path().display().to_string(),
-                status: None,
-                health: None,
-                devices: port
-                    .devices()
-                    .map(|(device, _)| device.name().to_string())
-                    .collect(),
-            };
-            (view, port.status_topics().clone())
-        });
+    pub(super) fn new(running: Rc<RefCell<Running>>, kicks: KickHandle, reloads: ReloadHandle) -> Self {
         Self {
             started: Instant::now(),
-            gateway: settings.name.to_string(),
-            board: settings.board.name.clone(),
-            listeners,
-            serial: serial.collect(),
-            written: settings.written.clone(),
+            running,
             kicks,
+            reloads,
         }
     }
 }
@@ -113,9 +92,10 @@ impl Operator for View<'_> {
     }
 
     fn about(&self) -> AboutView {
+        let running = self.office.running.borrow();
         AboutView {
-            gateway: self.office.gateway.clone(),
-            board: self.office.board.clone(),
+            gateway: running.settings.name.to_string(),
+            board: running.settings.board.name.clone(),
             uptime: self.now.mono.saturating_duration_since(self.office.started),
         }
     }
@@ -131,8 +111,9 @@ impl Operator for View<'_> {
     }
 
     fn listeners(&self) -> Vec<ListenerView> {
-        let listeners = self.office.listeners.iter();
-        listeners
+        let running = self.office.running.borrow();
+        let doors = running.granting();
+        doors
             .map(|(listener, policy)| listener_view(listener, policy))
             .collect()
     }
@@ -142,16 +123,24 @@ impl Operator for View<'_> {
             let message = self.core.broker.view_retained_message(self.now.mono, topic)?;
             String::from_utf8(message.payload.to_vec()).ok()
         };
-        let ports = self.office.serial.iter().map(|(port, topics)| SerialPortView {
-            status: retained(&topics.status),
-            health: retained(&topics.health),
-            ..port.clone()
+        let running = self.office.running.borrow();
+        let ports = running.settings.serial.iter().map(|port| SerialPortView {
+            name: port.name().to_string(),
+            path: port.path().display().to_string(),
+            status: retained(&port.status_topics().status),
+            health: retained(&port.status_topics().health),
+            devices: port
+                .devices()
+                .map(|(device, _)| device.name().to_string())
+                .collect(),
         });
         ports.collect()
     }
 
     fn configuration(&self) -> Vec<ValueView> {
-        let values = effective::values(self.office.written.as_deref(), self.core.broker.limits()).into_iter();
+        let running = self.office.running.borrow();
+        let written = running.settings.written.as_deref();
+        let values = effective::values(written, self.core.broker.limits()).into_iter();
         let views = values.map(|value| ValueView {
             key: value.key,
             value: value.text,
@@ -159,6 +148,34 @@ impl Operator for View<'_> {
             line: value.line,
         });
         views.collect()
+    }
+
+    fn reload(&mut self) -> Reloading {
+        let pending = self.office.reloads.ask();
+        Box::pin(async move {
+            match pending.await {
+                Ok(reloaded) => Ok(ReloadView {
+                    listeners_added: reloaded.listeners_added,
+                    listeners_removed: reloaded.listeners_removed,
+                    listeners_changed: reloaded.listeners_changed,
+                    certificates: reloaded.certificates,
+                    users_revoked: reloaded.users_revoked,
+                    rights_changed: reloaded.rights_changed,
+                    limits_changed: reloaded.limits_changed,
+                    ports_opened: reloaded.ports_opened,
+                    ports_closed: reloaded.ports_closed,
+                    warnings: reloaded.warnings,
+                }),
+                Err(error) => {
+                    let status = match &error {
+                        ReloadError::Rejected(_) => 422,
+                        ReloadError::NothingToRead => 409,
+                        ReloadError::Busy | ReloadError::Closed => 503,
+                    };
+                    Err(Trouble::new(status, error.to_string()))
+                }
+            }
+        })
     }
 
     fn publish(&mut self, message: Message) {

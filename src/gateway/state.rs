@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,12 +13,17 @@ use tokio::sync::Notify;
 use tracing::{debug, warn};
 
 use super::logins::PasswordCheck;
+use super::random_bytes;
+use super::supervisor::Supervisor;
 use crate::admin::statistics::{Statistics, Traffic};
+use crate::auth::passwords::Users;
+use crate::auth::remembered::Remembered;
 use crate::broker::{Authentication, Broker, Input, LinkId, ListenerPolicy, Now, Output};
 use crate::kick::KickQueue;
 use crate::net::endpoint::Peer;
 use crate::net::link::{Buffers, Link};
 use crate::net::listener::{ConnectionPermit, Incoming};
+use crate::watch::Shop;
 
 /// The least time between two goes of the tick task: what is due in the same tenth of a second, as the keep-alive of
 /// clients that came together, wakes the processor once. Deadlines are whole seconds, and may be this late.
@@ -76,6 +82,10 @@ pub(super) struct Core {
     pub(super) arisen: VecDeque<Input>,
     /// Closing links, by the instant they are cut off.
     pub(super) lingering: VecDeque<(Instant, LinkId)>,
+    /// Who may come in by password; `None` where there is no password file.
+    pub(super) users: Option<Arc<Users>>,
+    /// Passwords that need no check.
+    pub(super) remembered: Remembered,
     /// Password checks asked for and not begun.
     pub(super) checks: VecDeque<PasswordCheck>,
     /// Told whenever `checks` grows.
@@ -84,9 +94,13 @@ pub(super) struct Core {
     pub(super) kicks: Option<KickQueue>,
     /// When the next of them may be carried out; `None` where none wait.
     pub(super) kicks_at: Option<Instant>,
+    /// What other threads see of the clients.
+    pub(super) shop: Option<Shop>,
     /// What is told below `$SYS`; `None` where that is not wanted.
     pub(super) statistics: Option<Statistics>,
     pub(super) traffic: Traffic,
+    /// Who is told how it goes; `None` where nobody watches.
+    pub(super) supervisor: Option<Supervisor>,
     pub(super) flush_task: Option<Waker>,
     pub(super) tick_task: Option<Waker>,
     /// What the tick task sleeps until.
@@ -144,12 +158,16 @@ impl Core {
             writing: Vec::new(),
             arisen: VecDeque::new(),
             lingering: VecDeque::new(),
+            users: None,
+            remembered: Remembered::new(&random_bytes()),
             checks: VecDeque::new(),
             check_waiting: Rc::new(Notify::new()),
             kicks: None,
+            shop: None,
             kicks_at: None,
             statistics: None,
             traffic: Traffic::default(),
+            supervisor: None,
             flush_task: None,
             tick_task: None,
             armed: None,
@@ -185,6 +203,7 @@ impl Core {
         });
         debug!(?link, %peer, listener = policy.name, "connection accepted");
         let certificate_user = incoming.certificate_user;
+        let certificate_client = incoming.certificate_client.map(Box::new);
         self.input(
             now(),
             Input::Connected {
@@ -192,6 +211,7 @@ impl Core {
                 listener: policy,
                 peer: peer.ip(),
                 certificate_user,
+                certificate_client,
             },
         );
         self.tell_holding(now(), link);
@@ -229,24 +249,36 @@ impl Core {
     /// Carries out what the broker asked for, in its order.
     pub(super) fn drain(&mut self, now: Now) {
         while let Some(output) = self.broker.poll_output() {
+            // Looked at where it lies: moving it is a good part of what a delivery costs.
             match output {
-                Output::Send { link, packet } => self.send(link, &packet),
-                Output::SendToEach { links, publish } => self.send_to_each(&links, publish),
-                Output::Pause { link } => self.set_paused(link, true),
-                Output::Resume { link } => self.set_paused(link, false),
-                Output::Close { link } => self.close(now, link),
-                Output::Verify { link, user, password } => {
-                    self.verify(PasswordCheck { link, user, password })
-                }
-                // No method is in the broker's settings, so this cannot come; whoever is to know them answers here.
-                Output::Authenticate { link, method, .. } => {
-                    warn!(?link, ?method, "nobody answers for the authentication method");
-                    let answer = Authentication::Deny;
-                    self.arisen.push_back(Input::Authenticated { link, answer });
-                }
-                Output::Kicked { id, outcome } => self.answer_kick(id, outcome),
-                Output::Event(event) => self.tell(&event),
+                Output::Send { link, ref packet } => self.send(link, packet),
+                Output::SendToEach {
+                    ref links,
+                    ref publish,
+                } => self.send_to_each(links, publish),
+                rare => self.carry_out(now, rare),
             }
+        }
+    }
+
+    /// Carries out what is not sent.
+    #[inline(never)]
+    fn carry_out(&mut self, now: Now, output: Output) {
+        match output {
+            Output::Send { link, packet } => self.send(link, &packet),
+            Output::SendToEach { links, publish } => self.send_to_each(&links, &publish),
+            Output::Pause { link } => self.set_paused(link, true),
+            Output::Resume { link } => self.set_paused(link, false),
+            Output::Close { link } => self.close(now, link),
+            Output::Verify { link, user, password } => self.verify(PasswordCheck { link, user, password }),
+            // No method is in the broker's settings, so this cannot come; whoever is to know them answers here.
+            Output::Authenticate { link, method, .. } => {
+                warn!(?link, ?method, "nobody answers for the authentication method");
+                let answer = Authentication::Deny;
+                self.arisen.push_back(Input::Authenticated { link, answer });
+            }
+            Output::Kicked { id, outcome } => self.answer_kick(id, outcome),
+            Output::Event(event) => self.tell(&event),
         }
     }
 
@@ -278,6 +310,12 @@ impl Core {
             self.input(now, Input::Tick);
         }
         self.kicks_at = self.carry_out_kicks(now, sleeper);
+        if let Some(supervisor) = &mut self.supervisor {
+            supervisor.tick(now.mono);
+        }
+        if let Some(shop) = &mut self.shop {
+            shop.show(sleeper, || self.broker.published());
+        }
         if self.statistics_due().is_some_and(|deadline| deadline <= now.mono) {
             self.tell_statistics(now);
         }
@@ -286,7 +324,13 @@ impl Core {
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let lingering = self.lingering.front().map(|(deadline, _)| *deadline);
-        let deadlines = [self.broker.poll_timeout(), lingering, self.statistics_due()];
+        let sign_of_life = self.supervisor.as_ref().and_then(|supervisor| supervisor.due);
+        let deadlines = [
+            self.broker.poll_timeout(),
+            lingering,
+            self.statistics_due(),
+            sign_of_life,
+        ];
         let deadline = deadlines.into_iter().flatten().min();
         let deadline = deadline.map(|deadline| self.next_tick.map_or(deadline, |next| deadline.max(next)));
         // Kicks have a gap of their own.

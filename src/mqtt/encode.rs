@@ -97,7 +97,8 @@ fn body_len(packet: &Packet, version: ProtocolVersion) -> usize {
     counted.0
 }
 
-fn encode_publish(publish: &Publish, version: ProtocolVersion, out: &mut BytesMut) {
+/// [`encode`] for a PUBLISH.
+pub fn encode_publish(publish: &Publish, version: ProtocolVersion, out: &mut BytesMut) {
     let topic_len = publish.topic.as_ref().map_or(0, |topic| topic.as_str().len());
     let mut counted = Count(2 + topic_len + publish.payload.len());
     publish_middle(publish, version, &mut counted);
@@ -107,9 +108,15 @@ fn encode_publish(publish: &Publish, version: ProtocolVersion, out: &mut BytesMu
         return;
     }
     out.reserve(5 + remaining);
-    out.u8(publish_first_byte(publish));
-    out.varint(remaining);
-    publish_body(publish, version, out);
+    // Appending is dearer than the few bytes before the topic, so they are appended together.
+    let mut head = Head::default();
+    head.u8(publish_first_byte(publish));
+    head.varint(remaining);
+    head.u16(u16::try_from(topic_len).unwrap_or(u16::MAX)); // it is a UTF-8 Encoded String
+    out.slice(head.bytes.get(..head.len).unwrap_or_default());
+    out.slice(publish.topic.as_ref().map_or("", TopicName::as_str).as_bytes());
+    publish_middle(publish, version, out);
+    out.slice(&publish.payload);
 }
 
 /// Where the bytes go.
@@ -214,6 +221,25 @@ trait Sink {
 impl Sink for BytesMut {
     fn slice(&mut self, bytes: &[u8]) {
         self.put_slice(bytes);
+    }
+}
+
+/// The fixed header of a PUBLISH and the length of its topic, at most seven bytes.
+#[derive(Default)]
+struct Head {
+    bytes: [u8; 8],
+    len: usize,
+}
+
+impl Sink for Head {
+    #[inline(always)]
+    fn slice(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            if let Some(place) = self.bytes.get_mut(self.len) {
+                *place = byte;
+                self.len += 1;
+            }
+        }
     }
 }
 
@@ -389,7 +415,8 @@ fn publish_body<S: Sink>(packet: &Publish, version: ProtocolVersion, out: &mut S
     out.slice(&packet.payload);
 }
 
-/// What stands between topic and payload.
+/// What stands between topic and payload: mostly nothing, or a byte.
+#[inline(always)]
 fn publish_middle<S: Sink>(packet: &Publish, version: ProtocolVersion, out: &mut S) {
     debug_assert_eq!(
         packet.packet_id.is_some(),

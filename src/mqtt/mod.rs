@@ -17,7 +17,7 @@ mod return_code;
 mod topic;
 
 pub use decode::{DecodeError, Decoder};
-pub use encode::{encode, encoded_len};
+pub use encode::{encode, encode_publish, encoded_len};
 pub use ids::{ClientId, PacketId, ProtocolVersion, QoS, StringError, Utf8String};
 pub use packet::{
     Ack, Auth, ConnAck, Connect, Disconnect, Packet, Publish, RetainHandling, SubAck, Subscribe,

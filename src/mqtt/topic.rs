@@ -138,6 +138,12 @@ impl TopicFilter {
     /// Whether this filter, level by level, matches all that `other` does, a topic name or a topic filter without
     /// its share name.
     pub fn covers(&self, other: &str) -> bool {
+        self.covers_as(other, Some)
+    }
+
+    /// The same, where each level of this filter stands for what `meaning` makes of it: a level of its own, or `None`
+    /// for one that nothing matches.
+    pub fn covers_as<'a>(&'a self, other: &str, meaning: impl Fn(&'a str) -> Option<&'a str>) -> bool {
         if other.starts_with('$') && self.matched().starts_with(['+', '#']) {
             return false; // [MQTT-4.7.2-1]
         }
@@ -147,7 +153,7 @@ impl TopicFilter {
                 return true; // also the parent level itself, section 4.7.1.2
             }
             match other_levels.next() {
-                Some(other) if level == other || (level == "+" && other != "#") => {}
+                Some(other) if (level == "+" && other != "#") || meaning(level) == Some(other) => {}
                 _ => return false,
             }
         }

@@ -44,6 +44,22 @@ pub struct Credentials {
     pub pid: Option<i32>,
 }
 
+/// Whom a connection counts for where each may have so many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// Those at this address.
+    Address(IpAddr),
+    /// The programs of this machine that run under this user id, by a Unix socket.
+    User(u32),
+}
+
+impl Origin {
+    /// Whether those who have nothing to do with each other share it: the programs of this machine, by TCP.
+    pub fn is_shared(self) -> bool {
+        matches!(self, Self::Address(address) if address.is_loopback())
+    }
+}
+
 impl UnixEndpoint {
     /// What stands before a path wherever one may stand for an address.
     pub const SCHEME: &str = "unix:";
@@ -74,7 +90,15 @@ impl Endpoint {
 }
 
 impl Peer {
-    /// The address connections are counted by; `None` for programs on a Unix socket.
+    /// Whom the connection counts for.
+    pub fn origin(&self) -> Origin {
+        match self {
+            Self::Ip(address) => Origin::Address(address.ip().to_canonical()),
+            Self::Unix(credentials) => Origin::User(credentials.uid),
+        }
+    }
+
+    /// The address; `None` for programs on a Unix socket.
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Ip(address) => Some(address.ip().to_canonical()),

@@ -5,6 +5,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
@@ -98,6 +99,11 @@ impl Link {
         self.decoder.version()
     }
 
+    /// What its client proved itself by when TLS began, its own certificate first; `None` without TLS or certificate.
+    pub(super) fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.stream.peer_certificates()
+    }
+
     /// Changes the largest packet accepted from here on, in bytes with its fixed header.
     pub fn set_packet_bytes_max(&mut self, packet_bytes_max: u32) {
         self.decoder.set_packet_bytes_max(packet_bytes_max);
@@ -171,10 +177,16 @@ impl Link {
         }
     }
 
-    /// The bytes that wait to go out; at least 1 while TLS holds some back that it has already taken, or WebSocket owes
+    /// The bytes that were sent and wait to go out.
+    #[inline]
+    pub fn waiting(&self) -> usize {
+        self.outgoing.len() - self.sent
+    }
+
+    /// The same; at least 1 while TLS holds some back that it has already taken, or WebSocket owes
     /// an answer of its own.
     pub fn unsent(&self) -> usize {
-        (self.outgoing.len() - self.sent).max(usize::from(self.stream.holds_back()))
+        self.waiting().max(usize::from(self.stream.holds_back()))
     }
 
     /// Writes what waits; ready when everything is out, and then the buffer is with `buffers` again.
@@ -274,6 +286,15 @@ impl Default for Buffers {
 const TLS_BYTES: usize = 12 * 1024;
 
 impl Stream {
+    /// The certificates that the other end showed. TLS keeps them as long as the connection, so nobody else has to.
+    pub(super) fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => None,
+            Self::Tls(stream) => stream.get_ref().1.peer_certificates(),
+            Self::WebSocket(stream) => stream.inner().peer_certificates(),
+        }
+    }
+
     /// What its state costs beside the socket.
     fn state_bytes(&self) -> usize {
         match self {

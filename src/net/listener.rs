@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustls::time_provider::TimeProvider;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
@@ -29,8 +29,9 @@ use self::way_in::{HANDSHAKES_PER_TURN, WayIn};
 use super::clock::FlooredClock;
 use super::endpoint::{Endpoint, Peer};
 use super::episode::Episode;
+use super::link::Link;
 use super::places::{Bounds, Places};
-use super::tls;
+use super::tls::{self, HandshakeError};
 
 pub use self::descriptors::{descriptors_left, raise_descriptor_limit};
 pub use self::error::NetError;
@@ -42,7 +43,7 @@ pub use super::places::{Bound, ConnectionPermit, Entrance};
 #[derive(Debug)]
 pub struct Listener {
     endpoint: Endpoint,
-    socket: Door,
+    socket: Rc<Door>,
     pace: Option<Pace>,
     places: Rc<Places>,
     way_in: Rc<WayIn>,
@@ -53,6 +54,10 @@ pub struct Listener {
     refusals: Episode,
     crowds: Episode,
     counters: Cell<Counters>,
+    /// What certificates are checked against.
+    clock: Arc<dyn TimeProvider>,
+    /// Told when TLS is done by other files from here on.
+    tls_replaced: Notify,
 }
 
 /// What came to a listener since it was opened.
@@ -124,41 +129,114 @@ impl Listener {
         settings: ListenerSettings,
         clock: Option<Arc<dyn TimeProvider>>,
     ) -> Result<Self, NetError> {
-        let ListenerSettings { name, endpoint, .. } = settings;
-        let tls = match settings.tls {
-            None => None,
-            Some(tls) => {
-                let clock = clock.unwrap_or_else(|| Arc::new(FlooredClock::default()));
-                match tls::Server::new(&tls, clock) {
-                    Ok(server) => Some(server),
-                    Err(source) => return Err(NetError::Tls { name, source }),
-                }
+        let clock = clock.unwrap_or_else(|| Arc::new(FlooredClock::default()));
+        let tls = Self::tls_of(&settings, Arc::clone(&clock))?;
+        Self::open(entrance, settings, tls, clock)
+    }
+
+    /// Reads the files of TLS that `settings` name, on any thread; `None` where there is no TLS.
+    ///
+    /// # Errors
+    /// [`NetError::Tls`] when a file is not what it should be.
+    pub fn tls_of(
+        settings: &ListenerSettings,
+        clock: Arc<dyn TimeProvider>,
+    ) -> Result<Option<tls::Server>, NetError> {
+        let server = settings.tls.as_ref().map(|tls| tls::Server::new(tls, clock));
+        server.transpose().map_err(|source| NetError::Tls {
+            name: settings.name.clone(),
+            source,
+        })
+    }
+
+    /// Listens as `settings` say, with what [`Listener::tls_of`] made of them by `clock`.
+    ///
+    /// # Errors
+    /// [`NetError::Listen`] when the address cannot be had.
+    pub fn open(
+        entrance: &Rc<Entrance>,
+        settings: ListenerSettings,
+        tls: Option<tls::Server>,
+        clock: Arc<dyn TimeProvider>,
+    ) -> Result<Self, NetError> {
+        Self::open_instead(entrance, settings, tls, clock, &[])
+    }
+
+    /// Does what [`Listener::open`] does, where `others` are about to be closed: their addresses may include the new
+    /// one, or be included in it.
+    ///
+    /// # Errors
+    /// [`NetError::Listen`] when the address cannot be had.
+    pub fn open_instead(
+        entrance: &Rc<Entrance>,
+        settings: ListenerSettings,
+        tls: Option<tls::Server>,
+        clock: Arc<dyn TimeProvider>,
+        others: &[&Self],
+    ) -> Result<Self, NetError> {
+        let needs_tcp = settings.tls.is_some() || settings.proxy.is_some();
+        let opened = match Door::open(&settings.endpoint, needs_tcp, false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && !others.is_empty() => {
+                // For this moment only: otherwise a second gateway could take every other client from this one.
+                let shared = others.iter().try_for_each(|other| other.socket.set_shared(true));
+                let opened = shared.and_then(|()| Door::open(&settings.endpoint, needs_tcp, true));
+                let claimed = (others.iter().map(|other| &*other.socket))
+                    .chain(opened.iter().map(|(_, socket)| socket))
+                    .try_for_each(|socket| socket.set_shared(false));
+                claimed.and(opened)
             }
+            opened => opened,
         };
-        let (endpoint, socket) = match Door::open(&endpoint, tls.is_some() || settings.proxy.is_some()) {
-            Ok(open) => open,
-            Err(source) => {
-                return Err(NetError::Listen {
-                    name,
-                    endpoint,
-                    source,
-                });
+        match opened {
+            Ok((endpoint, socket)) => {
+                let places = Places::new(bounds_of(&settings), Rc::clone(entrance));
+                Ok(Self::at(endpoint, Rc::new(socket), places, settings, tls, clock))
             }
-        };
-        let bounds = Bounds {
-            connections_max: settings.connections_max,
-            connections_per_address_max: settings.connections_per_address_max,
-            pending_max: settings.pending_max,
-            pending_per_address_max: settings.pending_per_address_max,
-        };
-        Ok(Self {
+            Err(source) => Err(NetError::Listen {
+                name: settings.name,
+                endpoint: settings.endpoint,
+                source,
+            }),
+        }
+    }
+
+    /// A listener with other settings on the same socket, which takes the place of this one: whoever waits in the
+    /// kernel's queue finds it, and who is in counts with its own. Where it listens stays as it is.
+    #[must_use]
+    pub fn changed(&self, settings: ListenerSettings, tls: Option<tls::Server>) -> Self {
+        self.places.set_bounds(bounds_of(&settings));
+        let (socket, places) = (Rc::clone(&self.socket), Rc::clone(&self.places));
+        let clock = Arc::clone(&self.clock);
+        let changed = Self::at(self.endpoint.clone(), socket, places, settings, tls, clock);
+        changed.counters.set(self.counters.get());
+        changed.tls_replaced.notify_one(); // who is in may not be trusted any more
+        changed
+    }
+
+    /// Gives the file of a Unix socket the permissions and the owner that `endpoint` says.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_permissions(&self, endpoint: &Endpoint) -> io::Result<()> {
+        self.socket.set_permissions(endpoint)
+    }
+
+    fn at(
+        endpoint: Endpoint,
+        socket: Rc<Door>,
+        places: Rc<Places>,
+        settings: ListenerSettings,
+        tls: Option<tls::Server>,
+        clock: Arc<dyn TimeProvider>,
+    ) -> Self {
+        Self {
             endpoint,
             socket,
             pace: settings.connect_rate_max.map(Pace::new),
-            places: Places::new(bounds, Rc::clone(entrance)),
+            places,
             way_in: Rc::new(WayIn {
-                name,
-                tls,
+                name: settings.name,
+                tls: RefCell::new(tls.map(Rc::new)),
                 websocket: settings.websocket,
                 proxy: settings.proxy,
                 peer_user_name: settings.peer_user_name,
@@ -171,7 +249,73 @@ impl Listener {
             refusals: Episode::default(),
             crowds: Episode::default(),
             counters: Cell::default(),
+            clock,
+            tls_replaced: Notify::new(),
+        }
+    }
+
+    /// Reads the files that `settings` names, and does TLS by them from here on: one change, or none.
+    ///
+    /// Who is in stays in; see [`Listener::refusal_of`] for those who should not. Handshakes that have begun end by what
+    /// was in force then, and are held to the new as well. No session of before is resumed.
+    ///
+    /// # Errors
+    /// [`NetError::Tls`] when a file is not wholly what it should be, or the listener has no TLS; nothing has changed.
+    pub fn reload_tls(&self, settings: &tls::ServerSettings) -> Result<(), NetError> {
+        self.replace_tls(self.read_tls(settings)?);
+        Ok(())
+    }
+
+    /// Reads the files that `settings` names, for [`Listener::replace_tls`]; nothing has changed yet.
+    ///
+    /// # Errors
+    /// Those of [`Listener::reload_tls`].
+    pub fn read_tls(&self, settings: &tls::ServerSettings) -> Result<tls::Server, NetError> {
+        let read = match self.has_tls() {
+            true => tls::Server::new(settings, Arc::clone(&self.clock)),
+            false => Err(tls::TlsError::NotInUse),
+        };
+        read.map_err(|source| NetError::Tls {
+            name: self.name().to_owned(),
+            source,
         })
+    }
+
+    /// The second half of [`Listener::reload_tls`], which cannot fail.
+    pub fn replace_tls(&self, server: tls::Server) {
+        self.way_in.tls.replace(Some(Rc::new(server)));
+        self.tls_replaced.notify_one();
+    }
+
+    /// Waits until TLS is done by other files than when it was last asked; one at a time may wait.
+    pub async fn tls_replaced(&self) {
+        self.tls_replaced.notified().await;
+    }
+
+    /// Whether it speaks TLS.
+    pub fn has_tls(&self) -> bool {
+        self.way_in.tls.borrow().is_some()
+    }
+
+    /// What of its certificates and revocation lists ends soon or has ended, a sentence for each.
+    pub fn warnings(&self) -> Vec<String> {
+        self.way_in
+            .tls()
+            .map_or_else(Vec::new, |server| server.warnings())
+    }
+
+    /// Whether the connection of `permit` came through this door.
+    pub fn is_door_of(&self, permit: &ConnectionPermit) -> bool {
+        permit.is_of(&self.places)
+    }
+
+    /// Why the client of `link`, a connection through this door, could not come in again: its certificate was revoked,
+    /// or its authority is not trusted any more. `None` where it could.
+    ///
+    /// Some milliseconds of work on a small board. That a revocation list is missing or too old is no reason.
+    pub fn refusal_of(&self, link: &Link) -> Option<HandshakeError> {
+        let refusal = self.way_in.tls()?.refusal_of(link.peer_certificates())?;
+        Some(HandshakeError::Refused(refusal))
     }
 
     /// Where it listens; the port the system chose, where the settings left it open.
@@ -187,11 +331,6 @@ impl Listener {
     /// Its name in the configuration.
     pub fn name(&self) -> &str {
         &self.way_in.name
-    }
-
-    /// Whether connections are encrypted.
-    pub fn has_tls(&self) -> bool {
-        self.way_in.tls.is_some()
     }
 
     /// Whether MQTT comes in the frames of WebSocket.
@@ -265,12 +404,12 @@ impl Listener {
     }
 
     async fn admit(&self, peer: Peer) -> Result<ConnectionPermit, Refusal> {
-        let address = match &self.way_in.proxy {
-            None => peer.ip(),
+        let origin = match &self.way_in.proxy {
+            None => Some(peer.origin()),
             Some(proxy) if !proxy.believes(peer) => return Err(Refusal::NoBalancer),
             Some(_) => None, // It tells later whom it brings.
         };
-        self.places.admit(address).await.map_err(Refusal::Bound)
+        self.places.admit(origin).await.map_err(Refusal::Bound)
     }
 
     fn refuse(&self, peer: Peer, refusal: Refusal) {
@@ -328,6 +467,15 @@ impl Listener {
         let mut counters = self.counters.get();
         *which(&mut counters) += 1;
         self.counters.set(counters);
+    }
+}
+
+fn bounds_of(settings: &ListenerSettings) -> Bounds {
+    Bounds {
+        connections_max: settings.connections_max,
+        connections_per_address_max: settings.connections_per_address_max,
+        pending_max: settings.pending_max,
+        pending_per_address_max: settings.pending_per_address_max,
     }
 }
 

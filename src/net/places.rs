@@ -9,7 +9,6 @@ mod permit;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,6 +16,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use self::entrance::{CROWD, GRACE_MAX, Room, Turn, Waiting};
+use super::endpoint::Origin;
 
 pub use self::bound::Bound;
 pub use self::entrance::Entrance;
@@ -26,21 +26,21 @@ pub use self::permit::ConnectionPermit;
 ///
 /// **Invariants**
 /// 1. `connections` is the number of its permits, `pending` of those that are pending.
-/// 2. `by_address` holds the addresses of its permits and adds up to no more than both; no entry is empty, so
+/// 2. `by_origin` holds the origins of its permits and adds up to no more than both; no entry is empty, so
 ///    there are never more than `connections_max`.
 #[derive(Debug)]
 pub(super) struct Places {
-    bounds: Bounds,
+    bounds: Cell<Bounds>,
     /// Tells the door's own among all that wait.
     door: u64,
     entrance: Rc<Entrance>,
     connections: Cell<usize>,
     pending: Cell<usize>,
-    by_address: RefCell<HashMap<IpAddr, OfAddress>>,
+    by_origin: RefCell<HashMap<Origin, OfOrigin>>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct OfAddress {
+struct OfOrigin {
     connections: usize,
     pending: usize,
 }
@@ -63,12 +63,12 @@ impl Places {
     pub(super) fn new(bounds: Bounds, entrance: Rc<Entrance>) -> Rc<Self> {
         let door = entrance.next.replace(entrance.next.get() + 1);
         Rc::new(Self {
-            bounds,
+            bounds: Cell::new(bounds),
             door,
             entrance,
             connections: Cell::new(0),
             pending: Cell::new(0),
-            by_address: RefCell::default(),
+            by_origin: RefCell::default(),
         })
     }
 
@@ -80,17 +80,23 @@ impl Places {
         self.pending.get()
     }
 
+    /// Holds whoever comes next to other bounds; those who are in stay.
+    pub(super) fn set_bounds(&self, bounds: Bounds) {
+        self.bounds.set(bounds);
+        self.entrance.changed();
+    }
+
     pub(super) fn entrance(&self) -> &Rc<Entrance> {
         &self.entrance
     }
 
-    /// Gives a connection from `address` a place; where there is none, the oldest of those that have said nothing
+    /// Gives a connection from `origin` a place; where there is none, the oldest of those that have said nothing
     /// gives way, once it has had its time.
     ///
     /// So a crowd of honest clients waits here for its turn, a flood that says nothing makes place for whoever
     /// comes after it, and where everybody who is on the way in has a password under check, the others are refused
     /// until one is through.
-    pub(super) async fn admit(self: &Rc<Self>, address: Option<IpAddr>) -> Result<ConnectionPermit, Bound> {
+    pub(super) async fn admit(self: &Rc<Self>, origin: Option<Origin>) -> Result<ConnectionPermit, Bound> {
         let entrance = &self.entrance;
         let patience_ends = Instant::now() + PATIENCE;
         let mut turn = None;
@@ -98,7 +104,7 @@ impl Places {
             // Made before the look, so that no place that becomes free after it is missed.
             let mut freed = pin!(entrance.freed.notified());
             let now = Instant::now();
-            let bound = match self.take(address, now) {
+            let bound = match self.take(origin, now) {
                 Ok(permit) => return Ok(permit),
                 Err(bound) => bound,
             };
@@ -109,12 +115,12 @@ impl Places {
                 entrance.are_turning_over.set(false);
                 return Err(bound);
             }
-            let until = match self.make_room(bound, address, now) {
+            let until = match self.make_room(bound, origin, now) {
                 Room::Made => patience_ends,
                 // Who has its share already keeps nobody else waiting.
-                Room::At(_) if bound.is_of_address() => return Err(bound),
+                Room::At(_) if bound.is_of_origin() => return Err(bound),
                 Room::At(at) => at,
-                Room::Held if entrance.are_turning_over.get() && !bound.is_of_address() => patience_ends,
+                Room::Held if entrance.are_turning_over.get() && !bound.is_of_origin() => patience_ends,
                 Room::Held | Room::None => return Err(bound),
             };
             // Whichever comes first, the next look tells.
@@ -123,40 +129,42 @@ impl Places {
     }
 
     /// Tells the oldest connection to give way of those whose place would do.
-    fn make_room(&self, bound: Bound, address: Option<IpAddr>, now: Instant) -> Room {
+    fn make_room(&self, bound: Bound, origin: Option<Origin>, now: Instant) -> Room {
         self.entrance.make_room(now, |waiting| match bound {
             Bound::Connections | Bound::Pending => waiting.door == self.door,
             Bound::ConnectionsOfAddress | Bound::PendingOfAddress => {
-                waiting.door == self.door && waiting.address == address
+                waiting.door == self.door && waiting.origin == origin
             }
             Bound::AllConnections | Bound::Descriptors => true,
         })
     }
 
-    fn take(self: &Rc<Self>, address: Option<IpAddr>, now: Instant) -> Result<ConnectionPermit, Bound> {
-        let (bounds, entrance) = (&self.bounds, &self.entrance);
+    fn take(self: &Rc<Self>, origin: Option<Origin>, now: Instant) -> Result<ConnectionPermit, Bound> {
+        let (bounds, entrance) = (self.bounds.get(), &self.entrance);
         let is_turn_of_another = entrance
             .turns
             .borrow()
             .front()
             .is_some_and(|&door| door != self.door);
-        if is_turn_of_another || entrance.connections.get() >= entrance.descriptors_max {
+        if is_turn_of_another || entrance.connections.get() >= entrance.descriptors_max.get() {
             return Err(Bound::Descriptors);
         }
-        if entrance.connections.get() >= entrance.connections_max && !entrance.waiting.borrow().is_empty() {
+        if entrance.connections.get() >= entrance.connections_max.get()
+            && !entrance.waiting.borrow().is_empty()
+        {
             return Err(Bound::AllConnections);
         }
         if self.connections.get() >= bounds.connections_max {
             return Err(Bound::Connections);
         }
-        self.check_address(address)?;
+        self.check_origin(origin)?;
         if self.pending.get() >= bounds.pending_max {
             return Err(Bound::Pending);
         }
-        self.count_address(address);
+        self.count_origin(origin);
         let waiting = Waiting {
             door: self.door,
-            address,
+            origin,
             since: now,
             is_held: false,
             is_leaving: false,
@@ -171,49 +179,50 @@ impl Places {
         Ok(ConnectionPermit {
             places: Rc::clone(self),
             key,
-            address: Cell::new(address),
+            origin: Cell::new(origin),
             is_pending: Cell::new(true),
         })
     }
 
-    /// Whether one more may come from `address`.
-    fn check_address(&self, address: Option<IpAddr>) -> Result<(), Bound> {
-        let Some(address) = address else { return Ok(()) };
-        let by_address = self.by_address.borrow();
-        let found = by_address.get(&address).copied().unwrap_or_default();
+    /// Whether one more may come from `origin`.
+    fn check_origin(&self, origin: Option<Origin>) -> Result<(), Bound> {
+        let Some(origin) = origin else { return Ok(()) };
+        let by_origin = self.by_origin.borrow();
+        let found = by_origin.get(&origin).copied().unwrap_or_default();
         if self
             .bounds
+            .get()
             .connections_per_address_max
             .is_some_and(|most| found.connections >= most)
         {
             return Err(Bound::ConnectionsOfAddress);
         }
-        // The programs of this machine share one address, and whoever floods from inside has easier ways.
+        // By TCP the programs of this machine share one address, and whoever floods from inside has easier ways.
         // Addresses of IPv6 count one by one, for a field network's honest devices share a prefix.
-        if found.pending >= self.bounds.pending_per_address_max && !address.is_loopback() {
+        if found.pending >= self.bounds.get().pending_per_address_max && !origin.is_shared() {
             return Err(Bound::PendingOfAddress);
         }
         Ok(())
     }
 
-    fn count_address(&self, address: Option<IpAddr>) {
-        if let Some(address) = address {
-            let mut by_address = self.by_address.borrow_mut();
-            let found = by_address.entry(address).or_default();
+    fn count_origin(&self, origin: Option<Origin>) {
+        if let Some(origin) = origin {
+            let mut by_origin = self.by_origin.borrow_mut();
+            let found = by_origin.entry(origin).or_default();
             found.connections += 1;
             found.pending += 1;
         }
     }
 
-    /// Takes one connection of `address` off the count, and with it one that is pending, or only that.
-    fn uncount_address(&self, address: Option<IpAddr>, is_connection: bool, is_pending: bool) {
-        let Some(address) = address else { return };
-        let mut by_address = self.by_address.borrow_mut();
-        if let Some(found) = by_address.get_mut(&address) {
+    /// Takes one connection of `origin` off the count, and with it one that is pending, or only that.
+    fn uncount_origin(&self, origin: Option<Origin>, is_connection: bool, is_pending: bool) {
+        let Some(origin) = origin else { return };
+        let mut by_origin = self.by_origin.borrow_mut();
+        if let Some(found) = by_origin.get_mut(&origin) {
             found.connections -= usize::from(is_connection);
             found.pending -= usize::from(is_pending);
             if found.connections == 0 {
-                by_address.remove(&address);
+                by_origin.remove(&origin);
             }
         }
     }
@@ -221,6 +230,7 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
     use std::task::{Context, Poll, Waker};
 
     use super::entrance::GRACE_MIN;
@@ -250,8 +260,8 @@ mod tests {
         Places::new(bounds, Rc::clone(entrance))
     }
 
-    fn address(last: u8) -> Option<IpAddr> {
-        Some(IpAddr::from([192, 0, 2, last]))
+    fn address(last: u8) -> Option<Origin> {
+        Some(Origin::Address(IpAddr::from([192, 0, 2, last])))
     }
 
     /// Whether `permit` was told to give way.
@@ -285,6 +295,20 @@ mod tests {
     }
 
     #[test]
+    fn one_user_of_this_machine_cannot_take_all_pending_places_of_a_unix_socket() {
+        let places = places(10, 10, 2);
+        let user = |uid| Some(Origin::User(uid));
+        let permits = [0, 0, 1000].map(|uid| places.take(user(uid), Instant::now()).unwrap());
+        assert_eq!(
+            places.take(user(0), Instant::now()).unwrap_err(),
+            Bound::PendingOfAddress
+        );
+        let other = places.take(user(1000), Instant::now()).unwrap();
+        drop((permits, other));
+        assert!(places.by_origin.borrow().is_empty());
+    }
+
+    #[test]
     fn one_address_cannot_take_all_connections() {
         let bounds = Bounds {
             connections_max: 100,
@@ -293,7 +317,7 @@ mod tests {
             pending_per_address_max: 100,
         };
         let places = Places::new(bounds, Entrance::unbounded());
-        let local = Some(IpAddr::from([127, 0, 0, 1]));
+        let local = Some(Origin::Address(IpAddr::from([127, 0, 0, 1])));
         for address in [address(1), local] {
             let held = [
                 places.take(address, Instant::now()).unwrap(),
@@ -307,13 +331,13 @@ mod tests {
             drop(held);
             assert!(places.take(address, Instant::now()).is_ok());
         }
-        assert!(places.by_address.borrow().is_empty());
+        assert!(places.by_origin.borrow().is_empty());
     }
 
     #[test]
     fn the_programs_of_this_machine_share_an_address_and_no_bound() {
         let places = places(100, 10, 2);
-        let local = Some(IpAddr::from([127, 0, 0, 1]));
+        let local = Some(Origin::Address(IpAddr::from([127, 0, 0, 1])));
         for address in [local, None] {
             let held: Vec<_> = (0..10)
                 .map(|_| places.take(address, Instant::now()).unwrap())
@@ -341,7 +365,7 @@ mod tests {
         drop(first);
         drop(second);
         assert_eq!((places.connections.get(), places.pending.get()), (0, 0));
-        assert!(places.by_address.borrow().is_empty());
+        assert!(places.by_origin.borrow().is_empty());
         assert_eq!(places.entrance.connections(), 0);
         assert!(places.entrance.waiting.borrow().is_empty());
     }
@@ -357,7 +381,7 @@ mod tests {
         assert_eq!(second.told(address(2).unwrap()), Ok(()));
         first.admitted();
         drop((first, second));
-        assert!(places.by_address.borrow().is_empty());
+        assert!(places.by_origin.borrow().is_empty());
     }
 
     #[test]

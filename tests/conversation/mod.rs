@@ -177,6 +177,7 @@ impl House {
                 listener,
                 peer: None,
                 certificate_user,
+                certificate_client: None,
             },
         );
         link
@@ -203,6 +204,7 @@ impl House {
             listener,
             peer,
             certificate_user: None,
+            certificate_client: None,
         });
         let outputs = self.receive(link, Packet::Connect(Box::new(connect)));
         (link, outputs)
@@ -521,7 +523,7 @@ pub fn kick(target: Target) -> Input {
 
 pub fn kick_with(number: u64, target: Target, options: KickOptions) -> Input {
     let id = KickId(number);
-    Input::Kick(Kick { id, target, options })
+    Input::Kick(Box::new(Kick { id, target, options }))
 }
 
 /// Whoever has this client identifier.

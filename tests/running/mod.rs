@@ -11,6 +11,7 @@ use std::future::poll_fn;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::pin;
+use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use tidegate::board::Boards;
 use tidegate::client::{Address, Client, Message, Options, Target};
 use tidegate::config::{Listener, Settings};
 use tidegate::gateway::{self, Gateway};
+use tidegate::kick::KickHandle;
 use tidegate::mqtt::{
     Ack, ClientId, ConnAck, Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, PacketId,
     ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling, Subscribe, SubscribeProperties, Subscription,
@@ -28,7 +30,9 @@ use tidegate::mqtt::{
 };
 use tidegate::net::endpoint::Endpoint;
 use tidegate::net::link::{Buffers, Link, Stream};
+use tidegate::net::listener::NetError;
 use tidegate::net::tls::{ClientCertificates, ClientSettings, Roots, ServerSettings};
+use tidegate::watch::Watch;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Notify, oneshot};
 
@@ -42,6 +46,12 @@ pub fn with_gateway(settings: Settings, story: impl AsyncFnOnce(&Doors)) {
         let (stop, stopped) = oneshot::channel();
         let doors = Doors {
             addresses: gateway.addresses(),
+            kicks: gateway.kick_handle(),
+            watch: gateway.watch(),
+            listeners: gateway
+                .listeners()
+                .map(|listener| Rc::downgrade(&listener))
+                .collect(),
             stop: RefCell::new(Some(stop)),
             over: Notify::new(),
             is_over: Cell::new(false),
@@ -72,6 +82,10 @@ pub fn with_gateway(settings: Settings, story: impl AsyncFnOnce(&Doors)) {
 /// The way to a running gateway.
 pub struct Doors {
     addresses: Vec<(String, Endpoint)>,
+    kicks: KickHandle,
+    watch: Watch,
+    /// Not held, so that they close when the gateway ends.
+    listeners: Vec<Weak<tidegate::net::listener::Listener>>,
     stop: RefCell<Option<oneshot::Sender<()>>>,
     over: Notify,
     is_over: Cell<bool>,
@@ -83,6 +97,23 @@ impl Doors {
         let door = self.addresses.iter().find(|(door, _)| door == name);
         let (_, endpoint) = door.expect("there is such a door");
         endpoint.ip().expect("the door is one of TCP")
+    }
+
+    /// What its clients are sent away by.
+    pub fn kicks(&self) -> KickHandle {
+        self.kicks.clone()
+    }
+
+    /// What its clients are watched by.
+    pub fn watch(&self) -> Watch {
+        self.watch.clone()
+    }
+
+    /// Has the door called `name` do TLS by other files from here on.
+    pub fn reload_tls(&self, name: &str, settings: &ServerSettings) -> Result<(), NetError> {
+        let mut listeners = self.listeners.iter().filter_map(Weak::upgrade);
+        let listener = listeners.find(|listener| listener.name() == name);
+        listener.expect("there is such a door").reload_tls(settings)
     }
 
     /// Asks the gateway to stop.
@@ -346,6 +377,7 @@ impl Papers {
             key: write("server-key.pem", key.serialize_pem()),
             client_certificates: ClientCertificates::Ignored,
             user_name_from: None,
+            client_id_from: None,
         };
         Self { folder, ca, server }
     }

@@ -9,10 +9,11 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -23,7 +24,10 @@ use tidegate::auth::passwords::{Cost, hash};
 use tidegate::client::{Address, Target};
 use tidegate::gateway;
 use tidegate::mqtt::{Connect, Packet, QoS, ReasonCode};
+use tidegate::net::link::{Link, Stream};
 use tidegate::net::tls::{ClientSettings, Roots};
+use tidegate::net::unix;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -40,31 +44,67 @@ pub struct Door {
     configuration: &'static str,
     /// How one comes through it, as URLs say it.
     pub scheme: &'static str,
+    /// What a balancer says before its client does; empty where none stands before it.
+    pub header: &'static [u8],
+}
+
+/// Where a door is.
+#[derive(Debug, Clone)]
+pub enum Place {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
 }
 
 /// See [`Door`].
-pub const DOORS: [Door; 4] = [
+pub const DOORS: [Door; 7] = [
     Door {
         name: "local",
-        configuration: "",
+        configuration: "address = '127.0.0.1:0'\n",
         scheme: "mqtt",
+        header: b"",
     },
     Door {
         name: "tls",
-        configuration: "[listener.tls.tls]\ncertificate = 'SERVER'\nkey = 'KEY'\n",
+        configuration: "address = '127.0.0.1:0'\n[listener.tls.tls]\ncertificate = 'SERVER'\nkey = 'KEY'\n",
         scheme: "mqtts",
+        header: b"",
     },
     Door {
         name: "ws",
-        configuration: "[listener.ws.websocket]\n",
+        configuration: "address = '127.0.0.1:0'\n[listener.ws.websocket]\n",
         scheme: "ws",
+        header: b"",
     },
     Door {
         name: "wss",
-        configuration: "[listener.wss.tls]\ncertificate = 'SERVER'\nkey = 'KEY'\n[listener.wss.websocket]\n",
+        configuration: "address = '127.0.0.1:0'\n[listener.wss.tls]\ncertificate = 'SERVER'\nkey = 'KEY'\n\
+                        [listener.wss.websocket]\n",
         scheme: "wss",
+        header: b"",
+    },
+    Door {
+        name: "socket",
+        // All who come here are of one user, attackers and honest ones: it may have every place there is.
+        configuration: "address = 'unix:FOLDER/mqtt.sock'\npending_per_address_max = 128\n",
+        scheme: "unix",
+        header: b"",
+    },
+    Door {
+        name: "balanced",
+        configuration: BEHIND_BALANCER,
+        scheme: "mqtt",
+        header: b"PROXY TCP4 127.0.0.9 127.0.0.1 40000 1883\r\n",
+    },
+    Door {
+        name: "balanced2",
+        configuration: BEHIND_BALANCER,
+        scheme: "mqtt",
+        header: b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x09\x7f\0\0\x01\x9c\x40\x07\x5b",
     },
 ];
+
+const BEHIND_BALANCER: &str = "address = '127.0.0.1:0'\nproxy_protocol = true\nproxy_from = ['127.0.0.1']\n\
+                               allow_anonymous_off_loopback = true\n";
 
 /// The topic the witnesses talk on: numbers from 0, two hundred a second.
 pub const WITNESSED: &str = "witness/seq";
@@ -151,7 +191,7 @@ pub struct Program {
     pid: Pid,
     _folder: TempDir,
     papers: Papers,
-    addresses: Vec<(String, SocketAddr)>,
+    places: Vec<(String, Place)>,
     heard: watch::Receiver<Heard>,
 }
 
@@ -195,12 +235,8 @@ impl Program {
                 .configuration
                 .replace("SERVER", papers.server.certificate.to_str().expect("text"))
                 .replace("KEY", papers.server.key.to_str().expect("text"));
-            write!(
-                text,
-                "[listener.{}]\naddress = '127.0.0.1:0'\nanonymous = true\n{own}",
-                door.name
-            )
-            .expect("room");
+            let own = own.replace("FOLDER", folder.path().to_str().expect("text"));
+            write!(text, "[listener.{}]\nanonymous = true\n{own}", door.name).expect("room");
         }
         write!(text, "[limits]\n{}\n", setup.limits).expect("room");
         let file = folder.path().join("tidegate.toml");
@@ -221,7 +257,7 @@ impl Program {
         let mut child = command.spawn().expect("the program is there");
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
-        let addresses = read_addresses(&mut log);
+        let places = read_places(&mut log);
         let (telling, heard) = watch::channel(Heard::default());
         thread::spawn(move || listen(log, &telling));
         Self {
@@ -229,27 +265,35 @@ impl Program {
             pid: pid.expect("a process has a number"),
             _folder: folder,
             papers,
-            addresses,
+            places,
             heard,
         }
     }
 
     /// Where the door called `name` is.
+    pub fn place(&self, name: &str) -> &Place {
+        let door = self.places.iter().find(|(door, _)| door == name);
+        &door.expect("there is such a door").1
+    }
+
+    /// The address of the door called `name`, which is one of TCP.
     pub fn address(&self, name: &str) -> SocketAddr {
-        let door = self.addresses.iter().find(|(door, _)| door == name);
-        door.expect("there is such a door").1
+        match self.place(name) {
+            Place::Tcp(address) => *address,
+            Place::Unix(path) => panic!("expected an address, found {}", path.display()),
+        }
     }
 
     /// A byte stream to the door called `name`, with nothing said on it.
-    pub async fn stream_to(&self, name: &str) -> TcpStream {
-        TcpStream::connect(self.address(name))
-            .await
-            .expect("the door is open")
+    pub async fn stream_to(&self, name: &str) -> Stream {
+        self.place(name).connect().await.expect("the door is open")
     }
 
     /// A byte stream through the plain door.
     pub async fn stream(&self) -> TcpStream {
-        self.stream_to("local").await
+        TcpStream::connect(self.address("local"))
+            .await
+            .expect("the door is open")
     }
 
     /// The same, with so little room to receive that the program soon notices who does not read.
@@ -270,6 +314,12 @@ impl Program {
     /// Somebody who stands in a door, handshakes and all, and has said nothing of MQTT yet; `None` where the door was
     /// slammed.
     pub async fn stranger_at(&self, door: &Door, connect: &Connect) -> Option<Peer> {
+        let place = self.place(door.name);
+        if !door.header.is_empty() {
+            let mut stream = place.connect().await.ok()?;
+            stream.write_all(door.header).await.ok()?;
+            return Some(Peer::on(Link::client(stream, connect.version, 1024 * 1024)));
+        }
         let options = tidegate::client::Options {
             version: connect.version,
             packet_bytes_max: 1024 * 1024,
@@ -279,7 +329,10 @@ impl Program {
             roots: Roots::File(self.papers.ca.clone()),
             ..ClientSettings::default()
         };
-        let url = format!("{}://{}", door.scheme, self.address(door.name));
+        let url = match place {
+            Place::Tcp(address) => format!("{}://{address}", door.scheme),
+            Place::Unix(path) => format!("{}:{}", door.scheme, path.display()),
+        };
         let address: Address = url.parse().expect("a URL");
         let target =
             Target::new(address, &settings, IN_VAIN).expect("the authority's certificate is in order");
@@ -418,6 +471,23 @@ impl Program {
     }
 }
 
+impl Place {
+    /// A byte stream to it.
+    pub async fn connect(&self) -> io::Result<Stream> {
+        Ok(match self {
+            Self::Tcp(address) => Stream::Tcp(TcpStream::connect(address).await?),
+            Self::Unix(path) => Stream::Unix(unix::connect(path, IN_VAIN).await?),
+        })
+    }
+}
+
+/// Leaves at once and says nothing more, where the system knows such an end.
+pub fn slam(stream: &Stream) {
+    if let Stream::Tcp(tcp) = stream {
+        tcp.set_zero_linger().expect("the option is known");
+    }
+}
+
 impl Drop for Program {
     fn drop(&mut self) {
         // It may have ended by itself.
@@ -432,20 +502,23 @@ fn write(path: &Path, text: &str) {
 }
 
 /// Reads on until every door is known.
-fn read_addresses(log: &mut BufReader<ChildStderr>) -> Vec<(String, SocketAddr)> {
-    let (mut addresses, mut said) = (Vec::new(), String::new());
-    while addresses.len() < DOORS.len() {
+fn read_places(log: &mut BufReader<ChildStderr>) -> Vec<(String, Place)> {
+    let (mut places, mut said) = (Vec::new(), String::new());
+    while places.len() < DOORS.len() {
         let start = said.len();
         let bytes = log.read_line(&mut said).expect("text");
         assert_ne!(bytes, 0, "the program did not start:\n{said}");
         let words = said[start..].split_ascii_whitespace();
         let word = |name: &str| words.clone().find_map(|word| word.strip_prefix(name));
         if let (Some(name), Some(address)) = (word("listener="), word("address=")) {
-            let address = address.parse().expect("an address");
-            addresses.push((name.trim_matches('"').to_owned(), address));
+            let place = match address.strip_prefix("unix:") {
+                Some(path) => Place::Unix(path.into()),
+                None => Place::Tcp(address.parse().expect("an address")),
+            };
+            places.push((name.trim_matches('"').to_owned(), place));
         }
     }
-    addresses
+    places
 }
 
 fn listen(mut log: BufReader<ChildStderr>, telling: &watch::Sender<Heard>) {

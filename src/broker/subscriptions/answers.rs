@@ -42,6 +42,18 @@ const ANSWERS_MAX: usize = 256;
 pub(super) const ANSWERS_WEIGHT_MAX: usize = 4096;
 
 impl Subscriptions {
+    /// Everyone whom a plain message of `topic` reaches, where the last one found that out.
+    pub(in crate::broker) fn everyone(&self, topic: &str) -> Option<&Everyone> {
+        let answer = self.answers.entries.get(self.slot(topic))?;
+        let holds = answer.version == self.version && answer.topic == topic;
+        answer.resolved.everyone.as_ref().filter(|_| holds)
+    }
+
+    /// Where the answer for `topic` is remembered.
+    fn slot(&self, topic: &str) -> usize {
+        self.hasher.hash_one(topic) as usize % ANSWERS_MAX // any part of the hash will do
+    }
+
     /// Whom `topic` reaches; give it back with [`Subscriptions::put_back`] when done.
     pub(in crate::broker) fn resolve(&mut self, topic: &TopicName) -> Resolved {
         if self.count == 0 {
@@ -50,8 +62,7 @@ impl Subscriptions {
         if self.answers.entries.is_empty() {
             self.answers.entries.resize_with(ANSWERS_MAX, Answer::default);
         }
-        let hash = self.hasher.hash_one(topic.as_str());
-        let slot = hash as usize % ANSWERS_MAX; // any part of the hash will do
+        let slot = self.slot(topic.as_str());
         let answer = &mut self.answers.entries[slot];
         let mut resolved = std::mem::take(&mut answer.resolved);
         self.answers.weight -= resolved.weight;

@@ -50,6 +50,12 @@ impl Subscriptions {
             {
                 return Err(format!("a shared subscription at level {:?} is gone", node.level));
             }
+            if !node.groups.is_sorted_by_key(|&group| &self.groups[group].name) {
+                return Err(format!(
+                    "the shared subscriptions at level {:?} are out of order",
+                    node.level
+                ));
+            }
         }
         for (key, group) in &self.groups {
             if group.members.is_empty() || !ordered(&group.members) {

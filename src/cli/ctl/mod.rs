@@ -127,6 +127,8 @@ enum Command {
         #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = interval_from)]
         interval: u64,
     },
+    /// Have the configuration read again: all of it holds, or none
+    Reload,
     /// List the listeners
     Listeners,
     /// List the serial ports
@@ -299,6 +301,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Ban { target, time, lift } => desk.ban(target, time, *lift),
         Command::Stats => desk.statistics(),
         Command::Top { interval } => top::run(desk.socket, Duration::from_secs(*interval)),
+        Command::Reload => desk.answer(ask(desk.socket, "POST", "/api/v1/reload", None)?),
         Command::Listeners => desk.list("/api/v1/listeners", LISTENERS),
         Command::Serial => desk.list("/api/v1/serial", SERIAL),
         Command::Config => desk.list("/api/v1/configuration", VALUES),

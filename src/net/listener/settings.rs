@@ -24,14 +24,16 @@ pub struct ListenerSettings {
     pub peer_user_name: bool,
     /// Connections through this door at one time, those on their way in included.
     pub connections_max: usize,
-    /// The same, from one address; `None` leaves it to `connections_max`.
+    /// The same, from one address, or on a Unix socket of one user of this machine; `None` leaves it to
+    /// `connections_max`.
     pub connections_per_address_max: Option<usize>,
     /// Connections accepted in one second, in the long run; what comes faster waits its turn in the kernel's queue.
     /// `None` is as fast as they come.
     pub connect_rate_max: Option<u32>,
     /// Connections that were accepted and have not sent a CONNECT yet.
     pub pending_max: usize,
-    /// The same, from one address; addresses of this very machine are exempt, its programs share one.
+    /// The same, from one address, or on a Unix socket of one user of this machine; addresses of this very machine are
+    /// exempt, its programs share one.
     pub pending_per_address_max: usize,
     /// From accept to the end of the handshakes: the header of a balancer, TLS and WebSocket together.
     pub handshake_timeout: Duration,
@@ -49,9 +51,11 @@ pub struct ProxySettings {
 impl ListenerSettings {
     /// A door at `endpoint` for `connections_max` connections, in the clear, with the usual bounds.
     pub fn new(name: impl Into<String>, endpoint: impl Into<Endpoint>, connections_max: usize) -> Self {
+        let endpoint = endpoint.into();
         Self {
             name: name.into(),
-            endpoint: endpoint.into(),
+            pending_per_address_max: Self::pending_per_address_max(&endpoint),
+            endpoint,
             tls: None,
             websocket: None,
             proxy: None,
@@ -60,7 +64,6 @@ impl ListenerSettings {
             connections_per_address_max: None,
             connect_rate_max: None,
             pending_max: Self::PENDING_MAX,
-            pending_per_address_max: Self::PENDING_PER_ADDRESS_MAX,
             handshake_timeout: Self::HANDSHAKE_TIMEOUT,
         }
     }
@@ -70,6 +73,17 @@ impl ListenerSettings {
 
     /// The same, from one address.
     pub const PENDING_PER_ADDRESS_MAX: usize = 8;
+
+    /// The same, of one user by a Unix socket: many a machine runs all its programs under one, and starts them at once.
+    pub const PENDING_PER_USER_MAX: usize = 32;
+
+    /// The bound on those that come from one place to `endpoint`, where nothing else is said.
+    pub fn pending_per_address_max(endpoint: &Endpoint) -> usize {
+        match endpoint {
+            Endpoint::Tcp(_) => Self::PENDING_PER_ADDRESS_MAX,
+            Endpoint::Unix(_) => Self::PENDING_PER_USER_MAX,
+        }
+    }
 
     /// From accept to the end of the handshakes, where nothing else is said.
     pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

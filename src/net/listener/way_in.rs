@@ -1,5 +1,6 @@
 //! From an accepted connection to one that may speak MQTT: what a balancer says of it, TLS, WebSocket.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
@@ -16,7 +17,7 @@ use tracing::debug;
 
 use super::ProxySettings;
 use super::door::Socket;
-use crate::mqtt::Utf8String;
+use crate::mqtt::{ClientId, Utf8String};
 use crate::net::endpoint::Peer;
 use crate::net::link::Stream;
 use crate::net::places::ConnectionPermit;
@@ -58,6 +59,7 @@ impl Accepted {
                 stream: socket.into(),
                 peer,
                 certificate_user: way_in.user_of(peer),
+                certificate_client: None,
                 permit,
             });
         }
@@ -68,15 +70,13 @@ impl Accepted {
             () = poll_fn(|cx| permit.poll_gives_way(cx)) => return Err(HandshakeError::GaveWay),
             entered = timeout_at(deadline, steps) => entered,
         };
-        let Entered {
-            stream,
-            peer,
-            certificate_user,
-        } = entered.map_err(|_| HandshakeError::TimedOut(way_in.timeout))??;
+        let Entered { stream, peer, names } =
+            entered.map_err(|_| HandshakeError::TimedOut(way_in.timeout))??;
         Ok(Incoming {
             stream,
             peer,
-            certificate_user,
+            certificate_user: names.user,
+            certificate_client: names.client,
             permit,
         })
     }
@@ -92,6 +92,8 @@ pub struct Incoming {
     /// Who has proved to be this user before CONNECT: by a verified client certificate, or by running as that user
     /// on this machine, where the listener takes the name from there.
     pub certificate_user: Option<Utf8String>,
+    /// The client identifier that its verified certificate gives, where the listener takes it from there.
+    pub certificate_client: Option<ClientId>,
     /// Its place; to be kept as long as the connection is.
     pub permit: ConnectionPermit,
 }
@@ -100,7 +102,8 @@ pub struct Incoming {
 #[derive(Debug)]
 pub(super) struct WayIn {
     pub(super) name: String,
-    pub(super) tls: Option<tls::Server>,
+    /// Replaced as a whole; each handshake ends by what it began with.
+    pub(super) tls: RefCell<Option<Rc<tls::Server>>>,
     pub(super) websocket: Option<upgrade::ServerSettings>,
     pub(super) proxy: Option<ProxySettings>,
     pub(super) peer_user_name: bool,
@@ -117,13 +120,13 @@ pub(super) const HANDSHAKES_PER_TURN: usize = 4;
 struct Entered {
     stream: Stream,
     peer: Peer,
-    certificate_user: Option<Utf8String>,
+    names: tls::Names,
 }
 
 impl WayIn {
     /// Whether MQTT may begin at once.
     fn is_open(&self) -> bool {
-        self.tls.is_none() && self.websocket.is_none() && self.proxy.is_none()
+        self.tls.borrow().is_none() && self.websocket.is_none() && self.proxy.is_none()
     }
 
     /// All that comes before MQTT, in its order.
@@ -133,18 +136,23 @@ impl WayIn {
         mut peer: Peer,
         permit: &ConnectionPermit,
     ) -> Result<Entered, HandshakeError> {
-        let mut certificate_user = self.user_of(peer);
+        let mut names = tls::Names {
+            user: self.user_of(peer),
+            client: None,
+        };
+        let server = self.tls();
         let stream = match socket {
             Socket::Unix(unix) => Stream::Unix(unix),
             Socket::Tcp(mut tcp) => {
                 if let Some(proxy) = &self.proxy {
-                    (peer, certificate_user) = self.ask_balancer(&mut tcp, proxy, peer, permit).await?;
+                    (peer, names.user) = self.ask_balancer(&mut tcp, proxy, peer, permit).await?;
                 }
-                match &self.tls {
+                match &server {
                     None => Stream::Tcp(tcp),
                     Some(server) => {
-                        let (stream, user) = secure(tcp, server, &self.turns).await?;
-                        certificate_user = user.or(certificate_user);
+                        let (stream, proved) = secure(tcp, server, &self.turns).await?;
+                        names.user = proved.user.or(names.user);
+                        names.client = proved.client;
                         Stream::Tls(stream)
                     }
                 }
@@ -157,11 +165,19 @@ impl WayIn {
                 Stream::WebSocket(Box::new(upgraded.map_err(HandshakeError::Upgrade)?))
             }
         };
-        Ok(Entered {
-            stream,
-            peer,
-            certificate_user,
-        })
+        // Those who are in are gone over when the certificates are replaced, and this one was not among them.
+        if let (Some(began), Some(now)) = (server, self.tls())
+            && !Rc::ptr_eq(&began, &now)
+            && let Some(error) = now.refusal_of(stream.peer_certificates())
+        {
+            return Err(HandshakeError::Refused(error));
+        }
+        Ok(Entered { stream, peer, names })
+    }
+
+    /// What TLS is done by from here on.
+    pub(super) fn tls(&self) -> Option<Rc<tls::Server>> {
+        self.tls.borrow().clone()
     }
 
     /// Who comes, and as which user, by the word of `balancer`; the connection counts under that address from here on.
@@ -180,9 +196,7 @@ impl WayIn {
                 common_name.filter(|_| settings.common_name_is_user),
             ),
         };
-        if let Some(address) = peer.ip() {
-            permit.told(address).map_err(HandshakeError::Bound)?;
-        }
+        permit.told(peer.origin()).map_err(HandshakeError::Bound)?;
         debug!(listener = self.name, %balancer, %peer, "told by a balancer");
         Ok((peer, user))
     }
@@ -229,7 +243,7 @@ async fn secure(
     stream: TcpStream,
     server: &tls::Server,
     turns: &Semaphore,
-) -> Result<(Box<TlsStream<TcpStream>>, Option<Utf8String>), HandshakeError> {
+) -> Result<(Box<TlsStream<TcpStream>>, tls::Names), HandshakeError> {
     stream.readable().await.map_err(HandshakeError::Broken)?;
     let turn = turns.acquire().await.expect("the semaphore is never closed");
     let mut handshake = pin!(server.accept(stream));

@@ -20,7 +20,7 @@ pub enum Bound {
 }
 
 impl Bound {
-    pub(super) fn is_of_address(self) -> bool {
+    pub(super) fn is_of_origin(self) -> bool {
         matches!(self, Self::ConnectionsOfAddress | Self::PendingOfAddress)
     }
 }

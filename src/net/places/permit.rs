@@ -1,20 +1,20 @@
 //! A connection's place, from accept to its end.
 
 use std::cell::Cell;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tokio::time::Instant;
 
 use super::{Bound, Places};
+use crate::net::endpoint::Origin;
 
 /// A connection's place behind its listener, given back when dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit {
     pub(super) places: Rc<Places>,
     pub(super) key: u64,
-    pub(super) address: Cell<Option<IpAddr>>,
+    pub(super) origin: Cell<Option<Origin>>,
     pub(super) is_pending: Cell<bool>,
 }
 
@@ -31,6 +31,11 @@ impl ConnectionPermit {
     /// Whether its client is on the way in.
     pub fn is_pending(&self) -> bool {
         self.is_pending.get()
+    }
+
+    /// Whether it is one of those behind the door of `places`.
+    pub(in crate::net) fn is_of(&self, places: &Rc<Places>) -> bool {
+        Rc::ptr_eq(&self.places, places)
     }
 
     /// Ready when the connection has to give way to another.
@@ -64,15 +69,15 @@ impl ConnectionPermit {
         }
     }
 
-    /// Counts it under `address` from here on: the one that a balancer told.
-    pub(in crate::net) fn told(&self, address: IpAddr) -> Result<(), Bound> {
+    /// Counts it under `origin` from here on: the one that a balancer told.
+    pub(in crate::net) fn told(&self, origin: Origin) -> Result<(), Bound> {
         let places = &self.places;
-        places.check_address(Some(address))?;
-        places.uncount_address(self.address.get(), true, true);
-        places.count_address(Some(address));
-        self.address.set(Some(address));
+        places.check_origin(Some(origin))?;
+        places.uncount_origin(self.origin.get(), true, true);
+        places.count_origin(Some(origin));
+        self.origin.set(Some(origin));
         if let Some(waiting) = places.entrance.waiting.borrow_mut().get_mut(&self.key) {
-            waiting.address = Some(address);
+            waiting.origin = Some(origin);
         }
         Ok(())
     }
@@ -80,7 +85,7 @@ impl ConnectionPermit {
     fn leave_pending(&self, leaves: bool) {
         let places = &self.places;
         let is_pending = self.is_pending.replace(false);
-        places.uncount_address(self.address.get(), leaves, is_pending);
+        places.uncount_origin(self.origin.get(), leaves, is_pending);
         if is_pending {
             places.pending.set(places.pending.get() - 1);
             places.entrance.waiting.borrow_mut().remove(&self.key);

@@ -16,7 +16,7 @@ use tracing::debug;
 
 use super::dates::check_dates;
 use super::error::TlsError;
-use super::files::{read_certificates, read_key, read_roots};
+use super::files::{KeyOf, read_certificates, read_key, read_roots};
 use super::handshake_error::HandshakeError;
 use crate::net::link::Stream;
 
@@ -87,7 +87,7 @@ impl Connector {
                 let chain = read_certificates(certificate)?;
                 check_dates(certificate, &chain, clock.as_ref())?;
                 builder
-                    .with_client_auth_cert(chain, read_key(key)?)
+                    .with_client_auth_cert(chain, read_key(key, KeyOf::Client)?)
                     .map_err(|error| TlsError::unusable(certificate, key, error))?
             }
         };

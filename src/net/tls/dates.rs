@@ -1,6 +1,6 @@
-//! Whether a certificate is in its time.
+//! Whether a certificate is in its time, and for how long.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustls::pki_types::CertificateDer;
 use rustls::time_provider::TimeProvider;
@@ -46,4 +46,100 @@ pub(super) fn check_dates(
         warn!(file = %file.display(), not_before = %validity.not_before, "certificate is not valid yet");
     }
     Ok(())
+}
+
+/// How long before the end of a certificate a person is told, in seconds: some renewals go through many hands.
+const TOLD_BEFORE_SECS: i64 = 30 * DAY_SECS;
+/// From here on it is urgent, in seconds.
+const URGENT_BEFORE_SECS: i64 = 7 * DAY_SECS;
+const DAY_SECS: i64 = 24 * 3600;
+
+const _: () = assert!(URGENT_BEFORE_SECS <= TOLD_BEFORE_SECS);
+
+/// Something that holds until a moment and has to be replaced by then.
+#[derive(Debug)]
+pub(super) struct Term {
+    pub(super) file: PathBuf,
+    pub(super) ends_at_unix_secs: i64,
+    pub(super) kind: TermKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TermKind {
+    Certificate,
+    RevocationList,
+}
+
+/// The end of the certificate in a chain that ends first.
+pub(super) fn end_of_chain(file: &Path, chain: &[CertificateDer<'static>]) -> Result<Option<Term>, TlsError> {
+    let mut first = None;
+    for der in chain {
+        let (_, certificate) = X509Certificate::from_der(der).map_err(|error| TlsError::bad(file, error))?;
+        let end = certificate.validity().not_after.timestamp();
+        first = Some(first.map_or(end, |first: i64| first.min(end)));
+    }
+    Ok(first.map(|ends_at_unix_secs| Term {
+        file: file.to_owned(),
+        ends_at_unix_secs,
+        kind: TermKind::Certificate,
+    }))
+}
+
+impl Term {
+    /// What a person has to know of it at `now`; `None` while there is time.
+    pub(super) fn warning(&self, now_unix_secs: i64) -> Option<String> {
+        let left_secs = self.ends_at_unix_secs.saturating_sub(now_unix_secs);
+        let file = self.file.display();
+        let date = match ASN1Time::from_timestamp(self.ends_at_unix_secs) {
+            Ok(date) => date.to_string(),
+            Err(_) => self.ends_at_unix_secs.to_string(),
+        };
+        let days = left_secs / DAY_SECS;
+        match self.kind {
+            // Lists are short-lived, and whoever makes them does so by a clock: only a late one is worth a word.
+            TermKind::RevocationList => (left_secs < 0).then(|| {
+                format!("the revocation list in {file} was to be replaced by {date}, put the next one in its place")
+            }),
+            TermKind::Certificate if left_secs > TOLD_BEFORE_SECS => None,
+            TermKind::Certificate if left_secs < 0 => {
+                Some(format!("the certificate in {file} ended on {date}, clients refuse it; renew it"))
+            }
+            TermKind::Certificate if left_secs > URGENT_BEFORE_SECS => {
+                Some(format!("the certificate in {file} ends in {days} days, on {date}; renew it"))
+            }
+            TermKind::Certificate => Some(format!(
+                "the certificate in {file} ends within a week, in {days} days, on {date}, and clients will refuse it; \
+                 renew it now"
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_certificate_is_told_a_month_ahead_and_more_urgently_in_its_last_week() {
+        let term = |kind| Term {
+            file: "server.pem".into(),
+            ends_at_unix_secs: 1_800_000_000,
+            kind,
+        };
+        let told = |kind, days: i64| term(kind).warning(1_800_000_000 - days * DAY_SECS);
+        assert_eq!(told(TermKind::Certificate, 31), None);
+        for (days, expected) in [
+            (30, "ends in 30 days"),
+            (8, "ends in 8 days"),
+            (7, "ends within a week"),
+            (0, "in 0 days"),
+            (-1, "ended on"),
+        ] {
+            let told = told(TermKind::Certificate, days).unwrap();
+            assert!(told.contains(expected) && told.contains("server.pem"), "{told}");
+        }
+        assert_eq!(told(TermKind::RevocationList, 1), None);
+        let late = told(TermKind::RevocationList, -1).unwrap();
+        assert!(late.contains("was to be replaced"), "{late}");
+    }
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use rustls::InconsistentKeys;
 
+use super::files::WRITABLE_BY_OTHERS;
+
 /// Why TLS cannot be set up: a file is not what it should be.
 #[derive(Debug)]
 pub enum TlsError {
@@ -23,6 +25,13 @@ pub enum TlsError {
     },
     /// A certificate in the file cannot be used.
     BadCertificate {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A revocation list in the file cannot be used.
+    BadRevocationList {
         /// Which.
         file: PathBuf,
         /// Why.
@@ -54,7 +63,7 @@ pub enum TlsError {
         /// Why.
         reason: String,
     },
-    /// Others than the key file's owner may change it.
+    /// Others than the key file's owner may change it, or everybody read it.
     ExposedKey {
         /// Which.
         file: PathBuf,
@@ -73,7 +82,9 @@ pub enum TlsError {
         /// What it said.
         reason: String,
     },
-    /// User names are to come from client certificates, and nobody asks for those.
+    /// A listener without TLS was to be given another certificate.
+    NotInUse,
+    /// User names or client identifiers are to come from client certificates, and nobody asks for those.
     NameWithoutCertificate,
     /// The server's name is neither a DNS name nor an IP address.
     ServerName {
@@ -87,6 +98,13 @@ pub enum TlsError {
 impl TlsError {
     pub(super) fn bad(file: &Path, reason: impl fmt::Display) -> Self {
         Self::BadCertificate {
+            file: file.to_owned(),
+            reason: reason.to_string(),
+        }
+    }
+
+    pub(super) fn bad_crl(file: &Path, reason: impl fmt::Display) -> Self {
+        Self::BadRevocationList {
             file: file.to_owned(),
             reason: reason.to_string(),
         }
@@ -120,6 +138,13 @@ impl fmt::Display for TlsError {
             Self::BadCertificate { file, reason } => {
                 write!(f, "a certificate in {} cannot be used: {reason}", file.display())
             }
+            Self::BadRevocationList { file, reason } => {
+                write!(
+                    f,
+                    "a revocation list in {} cannot be used: {reason}",
+                    file.display()
+                )
+            }
             Self::Expired { file, not_after, now } => write!(
                 f,
                 "the certificate in {} expired on {not_after}; \
@@ -146,9 +171,13 @@ impl fmt::Display for TlsError {
             }
             Self::ExposedKey { file, mode } => write!(
                 f,
-                "the private key file {} has permissions {mode:04o}, so others may change it; \
+                "the private key file {} has permissions {mode:04o}, so {}; \
                  expected 0600 or 0640 (chmod 600)",
-                file.display()
+                file.display(),
+                match mode & WRITABLE_BY_OTHERS {
+                    0 => "every user can read it",
+                    _ => "others may change it",
+                }
             ),
             Self::KeyMismatch { certificate, key } => write!(
                 f,
@@ -162,8 +191,9 @@ impl fmt::Display for TlsError {
                 "the system trusts no certificate authority{reason}; \
                  install ca-certificates or name a CA file"
             ),
+            Self::NotInUse => f.write_str("it has none, expected a listener that began with it"),
             Self::NameWithoutCertificate => f.write_str(
-                "user names are to be taken from client certificates, but clients are not asked for any; \
+                "names are to be taken from client certificates, but clients are not asked for any; \
                  make client certificates optional or required",
             ),
             Self::ServerName { name } => write_server_name(f, name),

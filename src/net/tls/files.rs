@@ -1,6 +1,5 @@
 //! The files of TLS: certificates, authorities and private keys, each wholly what it should be or refused.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +7,7 @@ use std::path::Path;
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use tracing::warn;
 
 use super::error::TlsError;
@@ -16,14 +15,17 @@ use super::error::TlsError;
 /// No file of certificates is longer: what all browsers trust fits in a third of it.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Permissions by which others could put their own key in place.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
+pub(super) const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// Permission by which every program of the machine could take the key.
 const READABLE_BY_ALL: u32 = 0o004;
 
 /// The certificates of a PEM file, at least one, every one of them whole.
 pub(super) fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let (text, _) = read_bounded(file)?;
-    let chain = CertificateDer::pem_slice_iter(&text)
+    certificates_in(file, &read_bounded(file)?.0)
+}
+
+fn certificates_in(file: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain = CertificateDer::pem_slice_iter(text)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| TlsError::bad(file, error))?;
     if chain.is_empty() {
@@ -37,49 +39,87 @@ pub(super) fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'stati
 /// The authorities of a PEM file, at least one, every one of them usable.
 pub(super) fn read_roots(file: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in read_certificates(file)? {
+    add_roots(file, read_certificates(file)?, &mut roots)?;
+    Ok(roots)
+}
+
+/// Adds the authorities of a PEM file that holds nothing else.
+pub(super) fn read_authorities(file: &Path, roots: &mut RootCertStore) -> Result<(), TlsError> {
+    let (text, _) = read_bounded(file)?;
+    let certificates = certificates_in(file, &text)?;
+    refuse_other_sections(file, &text, certificates.len())?;
+    add_roots(file, certificates, roots)
+}
+
+fn add_roots(
+    file: &Path,
+    certificates: Vec<CertificateDer<'static>>,
+    roots: &mut RootCertStore,
+) -> Result<(), TlsError> {
+    for certificate in certificates {
         roots
             .add(certificate)
             .map_err(|error| TlsError::bad(file, error))?;
     }
-    Ok(roots)
+    Ok(())
 }
 
-/// A private key that every user of the machine can read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExposedKey<'f> {
-    file: &'f Path,
-    mode: u32,
-}
-
-/// Whether every user of the machine can read the private key in `file`; who starts with such a key is told so.
-pub fn exposed_key(file: &Path) -> Option<ExposedKey<'_>> {
-    let mode = std::fs::metadata(file).ok()?.permissions().mode() & 0o7777;
-    (mode & READABLE_BY_ALL != 0).then_some(ExposedKey { file, mode })
-}
-
-impl fmt::Display for ExposedKey<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, mode } = self;
-        write!(
-            f,
-            "the private key file {} has permissions {mode:04o}, so every user can read it; expected 0600 or 0640 \
-             (chmod 600)",
-            file.display()
-        )
+/// The revocation lists of a file, PEM with at least one and nothing else in it, or DER with one.
+pub(super) fn read_revocation_lists(
+    file: &Path,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let (content, _) = read_bounded(file)?;
+    // DER of a list is a SEQUENCE; PEM is text.
+    if content.first() == Some(&0x30) {
+        return Ok(vec![content.into()]);
     }
+    let lists = CertificateRevocationListDer::pem_slice_iter(&content)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| TlsError::bad_crl(file, error))?;
+    if lists.is_empty() {
+        return Err(TlsError::bad_crl(
+            file,
+            "it holds none, expected PEM with -----BEGIN X509 CRL-----, or DER",
+        ));
+    }
+    refuse_other_sections(file, &content, lists.len())?;
+    Ok(lists)
 }
 
-pub(super) fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+/// Refuses a file of which not all was read: a section whose heading is misspelt is skipped by every reader of PEM,
+/// and a list of whom to keep out would be shorter by it.
+fn refuse_other_sections(file: &Path, text: &[u8], read: usize) -> Result<(), TlsError> {
+    const BEGIN: &[u8] = b"-----BEGIN";
+    let sections = text.windows(BEGIN.len()).filter(|window| *window == BEGIN);
+    let sections = sections.count();
+    if sections == read {
+        return Ok(());
+    }
+    let found = format!("of {sections} sections of PEM only {read} are of the right kind");
+    Err(TlsError::bad(file, found))
+}
+
+/// Whose private key a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyOf {
+    /// A server: many rely on it.
+    Server,
+    /// A client, who may be trying something out.
+    Client,
+}
+
+/// The private key of a PEM file that nobody else may write, nor, a server's, every user of the machine read.
+pub(super) fn read_key(file: &Path, owner: KeyOf) -> Result<PrivateKeyDer<'static>, TlsError> {
     let (text, mode) = read_bounded(file)?;
-    if mode & WRITABLE_BY_OTHERS != 0 {
+    let is_readable_by_all = mode & READABLE_BY_ALL != 0;
+    if mode & WRITABLE_BY_OTHERS != 0 || is_readable_by_all && owner == KeyOf::Server {
         return Err(TlsError::ExposedKey {
             file: file.to_owned(),
             mode,
         });
     }
-    if mode & READABLE_BY_ALL != 0 {
-        warn!("{}", ExposedKey { file, mode });
+    if is_readable_by_all {
+        warn!(file = %file.display(), "every user of this machine can read the private key, expected mode 0600");
     }
     let says = |words: &[u8]| text.windows(words.len()).any(|window| window == words);
     if says(b"BEGIN ENCRYPTED PRIVATE KEY") || says(b"Proc-Type: 4,ENCRYPTED") {

@@ -74,6 +74,19 @@ impl fmt::Display for HandshakeError {
                 "the peer's certificate is not from the trusted authority, only from one of the same name \
                  (check the CA file)",
             ),
+            Self::Refused(Error::InvalidCertificate(Bad::Revoked)) => {
+                f.write_str("the peer's certificate is revoked")
+            }
+            Self::Refused(Error::InvalidCertificate(Bad::UnknownRevocationStatus)) => f.write_str(
+                "whether the peer's certificate is revoked is not known: none of the lists in crl is of its issuer \
+                 (add it, or set crl_missing = \"accept\")",
+            ),
+            Self::Refused(Error::InvalidCertificate(
+                Bad::ExpiredRevocationList | Bad::ExpiredRevocationListContext { .. },
+            )) => f.write_str(
+                "whether the peer's certificate is revoked is not known: the list of its issuer was to be replaced \
+                 (put the next one in its place, or set crl_expired = \"accept\")",
+            ),
             Self::Refused(Error::AlertReceived(AlertDescription::CertificateRequired)) => {
                 f.write_str("the peer requires a client certificate")
             }

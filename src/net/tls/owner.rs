@@ -20,7 +20,7 @@ pub enum CertificateField {
     SanEmail,
 }
 
-/// Why a verified client certificate gives no user name.
+/// Why a verified client certificate gives no name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CertificateError {
     /// It cannot be taken apart.
@@ -95,11 +95,11 @@ impl fmt::Display for CertificateError {
         match self {
             Self::Unreadable => f.write_str("cannot be taken apart"),
             Self::Expired => f.write_str("expired since its session began"),
-            Self::NoName(field) => write!(f, "has no {field} to take the user name from"),
+            Self::NoName(field) => write!(f, "has no {field} to take the name from"),
             Self::TwoNames => {
-                f.write_str("has more than one common name, expected one to take the user name from")
+                f.write_str("has more than one common name, expected one to take the name from")
             }
-            Self::BadName(field, error) => write!(f, "names no user, its {field} is {error}"),
+            Self::BadName(field, error) => write!(f, "names nobody, its {field} is {error}"),
         }
     }
 }
