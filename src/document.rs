@@ -79,6 +79,18 @@ pub struct Table<'d> {
     span: Range<usize>,
 }
 
+/// A value that is no table, as it stands in the text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf<'t> {
+    /// The names that lead to it; each table of a list has its number behind its name, from 0: `point[0]`. The last is
+    /// empty for a table with nothing in it.
+    pub path: Vec<String>,
+    /// As it is written.
+    pub text: &'t str,
+    /// Its line, from 1.
+    pub line: usize,
+}
+
 /// Where something stands in a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -185,6 +197,57 @@ impl<'t> Document<'t> {
         // Stable: of one place in the order they were found.
         mistakes.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
         mistakes
+    }
+
+    /// Every value there is, in the order of the tables' names.
+    pub fn leaves(&self) -> Vec<Leaf<'t>> {
+        let mut leaves = Vec::new();
+        self.gather(&mut Vec::new(), self.root.get_ref(), &mut leaves);
+        leaves
+    }
+
+    fn gather(&self, path: &mut Vec<String>, table: &DeTable<'t>, leaves: &mut Vec<Leaf<'t>>) {
+        if table.is_empty() && !path.is_empty() {
+            path.push(String::new());
+            leaves.push(self.leaf(path, 0..0));
+            path.pop();
+        }
+        for (name, value) in table {
+            let name = name.get_ref().as_ref();
+            match value.get_ref() {
+                DeValue::Table(inner) => {
+                    path.push(name.to_owned());
+                    self.gather(path, inner, leaves);
+                    path.pop();
+                }
+                DeValue::Array(list)
+                    if list
+                        .iter()
+                        .any(|item| matches!(item.get_ref(), DeValue::Table(_))) =>
+                {
+                    for (number, item) in list.iter().enumerate() {
+                        if let DeValue::Table(inner) = item.get_ref() {
+                            path.push(format!("{name}[{number}]"));
+                            self.gather(path, inner, leaves);
+                            path.pop();
+                        }
+                    }
+                }
+                _ => {
+                    path.push(name.to_owned());
+                    leaves.push(self.leaf(path, value.span()));
+                    path.pop();
+                }
+            }
+        }
+    }
+
+    fn leaf(&self, path: &[String], span: Range<usize>) -> Leaf<'t> {
+        Leaf {
+            path: path.to_vec(),
+            line: line_and_column(self.text, span.start).0,
+            text: self.text.get(span).unwrap_or_default(),
+        }
     }
 
     /// `path` as seen from the folder of this file.

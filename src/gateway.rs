@@ -21,10 +21,14 @@ mod builder;
 mod kicks;
 mod links;
 mod logins;
+mod operator;
+pub mod reload;
 mod reports;
 mod state;
+mod supervisor;
 mod trust;
 
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -34,12 +38,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustls::time_provider::TimeProvider;
 use tokio::task::JoinSet;
-use tracing::{debug, warn};
+use tracing::{Level, debug, warn};
 
+use crate::admin::server::{self, Door};
+use crate::admin::settings::{CONNECTIONS_MAX, DOOR};
 use crate::admin::statistics::Statistics;
 use crate::broker::{Broker, Input, LinkId, ListenerPolicy, Message};
 use crate::callback::{self, Workers};
-use crate::config::Settings;
+use crate::config::{Mistake, Settings};
 use crate::hooks::Hook;
 use crate::hooks::rewrite::Rewriting;
 use crate::kick::{KickHandle, KickQueue};
@@ -47,25 +53,40 @@ use crate::net::clock::FlooredClock;
 use crate::net::endpoint::Endpoint;
 use crate::net::listener::{Entrance, Listener, NetError, descriptors_left};
 use crate::net::tls::TlsError;
-use crate::serial;
 use crate::storage::{StateDirectory, StorageError};
 use crate::watch::{self, Shop, Watch};
 use answers::{Letterbox, take_answers};
 use logins::check_passwords;
+use operator::Office;
+use reload::{OpenDoor, ReloadHandle, Running, Source, reload_when_asked};
 use state::{Hold, LINGER, now};
 
 pub use builder::{Builder, HOOK_TIMEOUT};
+pub use supervisor::Supervisor;
+
+/// How long a client that was told that the gateway stops has to close the connection, where all it is owed is in the
+/// kernel's hands: longer than a round trip over a mobile network.
+const LINGER_WHEN_SAID: Duration = Duration::from_millis(500);
+
+/// Between two looks whether all is in the kernel's hands, where it is not by then.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+
+const _: () = assert!(LINGER_WHEN_SAID.as_millis() < LINGER.as_millis());
 
 /// How often the time is offered to the state directory, which writes it once an hour.
 const CLOCK_NOTE_INTERVAL: Duration = Duration::from_secs(300);
 
 /// A gateway whose listeners are bound and whose files are read, ready to run.
 pub struct Gateway {
-    settings: Settings,
-    listeners: Vec<(Rc<Listener>, Rc<ListenerPolicy>)>,
+    running: Running,
     state: Option<Arc<Mutex<StateDirectory>>>,
     kick_handle: KickHandle,
     kicks: KickQueue,
+    /// The operators' doors.
+    operators: Vec<Door>,
+    reload_handle: ReloadHandle,
+    source: Option<Source>,
+    supervisor: Option<Supervisor>,
     watch: Watch,
     shop: Shop,
     hooks: Vec<Box<dyn Hook>>,
@@ -89,7 +110,7 @@ impl Gateway {
 
     fn build(builder: Builder) -> Result<Self, StartError> {
         let Builder {
-            mut settings,
+            settings,
             mut hooks,
             hook_timeout,
             kick_handle,
@@ -103,22 +124,26 @@ impl Gateway {
         let clock = FlooredClock::new(state.as_ref().and_then(StateDirectory::last_seen));
         let clock: Arc<dyn TimeProvider> = Arc::new(clock);
         let entrance = Entrance::new(settings.limits.connections_max, room_for_connections(&settings));
-        let mut listeners = Vec::new();
+        let mut doors = Vec::new();
         for door in &settings.listeners {
             match Listener::bind_at(&entrance, door.net.clone(), Some(clock.clone())) {
-                Ok(listener) => listeners.push((Rc::new(listener), Rc::new(door.policy.clone()))),
+                Ok(listener) => doors.push(OpenDoor::new(door, listener)),
                 Err(NetError::Listen { source, .. }) if door.may_be_absent && is_no_such_address(&source) => {
                     debug!(address = %door.net.endpoint, "this machine has no such address, going on without");
                 }
                 Err(error) => return Err(StartError::Net(error)),
             }
         }
+        let mut operators = Vec::new();
+        for door in &settings.admin.doors {
+            operators.extend(operator::open_door(door, &clock).map_err(StartError::Net)?);
+        }
         let state = state.map(|state| Arc::new(Mutex::new(state)));
         let (watch, mut shop) = watch::window();
         // A gateway cannot leave its thread, so this is the one that would wait for itself.
         kicks.runs_here();
         shop.runs_here();
-        let callback = match settings.hooks.http.take() {
+        let callback = match settings.hooks.http.clone() {
             None => None,
             Some(http) => {
                 let users = settings.users.clone();
@@ -128,17 +153,27 @@ impl Gateway {
                 Some(workers)
             }
         };
-        let rules = std::mem::take(&mut settings.hooks.rewrite);
+        let rules = settings.hooks.rewrite.clone();
         if !rules.is_empty() {
             hooks.insert(0, Box::new(Rewriting::new(rules)));
         }
         let hook_timeout = hook_timeout.or(settings.hooks.timeout).unwrap_or(HOOK_TIMEOUT);
         Ok(Self {
-            settings,
-            listeners,
+            running: Running {
+                settings,
+                entrance,
+                clock,
+                doors,
+                ports: Vec::new(),
+                tasks: JoinSet::new(),
+            },
             state,
             kick_handle,
             kicks,
+            operators,
+            reload_handle: ReloadHandle::new(),
+            source: None,
+            supervisor: None,
             watch,
             shop,
             hooks,
@@ -147,17 +182,40 @@ impl Gateway {
         })
     }
 
-    /// The listeners by name, each with the address it really has.
+    /// The same gateway, which reads its settings again by `load` when it is asked to reload, on a thread of its own,
+    /// and tells `set_log` what is to be logged from then on.
+    #[must_use]
+    pub fn reloading(
+        self,
+        load: impl Fn() -> Result<Settings, Vec<Mistake>> + Send + Sync + 'static,
+        set_log: impl Fn(Level) + Send + Sync + 'static,
+    ) -> Self {
+        let source = Some(Source::new(load, set_log));
+        Self { source, ..self }
+    }
+
+    /// The same gateway, which tells `supervisor` how it goes.
+    #[must_use]
+    pub fn supervised(self, supervisor: Option<Supervisor>) -> Self {
+        Self { supervisor, ..self }
+    }
+
+    /// The listeners by name, each with the address it really has; the operators' doors come last.
     pub fn addresses(&self) -> Vec<(String, Endpoint)> {
-        self.listeners
-            .iter()
-            .map(|(listener, policy)| (policy.name.clone(), listener.endpoint().clone()))
-            .collect()
+        let mut addresses = self.running.addresses();
+        let operators = self.operators.iter();
+        addresses.extend(operators.map(|door| (DOOR.to_owned(), door.endpoint().clone())));
+        addresses
+    }
+
+    /// What it is told to reload by, from any thread.
+    pub fn reload_handle(&self) -> ReloadHandle {
+        self.reload_handle.clone()
     }
 
     /// The doors, one for each address, for whoever replaces certificates while the gateway runs.
     pub fn listeners(&self) -> impl Iterator<Item = Rc<Listener>> {
-        self.listeners.iter().map(|(listener, _)| listener.clone())
+        self.running.listeners()
     }
 
     /// What clients are sent away by, from any thread, before the gateway runs and while it does.
@@ -170,7 +228,8 @@ impl Gateway {
         self.watch.clone()
     }
 
-    /// Serves until `stop` is ready, then tells every client, and returns when they are gone or two seconds later.
+    /// Serves until `stop` is ready, then tells every client, and returns when they are gone, half a second later where
+    /// nothing is owed to those who are left, and two seconds later in any case.
     ///
     /// Runs on a [`tokio::runtime::LocalRuntime`], see [`runtime`].
     ///
@@ -178,9 +237,10 @@ impl Gateway {
     /// When one of its tasks did: that is a bug, and half a gateway is worse than none.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let seed = u64::from_ne_bytes(random_bytes());
-        let broker = Broker::new(self.settings.limits.clone(), self.settings.rights.clone(), seed);
-        let broker = broker.with_settings(self.settings.choices.clone());
         let hooks = std::mem::take(&mut self.hooks);
+        let settings = &self.running.settings;
+        let broker = Broker::new(settings.limits.clone(), settings.rights.clone(), seed);
+        let broker = broker.with_settings(settings.choices.clone());
         let letterbox = (!hooks.is_empty()).then(|| Arc::new(Letterbox::default()));
         let broker = match &letterbox {
             Some(letterbox) => broker.with_hooks(Instant::now(), hooks, letterbox.clone(), self.hook_timeout),
@@ -189,41 +249,44 @@ impl Gateway {
         self.serve(Hold::new(broker), letterbox, stop).await;
     }
 
-    async fn serve(self, core: Hold, letterbox: Option<Arc<Letterbox>>, stop: impl Future<Output = ()>) {
+    async fn serve(mut self, core: Hold, letterbox: Option<Arc<Letterbox>>, stop: impl Future<Output = ()>) {
         let broken = core.borrow().broken.clone();
         let _end = End(core.clone());
 
         core.borrow_mut().kicks = Some(self.kicks);
         core.borrow_mut().shop = Some(self.shop);
 
-        let statistics = self.settings.statistics_interval;
+        let settings = &self.running.settings;
+        let statistics = settings.statistics_interval;
         core.borrow_mut().statistics = statistics.map(|interval| Statistics::new(interval, Instant::now()));
 
         let mut tasks = JoinSet::new();
         tasks.spawn_local(flush_links(core.clone()));
         tasks.spawn_local(tick(core.clone()));
-        tasks.spawn_local(check_passwords(core.clone(), self.settings.users));
+        core.borrow_mut().users.clone_from(&settings.users);
+        tasks.spawn_local(check_passwords(core.clone()));
         if let Some(callback) = self.callback {
             tasks.spawn_local(callback.run());
         }
         if let Some(letterbox) = letterbox {
             tasks.spawn_local(take_answers(core.clone(), letterbox));
         }
-        let mut doors = JoinSet::new();
-        for (listener, policy) in self.listeners {
-            doors.spawn_local(accept(core.clone(), listener, policy));
+        self.running.begin(&core);
+        let doors = self.running.addresses().len();
+        let running = Rc::new(RefCell::new(self.running));
+        core.borrow_mut().supervise(self.supervisor, doors);
+        let office = Office::new(running.clone(), self.kick_handle, self.reload_handle.clone());
+        let desk = operator::desk(core.clone(), office);
+        // Not among the doors that close first: an operator may ask how the end goes.
+        for door in self.operators {
+            tasks.spawn_local(server::serve(door, desk.clone()));
         }
-        let mut farewells = Vec::new();
-        for port in self.settings.serial {
-            farewells.extend(serial::offline_messages(&port));
-            let core = core.clone();
-            doors.spawn_local(async move {
-                serial::run(port, |message| {
-                    core.borrow_mut().input(now(), Input::Publish(message))
-                })
-                .await;
-            });
-        }
+        let reloads = tasks.spawn_local(reload_when_asked(
+            core.clone(),
+            running.clone(),
+            self.reload_handle.clone(),
+            self.source,
+        ));
         if let Some(state) = &self.state {
             tasks.spawn_local(keep_time(state.clone()));
         }
@@ -232,10 +295,14 @@ impl Gateway {
             () = stop => {}
             () = broken.notified() => panic!("a task of the gateway panicked; what it left half done is not served"),
         }
-        core.borrow().tell_end();
+        core.borrow_mut().tell_end();
         // Whoever asks for a kick from here on is told that nobody is left to carry it out.
         core.borrow_mut().stop_serving_threads();
-        // First the doors, so that nobody who was told to go finds one open.
+        // First the doors, so that nobody who was told to go finds one open; before them who could open more.
+        self.reload_handle.close();
+        reloads.abort();
+        let farewells = running.borrow().farewells();
+        let mut doors = std::mem::take(&mut running.borrow_mut().tasks);
         doors.shutdown().await;
         shut_down(&core, farewells).await;
         if let Some(state) = &self.state {
@@ -287,7 +354,9 @@ const DESCRIPTORS_RESERVED: usize = 16;
 /// Connections that there are descriptors for, once everything else the gateway opens has its own.
 fn room_for_connections(settings: &Settings) -> usize {
     // Of a listener: its socket, and the spare to close on others with.
-    let own = settings.listeners.len() * 2 + settings.serial.len() + DESCRIPTORS_RESERVED;
+    let listeners = settings.listeners.len() * 2;
+    let operators = settings.admin.doors.len() * (2 + CONNECTIONS_MAX);
+    let own = listeners + operators + settings.serial.len() + DESCRIPTORS_RESERVED;
     let room = descriptors_left().saturating_sub(own).max(1);
     let connections_max = settings.limits.connections_max;
     if room < connections_max {
@@ -323,8 +392,21 @@ async fn shut_down(core: &Hold, farewells: Vec<Message>) {
             gone.notified().await;
         }
     };
-    if tokio::time::timeout(LINGER, all_gone).await.is_err() {
-        debug!("some clients did not read their farewell");
+    let mut all_gone = pin!(all_gone);
+    let all_said = || core.borrow().links.values().all(|slot| slot.link.unsent() == 0);
+    let begin = Instant::now();
+    // Not gone by then, and nothing is owed any more: what the kernel has taken it delivers without us.
+    let mut until = begin + LINGER_WHEN_SAID;
+    while tokio::time::timeout_at(until.into(), all_gone.as_mut())
+        .await
+        .is_err()
+    {
+        let now = Instant::now();
+        if all_said() || now >= begin + LINGER {
+            debug!("some clients did not close after their farewell");
+            break;
+        }
+        until = now + LOOK_PAUSE;
     }
 }
 
@@ -342,7 +424,9 @@ impl Drop for End {
 
 /// Takes connections from `listener` for ever; each finishes its handshake in a task of its own, so that nobody waits
 /// for a slow one.
-async fn accept(core: Hold, listener: Rc<Listener>, policy: Rc<ListenerPolicy>) {
+///
+/// Once `is_over` says so, nobody comes in any more, who was accepted before included.
+async fn accept(core: Hold, listener: Rc<Listener>, policy: Rc<ListenerPolicy>, is_over: Rc<Cell<bool>>) {
     let mut handshakes = JoinSet::new();
     if listener.has_tls() {
         handshakes.spawn_local(trust::watch(core.clone(), listener.clone()));
@@ -357,9 +441,10 @@ async fn accept(core: Hold, listener: Rc<Listener>, policy: Rc<ListenerPolicy>) 
                 }
             }
         };
-        let (core, policy) = (core.clone(), policy.clone());
+        let (core, policy, is_over) = (core.clone(), policy.clone(), is_over.clone());
         handshakes.spawn_local(async move {
             match accepted.handshake().await {
+                Ok(_) if is_over.get() => {}
                 Ok(incoming) => {
                     let link = core.borrow_mut().connect(incoming, policy);
                     // Another task, because this one's memory has room for a handshake and lives as long as it does,

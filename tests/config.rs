@@ -1173,6 +1173,126 @@ fn check_looks_at_the_place_of_a_unix_socket_and_a_folder_that_comes_later_is_on
 }
 
 #[test]
+fn operators_come_through_a_socket_of_the_state_directory_where_nothing_is_said() {
+    let doors = |text: &str| {
+        let folder = Folder::new();
+        folder.write("token", "0123456789abcdef", 0o600);
+        let settings = folder.load(text).unwrap_or_else(|told| panic!("{told:#?}"));
+        let doors = settings.admin.doors.into_iter().map(|door| {
+            let shown = door.net.endpoint.to_string();
+            let mode = match &door.net.endpoint {
+                Endpoint::Unix(unix) => unix.mode,
+                Endpoint::Tcp(_) => 0,
+            };
+            let shown = shown.replace(&folder.folder.path().display().to_string(), "");
+            (
+                shown,
+                mode,
+                door.token.is_some(),
+                door.net.tls.is_some(),
+                door.may_be_absent,
+            )
+        });
+        doors.collect::<Vec<_>>()
+    };
+    assert_eq!(doors(""), []);
+    let usual = ("unix:/state/admin.sock".to_owned(), 0o600, false, false, true);
+    assert_eq!(
+        doors("[gateway]\nstate_directory = 'state'\n"),
+        std::slice::from_ref(&usual)
+    );
+    assert_eq!(
+        doors("[admin]\nsocket = '/run/x/admin.sock'\nmode = '0660'\n"),
+        [("unix:/run/x/admin.sock".to_owned(), 0o660, false, false, false)]
+    );
+    let http = |address: &str, tls| (address.to_owned(), 0, true, tls, false);
+    assert_eq!(
+        doors(
+            "[gateway]\nstate_directory = 'state'\n\
+             [admin]\nhttp = ['127.0.0.1:9180', '[::1]:9180']\ntoken_file = 'token'\n"
+        ),
+        [usual, http("127.0.0.1:9180", false), http("[::1]:9180", false)]
+    );
+    assert_eq!(
+        doors(
+            "[admin]\nhttp = '0.0.0.0:9180'\ntoken_file = 'token'\n\
+             [admin.tls]\ncertificate = 'a.pem'\nkey = 'b.pem'\n"
+        ),
+        [http("0.0.0.0:9180", true)]
+    );
+}
+
+#[test]
+fn every_mistake_of_the_operators_doors_is_told() {
+    let told = |token: Option<(&str, u32)>, text: &str| {
+        let folder = Folder::new();
+        if let Some((token, mode)) = token {
+            folder.write("token", token, mode);
+        }
+        match folder.load(&format!("[admin]\n{text}")) {
+            Ok(_) => panic!("no mistake was told of {text}"),
+            Err(told) => told.join("\n"),
+        }
+    };
+    let good = Some(("0123456789abcdef\n", 0o600));
+    let http = "http = '127.0.0.1:9180'\ntoken_file = 'token'\n";
+    for (token, text, said) in [
+        (
+            good,
+            "http = '127.0.0.1:9180'",
+            "admin.token_file: missing, expected",
+        ),
+        (
+            good,
+            "http = 'localhost'\ntoken_file = 'token'",
+            "expected an address with port",
+        ),
+        (
+            good,
+            "http = '0.0.0.0:9180'\ntoken_file = 'token'",
+            "0.0.0.0:9180 is off loopback and has no TLS",
+        ),
+        (
+            good,
+            "token_file = 'token'",
+            "admin.token_file: has no effect without http",
+        ),
+        (
+            good,
+            "[admin.tls]\ncertificate = 'a'\nkey = 'b'",
+            "admin.tls: has no effect without http",
+        ),
+        (None, http, "cannot read token:"),
+        (
+            Some(("0123456789abcdef", 0o644)),
+            http,
+            "token has permissions 0644, so others could learn",
+        ),
+        (
+            Some(("0123456789abcdef", 0o660)),
+            http,
+            "token has permissions 0660",
+        ),
+        (
+            Some(("short", 0o600)),
+            http,
+            "token holds no token, expected one word of at least 16",
+        ),
+        (Some(("", 0o600)), http, "token holds no token"),
+        (
+            good,
+            "socket = 'admin.sock'",
+            "expected a path from the root to a file",
+        ),
+        (good, "mode = '0666x'", "expected permissions in octal"),
+        (good, "sockets = 'x'", "unknown key, did you mean \"socket\"?"),
+    ] {
+        let told = told(token, text);
+        assert!(told.contains(said), "{text}: {told}");
+    }
+}
+
+#[test]
 fn access_rules_are_told_every_mistake() {
     let told = told(
         "[access]\nacl = 'x'\n\

@@ -163,6 +163,14 @@ impl Users {
         matches & known & !password.is_empty()
     }
 
+    /// The names of those whose password may be another one in `newer`, or who are gone from it, in alphabetical
+    /// order.
+    pub fn revoked_by<'a>(&'a self, newer: Option<&Self>) -> impl Iterator<Item = &'a str> {
+        let revoked = move |name: &str, hash| newer.and_then(|newer| newer.hashes.get(name)) != Some(hash);
+        let hashes = self.hashes.iter();
+        hashes.filter_map(move |(name, hash)| revoked(name, hash).then_some(name.as_str()))
+    }
+
     /// Whether there is such a user. For people at a shell; a client must not be able to find out.
     pub fn contains(&self, user: &str) -> bool {
         self.hashes.contains_key(user)

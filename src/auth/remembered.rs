@@ -35,6 +35,11 @@ impl Remembered {
             .is_some_and(|(_, tag)| hmac::verify(&self.key, password, tag.as_ref()).is_ok())
     }
 
+    /// Forgets the password of `user`.
+    pub fn forget(&mut self, user: &Utf8String) {
+        self.entries.retain(|(name, _)| name != user);
+    }
+
     /// Notes that `password` is right for `user`.
     pub fn remember(&mut self, user: &Utf8String, password: &[u8]) {
         self.entries.retain(|(name, _)| name != user);

@@ -181,6 +181,17 @@ impl Budget {
         }
     }
 
+    /// Goes by other limits from here on; what is on the account stays there.
+    pub(super) fn set_limits(&mut self, limits: &Limits) {
+        let before = std::mem::replace(self, Self::new(limits));
+        self.account = before.account;
+        self.in_flight = before.in_flight;
+        self.starved = before.starved;
+        self.held_back = before.held_back;
+        // All of them have their turn, whatever they were held back by.
+        self.held_back_at_bytes = usize::MAX;
+    }
+
     /// Whether `bytes` more may be held for `what`.
     pub(super) fn allows(&self, what: Use, bytes: usize) -> bool {
         self.account.bytes().saturating_add(bytes) <= mark(self.memory_bytes_max, what)

@@ -30,7 +30,7 @@ impl Broker {
         self.check_timers()?;
         self.check_stats()?;
         self.check_owners()?;
-        self.bans.check(self.limits.bans_max)?;
+        self.bans.check(self.loosest.bans_max)?;
         self.check_account()
     }
 
@@ -51,10 +51,10 @@ impl Broker {
             return Err(format!("owners: {told:?} told, {found:?} found"));
         }
         if let Some((_, usage)) = found.iter().find(|(_, usage)| {
-            usage.sessions > self.limits.sessions_per_user_max
-                || usage.subscriptions > self.limits.subscriptions_per_user_max
-                || usage.retained > self.limits.retained_per_user_max
-                || usage.retained_bytes > self.limits.retained_bytes_per_user_max
+            usage.sessions > self.loosest.sessions_per_user_max
+                || usage.subscriptions > self.loosest.subscriptions_per_user_max
+                || usage.retained > self.loosest.retained_per_user_max
+                || usage.retained_bytes > self.loosest.retained_bytes_per_user_max
         }) {
             return Err(format!("one owner has {usage:?}, more than the limits allow"));
         }
@@ -127,7 +127,7 @@ impl Broker {
                 "{told} bytes are on the memory account, {bytes} were found"
             ));
         }
-        if told > self.limits.memory_bytes_max {
+        if told > self.loosest.memory_bytes_max {
             return Err(format!("{told} bytes are held, more than the limits allow"));
         }
         Ok(())
@@ -233,7 +233,7 @@ impl Broker {
                     }
                 }
             }
-            if session.inflight.len() > usize::from(self.limits.inflight_max.max(1)) {
+            if session.inflight.len() > usize::from(self.loosest.inflight_max.max(1)) {
                 return Err(format!(
                     "{client}: more deliveries unfinished than the limits allow"
                 ));
@@ -245,8 +245,8 @@ impl Broker {
                     session.queue.size_bytes()
                 ));
             }
-            if session.queue.len() > self.limits.queue_class.messages()
-                || session.held_bytes() > self.limits.queue_bytes_max
+            if session.queue.len() > self.loosest.queue_class.messages()
+                || session.held_bytes() > self.loosest.queue_bytes_max
             {
                 return Err(format!("{client}: more waits than the limits allow"));
             }
@@ -267,7 +267,7 @@ impl Broker {
         let mut places = 0;
         for (_, session) in self.sessions.iter() {
             places += session.places.len();
-            if session.places.len() > self.limits.subscriptions_per_client_max {
+            if session.places.len() > self.loosest.subscriptions_per_client_max {
                 return Err(format!(
                     "{} has more subscriptions than the limits allow",
                     session.client

@@ -216,6 +216,10 @@ impl KickReason {
     pub const USE_ANOTHER_SERVER: Self = Self(ReasonCode::UseAnotherServer);
     /// To use another server for ever, 0x9D.
     pub const SERVER_MOVED: Self = Self(ReasonCode::ServerMoved);
+    /// That it has no right to be there any more, 0x87.
+    pub const NOT_AUTHORIZED: Self = Self(ReasonCode::NotAuthorized);
+    /// To come again, 0x89.
+    pub const SERVER_BUSY: Self = Self(ReasonCode::ServerBusy);
     /// To publish less, 0x96.
     pub const MESSAGE_RATE_TOO_HIGH: Self = Self(ReasonCode::MessageRateTooHigh);
 

@@ -11,12 +11,14 @@
 //!   messages that outlive their call.
 //! - `deliver`: into sessions and out of them. `fan_out`: to many at once. `tailor`, `aliases`: the last touch
 //!   for clients unlike the others. `subscribe`: new readers, and the retained messages they are owed.
-//! - `settings`: what an operator decides. `policy`: what a door grants. `limits`: every bound. `budget`: what it
+//! - `settings`: what an operator decides. `policy`: what a door grants. `limits`: every bound.
+//!   `reconfigure`: when these change. `budget`: what it
 //!   costs in memory, and who gives way. `owners`: who takes up what all share. `room`: who gives way in full queues.
 //!   `pace`: who publishes too fast.
 //! - `kick`: who is sent away. `bans`: who is kept out. `pattern`: whose identifier looks like this.
 //! - `hooked`: where an embedder's hooks are asked, and what waits for their answers.
-//! - `refusal`: every rule a peer may break. `stats`: every count. `invariants`: the walk over all of it.
+//! - `refusal`: every rule a peer may break. `stats`: every count. `views`: what an operator may see.
+//!   `invariants`: the walk over all of it.
 
 mod aliases;
 mod authenticate;
@@ -38,6 +40,7 @@ mod pace;
 mod pattern;
 mod policy;
 mod publish;
+mod reconfigure;
 mod refusal;
 mod retained;
 mod room;
@@ -48,6 +51,7 @@ mod subscribe;
 mod subscriptions;
 mod tailor;
 mod timers;
+mod views;
 mod will;
 
 use std::collections::VecDeque;
@@ -91,9 +95,13 @@ pub use link::LinkId;
 pub use pace::Published;
 pub use pattern::{Pattern, PatternError};
 pub use policy::{ClientIds, ListenerPolicy, MountPoint, MountPointError, Versions};
+pub use reconfigure::Reconfiguration;
 pub use refusal::Refusal;
 pub use settings::Settings;
 pub use stats::Stats;
+pub use views::{
+    ConnectionView, Page, Portion, ReceiverView, RetainedView, SessionFilter, SessionView, SubscriptionView,
+};
 
 /// The moment an input arrived; the core never asks for it.
 #[derive(Debug, Clone, Copy)]
@@ -196,6 +204,8 @@ pub enum Input {
     Publish(Message),
     /// Other rules hold from now on, for what waits, is in flight or is retained as well.
     RightsChanged(Rights),
+    /// The operator has other rules.
+    Reconfigured(Box<Reconfiguration>),
     /// A deadline is due.
     Tick,
     /// The gateway stops: 5.0 clients are told 0x8B, everybody is closed.
@@ -409,6 +419,8 @@ impl std::fmt::Display for DetachReason {
 #[derive(Debug)]
 pub struct Broker {
     limits: Limits,
+    /// The loosest there were: what clients were told, and what was let in, stays right.
+    loosest: Limits,
     rights: Rights,
     settings: Settings,
     links: SecondaryMap<LinkId, Link>,
@@ -455,6 +467,7 @@ impl Broker {
             budget,
             fattest: None,
             retain_refused: false,
+            loosest: limits.clone(),
             limits,
             rights,
             settings: Settings::default(),
@@ -512,6 +525,7 @@ impl Broker {
             Input::Kick(kick) => self.handle_kick(now, *kick),
             Input::Unban { subject } => _ = self.unban(&subject),
             Input::RightsChanged(rights) => self.handle_rights(rights),
+            Input::Reconfigured(changed) => self.handle_reconfigured(now, *changed),
             Input::Tick => self.handle_tick(now),
             Input::Shutdown => self.handle_shutdown(now),
         }

@@ -11,7 +11,7 @@ use super::subscriptions::GroupKey;
 ///
 /// 1. An empty queue holds no memory.
 /// 2. The ring is the smallest class that held what waited so far, and never larger than the class of the
-///    limits.
+///    limits was when it grew.
 /// 3. `size_bytes` is the sum over the messages in the ring.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -57,9 +57,11 @@ impl Queue {
         self.size_bytes
     }
 
-    /// Whether one more message would need a ring larger than `class`.
+    /// Whether one more message would need a ring larger than `class`, and than the one there is: that stays until it
+    /// is empty.
     pub(super) fn is_full(&self, class: QueueClass) -> bool {
-        self.len() >= class.messages()
+        let room = self.ring.as_ref().map_or(0, |ring| ring.storage_capacity());
+        self.len() >= class.messages().max(room)
     }
 
     /// Appends `queued`.

@@ -63,7 +63,7 @@ impl Broker {
             // It is refused below, and would be kept as long as the connection lives.
             (Some(topic), Some(_)) if !is_topic_within(&self.limits, topic.as_str()) => topic,
             (topic, Some(alias)) => {
-                let alias_max = attachment.listener.topic_alias_maximum(&self.limits);
+                let alias_max = attachment.listener.topic_alias_maximum(&self.loosest);
                 let account = &self.budget.account;
                 let aliases =
                     (attachment.aliases).get_or_insert_with(|| Box::new(IncomingAliases::new(account)));
@@ -100,7 +100,7 @@ impl Broker {
         // older client was told no Receive Maximum, and is bounded by the identifiers there are.
         if qos != QoS::AtMostOnce
             && version == ProtocolVersion::V5
-            && attachment.unreleased >= attachment.listener.receive_maximum(&self.limits)
+            && attachment.unreleased >= attachment.listener.receive_maximum(&self.loosest)
         {
             return self.refuse(now, link, Refusal::ReceiveMaximum); // [MQTT-3.3.4-7]
         }

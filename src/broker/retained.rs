@@ -106,6 +106,18 @@ impl Author {
     }
 }
 
+impl Cursor {
+    /// The cursor that stands after `topic`; at the beginning, where that is none.
+    pub(super) fn after(topic: &str) -> Self {
+        Self(TopicName::try_from(topic).ok())
+    }
+
+    /// What it stands after; empty at the beginning.
+    pub(super) fn topic(&self) -> &str {
+        self.0.as_ref().map_or("", TopicName::as_str)
+    }
+}
+
 impl Retained {
     pub(super) fn new(account: &Account) -> Self {
         Self {
@@ -130,6 +142,12 @@ impl Retained {
 
     pub(super) fn len(&self) -> usize {
         self.messages.len()
+    }
+
+    /// The message of `topic`, and who published it.
+    pub(super) fn get(&self, topic: &TopicName) -> Option<(&Kept, &Rc<Identity>)> {
+        let entry = self.messages.get(topic.as_str())?;
+        Some((&entry.message, &entry.writer.author.identity))
     }
 
     pub(super) fn size_bytes(&self) -> usize {

@@ -233,6 +233,30 @@ impl Subscriptions {
         position(list, session).ok().map(|index| list[index].options)
     }
 
+    /// The topic filter of `place`, with the share name before it where it is shared.
+    pub(super) fn filter_text(&self, place: Place) -> String {
+        let mut levels: Vec<&str> = Vec::new();
+        let mut node = place.node;
+        while node != self.root
+            && let Some(known) = self.nodes.get(node)
+        {
+            levels.push(&known.level);
+            node = known.parent;
+        }
+        levels.reverse();
+        let matched = levels.join("/");
+        match place.group.and_then(|group| self.groups.get(group)) {
+            Some(group) => format!("$share/{}/{matched}", group.name),
+            None => matched,
+        }
+    }
+
+    /// The name of a shared subscription, and all its members.
+    pub(super) fn members(&self, group: GroupKey) -> (&str, &[Subscriber]) {
+        let group = self.groups.get(group);
+        group.map_or(("", &[]), |group| (&*group.name, group.members.as_slice()))
+    }
+
     /// The members of a shared subscription from the one whose turn it is, and their number.
     pub(super) fn member(&self, group: GroupKey, turn: usize) -> Option<Subscriber> {
         let group = self.groups.get(group)?;

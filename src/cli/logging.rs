@@ -3,32 +3,33 @@
 use std::fmt;
 
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::Targets;
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, format, layer};
+use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::admin::log_level;
+
 /// Starts logging at `level`; what libraries say is told from warnings up only.
 pub(super) fn start(level: LevelFilter) {
-    let filter = Targets::new()
-        .with_default(level.min(LevelFilter::WARN))
-        .with_target("tidegate", level);
+    log_level::set(level);
     let lines = layer().with_writer(std::io::stderr).with_ansi(false);
     let registry = tracing_subscriber::registry();
     // systemd says so where standard error is its journal, which stamps the time itself (systemd.exec(5)).
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         let plain = format().with_target(false).with_level(false).without_time();
         registry
-            .with(lines.event_format(WithPriority(plain)).with_filter(filter))
+            .with(lines.event_format(WithPriority(plain)).with_filter(UrgentEnough))
             .init();
     } else {
         registry
             .with(
                 lines
                     .event_format(format().with_target(false))
-                    .with_filter(filter),
+                    .with_filter(UrgentEnough),
             )
             .init();
     }
@@ -41,6 +42,38 @@ pub(super) fn level(configured: LevelFilter, times: u8) -> LevelFilter {
         1 => configured.max(LevelFilter::DEBUG),
         _ => LevelFilter::TRACE,
     }
+}
+
+/// Lets pass what is urgent enough for [`log_level`] at the moment.
+struct UrgentEnough;
+
+impl<S> Filter<S> for UrgentEnough {
+    fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        is_urgent_enough(metadata)
+    }
+
+    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if is_urgent_enough(metadata) {
+            Interest::always()
+        } else {
+            Interest::never()
+        }
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(log_level::get().1)
+    }
+}
+
+fn is_urgent_enough(metadata: &Metadata<'_>) -> bool {
+    let (_, level) = log_level::get();
+    let is_ours = metadata.target().split("::").next() == Some("tidegate");
+    *metadata.level()
+        <= if is_ours {
+            level
+        } else {
+            level.min(LevelFilter::WARN)
+        }
 }
 
 /// Puts the priority before each line, by which the journal sorts (sd-daemon(3)).

@@ -17,6 +17,7 @@ mod boards;
 pub mod cert;
 mod check;
 mod completions;
+mod ctl;
 mod demo;
 mod format;
 mod logging;
@@ -67,6 +68,8 @@ enum Command {
     Acl(acl::Arguments),
     /// Make a certificate authority and a server certificate
     Cert(cert::Arguments),
+    /// Ask a running gateway, and tell it what to do
+    Ctl(Box<ctl::Arguments>),
     /// Publish messages
     Pub(Box<publish::Arguments>),
     /// Subscribe, and print the messages that come
@@ -107,6 +110,7 @@ impl Cli {
             Command::Passwd(arguments) => passwd::run(&arguments),
             Command::Acl(arguments) => acl::run(&arguments),
             Command::Cert(arguments) => cert::run(&arguments),
+            Command::Ctl(arguments) => ctl::run(&arguments),
             Command::Pub(arguments) => publish::run(*arguments),
             Command::Sub(arguments) => subscribe::run(*arguments),
             Command::Bench(arguments) => bench::run(*arguments),

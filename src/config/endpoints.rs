@@ -45,7 +45,7 @@ impl Taken {
 
 /// Reads `address`, and with it the keys that belong to Unix sockets.
 pub(super) fn read(table: &Table<'_>, taken: &mut Taken, depth: Depth) -> Vec<(Endpoint, Place)> {
-    let permissions = Permissions::read(table);
+    let permissions = Permissions::read(table, UnixEndpoint::MODE);
     if !table.has("address") {
         table.missing("address");
         return Vec::new();
@@ -114,22 +114,24 @@ pub(super) fn read(table: &Table<'_>, taken: &mut Taken, depth: Depth) -> Vec<(E
 }
 
 /// To whom a listener's Unix sockets belong, and who may come through them.
-struct Permissions {
-    mode: u32,
-    owner: Option<u32>,
-    group: Option<u32>,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Permissions {
+    pub(super) mode: u32,
+    pub(super) owner: Option<u32>,
+    pub(super) group: Option<u32>,
 }
 
 impl Permissions {
-    fn read(table: &Table<'_>) -> Self {
+    /// Those that `table` says; of the permissions, `usual_mode` where it says none.
+    pub(super) fn read(table: &Table<'_>, usual_mode: u32) -> Self {
         Self {
-            mode: table.parsed("mode", mode_from).unwrap_or(UnixEndpoint::MODE),
+            mode: table.parsed("mode", mode_from).unwrap_or(usual_mode),
             owner: table.parsed("owner", accounts::uid_of),
             group: table.parsed("group", accounts::gid_of),
         }
     }
 
-    fn endpoint(&self, path: &str) -> Result<Endpoint, String> {
+    pub(super) fn endpoint(&self, path: &str) -> Result<Endpoint, String> {
         let path = PathBuf::from(path);
         let bytes = path.as_os_str().len();
         if !path.is_absolute() || path.file_name().is_none() {

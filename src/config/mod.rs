@@ -1,11 +1,14 @@
 //! What a person may write, and what the program runs on.
 //!
 //! - [`file`]: every table and key there is, with what it expects, its default and what it does.
+//! - [`effective`]: every value that holds, and where it comes from.
 //! - [`settings`]: the outcome, complete and typed; each part is the `Settings` of the module it belongs to.
 //!
 //! A file is read as a whole: every mistake in it is told, and a file with one mistake gives no [`Settings`].
 
 mod access;
+mod admin;
+pub mod effective;
 mod endpoints;
 pub mod file;
 mod gateway;
@@ -17,9 +20,11 @@ pub mod settings;
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::board::{Board, Boards};
 use crate::document::Document;
+use effective::Written;
 
 pub use crate::document::Mistake;
 pub use access::read_acl_file;
@@ -72,6 +77,10 @@ fn read(path: &Path, boards: Option<&Path>, depth: Depth) -> Result<Settings, Ve
     let document = Document::parse(path, &text, file::SECTIONS);
     let settings = settings_of(&document, &boards, depth).map(|settings| Settings {
         warnings: document.warnings(),
+        written: Some(Arc::new(Written {
+            file: path.to_owned(),
+            text: text.clone(),
+        })),
         ..settings
     });
     let mut mistakes = board_mistakes;
@@ -96,6 +105,8 @@ fn settings_of(document: &Document<'_>, boards: &Boards, depth: Depth) -> Option
         users.are_meant() || hooks.ask_users(),
         depth,
     );
+    let state_directory = gateway.storage.as_ref().map(|state| state.directory.as_path());
+    let admin = admin::read(&root, state_directory, depth);
     let serial = sensors::read(&root, &gateway.name, &board, &gateway.limits);
     Some(Settings {
         name: gateway.name,
@@ -110,6 +121,8 @@ fn settings_of(document: &Document<'_>, boards: &Boards, depth: Depth) -> Option
         hooks,
         statistics_interval: gateway.statistics_interval,
         serial,
+        admin,
+        written: None,
         warnings: Vec::new(),
     })
 }

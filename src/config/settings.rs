@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use tracing::Level;
 
+use super::admin::usual_doors;
+use super::effective::Written;
+use crate::admin;
 use crate::auth::access::Rights;
 use crate::auth::passwords::Users;
 use crate::board::Board;
@@ -48,6 +51,10 @@ pub struct Settings {
     pub statistics_interval: Option<Duration>,
     /// The serial ports.
     pub serial: Vec<PortSettings>,
+    /// The operator's doors.
+    pub admin: admin::settings::Settings,
+    /// The file all of it was read from; `None` without one.
+    pub written: Option<Arc<Written>>,
     /// What is unwise in the configuration and stops nothing.
     pub warnings: Vec<Mistake>,
 }
@@ -124,6 +131,8 @@ impl Settings {
             hooks: Hooks::default(),
             statistics_interval: Some(STATISTICS_INTERVAL),
             serial: Vec::new(),
+            admin: usual_doors(None),
+            written: None,
             warnings: Vec::new(),
         })
     }

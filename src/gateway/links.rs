@@ -92,6 +92,7 @@ impl Core {
                 Poll::Ready(Ok(0)) => self.lost(link, &"closed by the peer"),
                 Poll::Ready(Ok(bytes)) => {
                     self.traffic.bytes_received += bytes as u64;
+                    slot.received_bytes += bytes as u64;
                     self.take_packets(link);
                 }
                 Poll::Ready(Err(error)) => self.lost(link, &error),
@@ -251,7 +252,10 @@ impl Core {
         };
         let Some(task) = &slot.task else { return };
         let mut cx = Context::from_waker(task);
-        match (slot.state, slot.link.poll_flush(&mut cx, &mut self.buffers)) {
+        let unsent = slot.link.unsent();
+        let outcome = slot.link.poll_flush(&mut cx, &mut self.buffers);
+        slot.sent_bytes += unsent.saturating_sub(slot.link.unsent()) as u64;
+        match (slot.state, outcome) {
             // Its own task finishes it: it also has to shut the stream down.
             (SlotState::Closing, _) => task.wake_by_ref(),
             (_, Poll::Ready(Ok(()))) => {

@@ -55,7 +55,7 @@ impl Core {
 }
 
 /// Checks passwords one after the other on a thread of their own; the answers come back as inputs.
-pub(super) async fn check_passwords(core: Hold, users: Option<Arc<Users>>) {
+pub(super) async fn check_passwords(core: Hold) {
     let waiting = core.borrow().check_waiting.clone();
     let mut memory = CheckMemory::default();
     loop {
@@ -74,6 +74,7 @@ pub(super) async fn check_passwords(core: Hold, users: Option<Arc<Users>>) {
         if !is_known(&core.borrow().links, link) {
             continue; // a check is dear, and nobody wants to know any more
         }
+        let users = core.borrow().users.clone();
         let verdict = match &users {
             None => Verdict::NoUsers,
             // Its twin was checked while it waited.
@@ -87,6 +88,13 @@ pub(super) async fn check_passwords(core: Hold, users: Option<Arc<Users>>) {
                 match tokio::task::spawn_blocking(check).await {
                     Ok((is_right, used)) => {
                         memory = used;
+                        if !is_same(core.borrow().users.as_ref(), users) {
+                            // Others are in force by now, and by them it may be another's.
+                            core.borrow_mut()
+                                .checks
+                                .push_front(PasswordCheck { link, user, password });
+                            continue;
+                        }
                         if is_right {
                             core.borrow_mut().remembered.remember(&user, &password);
                         }
@@ -98,4 +106,8 @@ pub(super) async fn check_passwords(core: Hold, users: Option<Arc<Users>>) {
         };
         core.borrow_mut().input(now(), Input::Verified { link, verdict });
     }
+}
+
+fn is_same(now: Option<&Arc<Users>>, then: &Arc<Users>) -> bool {
+    now.is_some_and(|now| Arc::ptr_eq(now, then))
 }

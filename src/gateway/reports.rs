@@ -5,6 +5,7 @@ use std::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::state::Core;
+use super::supervisor::Supervisor;
 use crate::admin::statistics::Sample;
 use crate::broker::{DetachReason, Event, Input, Now};
 use crate::mqtt::Packet;
@@ -66,10 +67,27 @@ impl Core {
 
     /// Says what there is when the end begins: on a gateway that was long up, what should be few and is many tells what
     /// its clients left behind.
-    pub(super) fn tell_end(&self) {
+    pub(super) fn tell_end(&mut self) {
+        if let Some(supervisor) = &mut self.supervisor {
+            supervisor.stopping();
+        }
         let sessions = self.broker.stats().sessions;
         let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
         info!(connections = self.links.len(), sessions, tasks, "stopping");
+    }
+
+    /// Tells `supervisor` that everybody can come in by `doors` doors, and from here on how it goes.
+    pub(super) fn supervise(&mut self, supervisor: Option<Supervisor>, doors: usize) {
+        self.supervisor = supervisor;
+        self.tell_ready(doors);
+    }
+
+    /// Tells the supervisor that everybody can come in by `doors` doors.
+    pub(super) fn tell_ready(&mut self, doors: usize) {
+        if let Some(supervisor) = &mut self.supervisor {
+            supervisor.ready(Instant::now(), doors);
+        }
+        self.arm();
     }
 
     /// When the statistics are told next; `None` while nobody reads them.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,7 +14,9 @@ use tracing::{debug, warn};
 
 use super::logins::PasswordCheck;
 use super::random_bytes;
+use super::supervisor::Supervisor;
 use crate::admin::statistics::{Statistics, Traffic};
+use crate::auth::passwords::Users;
 use crate::auth::remembered::Remembered;
 use crate::broker::{Authentication, Broker, Input, LinkId, ListenerPolicy, Now, Output};
 use crate::kick::KickQueue;
@@ -79,6 +82,8 @@ pub(super) struct Core {
     pub(super) arisen: VecDeque<Input>,
     /// Closing links, by the instant they are cut off.
     pub(super) lingering: VecDeque<(Instant, LinkId)>,
+    /// Who may come in by password; `None` where there is no password file.
+    pub(super) users: Option<Arc<Users>>,
     /// Passwords that need no check.
     pub(super) remembered: Remembered,
     /// Password checks asked for and not begun.
@@ -94,6 +99,8 @@ pub(super) struct Core {
     /// What is told below `$SYS`; `None` where that is not wanted.
     pub(super) statistics: Option<Statistics>,
     pub(super) traffic: Traffic,
+    /// Who is told how it goes; `None` where nobody watches.
+    pub(super) supervisor: Option<Supervisor>,
     pub(super) flush_task: Option<Waker>,
     pub(super) tick_task: Option<Waker>,
     /// What the tick task sleeps until.
@@ -112,6 +119,11 @@ pub(super) struct Slot {
     /// The largest packet accepted once its client is in.
     pub(super) packet_bytes_max: u32,
     pub(super) peer: Peer,
+    /// When it was accepted.
+    pub(super) since: Instant,
+    /// Bytes read and written, those of TLS and WebSocket not counted.
+    pub(super) received_bytes: u64,
+    pub(super) sent_bytes: u64,
     pub(super) permit: ConnectionPermit,
     /// Of the link's task; `None` until it has run for the first time.
     pub(super) task: Option<Waker>,
@@ -148,6 +160,7 @@ impl Core {
             writing: Vec::new(),
             arisen: VecDeque::new(),
             lingering: VecDeque::new(),
+            users: None,
             remembered: Remembered::new(&random_bytes()),
             checks: VecDeque::new(),
             check_waiting: Rc::new(Notify::new()),
@@ -156,6 +169,7 @@ impl Core {
             kicks_at: None,
             statistics: None,
             traffic: Traffic::default(),
+            supervisor: None,
             flush_task: None,
             tick_task: None,
             armed: None,
@@ -177,6 +191,9 @@ impl Core {
             ),
             packet_bytes_max,
             peer,
+            since: Instant::now(),
+            received_bytes: 0,
+            sent_bytes: 0,
             permit: incoming.permit,
             task: None,
             // Nobody could be woken to write before the link's task has run; it begins by writing.
@@ -296,6 +313,9 @@ impl Core {
             self.input(now, Input::Tick);
         }
         self.kicks_at = self.carry_out_kicks(now, sleeper);
+        if let Some(supervisor) = &mut self.supervisor {
+            supervisor.tick(now.mono);
+        }
         if let Some(shop) = &mut self.shop {
             shop.show(sleeper, || self.broker.published());
         }
@@ -307,7 +327,13 @@ impl Core {
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let lingering = self.lingering.front().map(|(deadline, _)| *deadline);
-        let deadlines = [self.broker.poll_timeout(), lingering, self.statistics_due()];
+        let sign_of_life = self.supervisor.as_ref().and_then(|supervisor| supervisor.due);
+        let deadlines = [
+            self.broker.poll_timeout(),
+            lingering,
+            self.statistics_due(),
+            sign_of_life,
+        ];
         let deadline = deadlines.into_iter().flatten().min();
         let deadline = deadline.map(|deadline| self.next_tick.map_or(deadline, |next| deadline.max(next)));
         // Kicks have a gap of their own.

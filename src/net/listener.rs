@@ -43,7 +43,7 @@ pub use super::places::{Bound, ConnectionPermit, Entrance};
 #[derive(Debug)]
 pub struct Listener {
     endpoint: Endpoint,
-    socket: Door,
+    socket: Rc<Door>,
     pace: Option<Pace>,
     places: Rc<Places>,
     way_in: Rc<WayIn>,
@@ -83,6 +83,18 @@ pub struct Counters {
     pub shortages: u64,
 }
 
+impl Counters {
+    /// Connections that were closed at once, for whatever reason.
+    pub fn refused(&self) -> u64 {
+        self.refused_connections
+            + self.refused_connections_per_address
+            + self.refused_pending
+            + self.refused_pending_per_address
+            + self.refused_strangers
+            + self.shed
+    }
+}
+
 /// Why a connection was closed at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
@@ -117,39 +129,114 @@ impl Listener {
         settings: ListenerSettings,
         clock: Option<Arc<dyn TimeProvider>>,
     ) -> Result<Self, NetError> {
-        let ListenerSettings { name, endpoint, .. } = settings;
         let clock = clock.unwrap_or_else(|| Arc::new(FlooredClock::default()));
-        let tls = match settings.tls {
-            None => None,
-            Some(tls) => match tls::Server::new(&tls, Arc::clone(&clock)) {
-                Ok(server) => Some(Rc::new(server)),
-                Err(source) => return Err(NetError::Tls { name, source }),
-            },
-        };
-        let (endpoint, socket) = match Door::open(&endpoint, tls.is_some() || settings.proxy.is_some()) {
-            Ok(open) => open,
-            Err(source) => {
-                return Err(NetError::Listen {
-                    name,
-                    endpoint,
-                    source,
-                });
+        let tls = Self::tls_of(&settings, Arc::clone(&clock))?;
+        Self::open(entrance, settings, tls, clock)
+    }
+
+    /// Reads the files of TLS that `settings` name, on any thread; `None` where there is no TLS.
+    ///
+    /// # Errors
+    /// [`NetError::Tls`] when a file is not what it should be.
+    pub fn tls_of(
+        settings: &ListenerSettings,
+        clock: Arc<dyn TimeProvider>,
+    ) -> Result<Option<tls::Server>, NetError> {
+        let server = settings.tls.as_ref().map(|tls| tls::Server::new(tls, clock));
+        server.transpose().map_err(|source| NetError::Tls {
+            name: settings.name.clone(),
+            source,
+        })
+    }
+
+    /// Listens as `settings` say, with what [`Listener::tls_of`] made of them by `clock`.
+    ///
+    /// # Errors
+    /// [`NetError::Listen`] when the address cannot be had.
+    pub fn open(
+        entrance: &Rc<Entrance>,
+        settings: ListenerSettings,
+        tls: Option<tls::Server>,
+        clock: Arc<dyn TimeProvider>,
+    ) -> Result<Self, NetError> {
+        Self::open_instead(entrance, settings, tls, clock, &[])
+    }
+
+    /// Does what [`Listener::open`] does, where `others` are about to be closed: their addresses may include the new
+    /// one, or be included in it.
+    ///
+    /// # Errors
+    /// [`NetError::Listen`] when the address cannot be had.
+    pub fn open_instead(
+        entrance: &Rc<Entrance>,
+        settings: ListenerSettings,
+        tls: Option<tls::Server>,
+        clock: Arc<dyn TimeProvider>,
+        others: &[&Self],
+    ) -> Result<Self, NetError> {
+        let needs_tcp = settings.tls.is_some() || settings.proxy.is_some();
+        let opened = match Door::open(&settings.endpoint, needs_tcp, false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && !others.is_empty() => {
+                // For this moment only: otherwise a second gateway could take every other client from this one.
+                let shared = others.iter().try_for_each(|other| other.socket.set_shared(true));
+                let opened = shared.and_then(|()| Door::open(&settings.endpoint, needs_tcp, true));
+                let claimed = (others.iter().map(|other| &*other.socket))
+                    .chain(opened.iter().map(|(_, socket)| socket))
+                    .try_for_each(|socket| socket.set_shared(false));
+                claimed.and(opened)
             }
+            opened => opened,
         };
-        let bounds = Bounds {
-            connections_max: settings.connections_max,
-            connections_per_address_max: settings.connections_per_address_max,
-            pending_max: settings.pending_max,
-            pending_per_address_max: settings.pending_per_address_max,
-        };
-        Ok(Self {
+        match opened {
+            Ok((endpoint, socket)) => {
+                let places = Places::new(bounds_of(&settings), Rc::clone(entrance));
+                Ok(Self::at(endpoint, Rc::new(socket), places, settings, tls, clock))
+            }
+            Err(source) => Err(NetError::Listen {
+                name: settings.name,
+                endpoint: settings.endpoint,
+                source,
+            }),
+        }
+    }
+
+    /// A listener with other settings on the same socket, which takes the place of this one: whoever waits in the
+    /// kernel's queue finds it, and who is in counts with its own. Where it listens stays as it is.
+    #[must_use]
+    pub fn changed(&self, settings: ListenerSettings, tls: Option<tls::Server>) -> Self {
+        self.places.set_bounds(bounds_of(&settings));
+        let (socket, places) = (Rc::clone(&self.socket), Rc::clone(&self.places));
+        let clock = Arc::clone(&self.clock);
+        let changed = Self::at(self.endpoint.clone(), socket, places, settings, tls, clock);
+        changed.counters.set(self.counters.get());
+        changed.tls_replaced.notify_one(); // who is in may not be trusted any more
+        changed
+    }
+
+    /// Gives the file of a Unix socket the permissions and the owner that `endpoint` says.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_permissions(&self, endpoint: &Endpoint) -> io::Result<()> {
+        self.socket.set_permissions(endpoint)
+    }
+
+    fn at(
+        endpoint: Endpoint,
+        socket: Rc<Door>,
+        places: Rc<Places>,
+        settings: ListenerSettings,
+        tls: Option<tls::Server>,
+        clock: Arc<dyn TimeProvider>,
+    ) -> Self {
+        Self {
             endpoint,
             socket,
             pace: settings.connect_rate_max.map(Pace::new),
-            places: Places::new(bounds, Rc::clone(entrance)),
+            places,
             way_in: Rc::new(WayIn {
-                name,
-                tls: RefCell::new(tls),
+                name: settings.name,
+                tls: RefCell::new(tls.map(Rc::new)),
                 websocket: settings.websocket,
                 proxy: settings.proxy,
                 peer_user_name: settings.peer_user_name,
@@ -164,7 +251,7 @@ impl Listener {
             counters: Cell::default(),
             clock,
             tls_replaced: Notify::new(),
-        })
+        }
     }
 
     /// Reads the files that `settings` names, and does TLS by them from here on: one change, or none.
@@ -244,6 +331,11 @@ impl Listener {
     /// Its name in the configuration.
     pub fn name(&self) -> &str {
         &self.way_in.name
+    }
+
+    /// Whether MQTT comes in the frames of WebSocket.
+    pub fn has_websocket(&self) -> bool {
+        self.way_in.websocket.is_some()
     }
 
     /// What came to this door since it was opened.
@@ -375,6 +467,15 @@ impl Listener {
         let mut counters = self.counters.get();
         *which(&mut counters) += 1;
         self.counters.set(counters);
+    }
+}
+
+fn bounds_of(settings: &ListenerSettings) -> Bounds {
+    Bounds {
+        connections_max: settings.connections_max,
+        connections_per_address_max: settings.connections_per_address_max,
+        pending_max: settings.pending_max,
+        pending_per_address_max: settings.pending_per_address_max,
     }
 }
 

@@ -30,7 +30,7 @@ pub use self::permit::ConnectionPermit;
 ///    there are never more than `connections_max`.
 #[derive(Debug)]
 pub(super) struct Places {
-    bounds: Bounds,
+    bounds: Cell<Bounds>,
     /// Tells the door's own among all that wait.
     door: u64,
     entrance: Rc<Entrance>,
@@ -63,7 +63,7 @@ impl Places {
     pub(super) fn new(bounds: Bounds, entrance: Rc<Entrance>) -> Rc<Self> {
         let door = entrance.next.replace(entrance.next.get() + 1);
         Rc::new(Self {
-            bounds,
+            bounds: Cell::new(bounds),
             door,
             entrance,
             connections: Cell::new(0),
@@ -78,6 +78,12 @@ impl Places {
 
     pub(super) fn pending(&self) -> usize {
         self.pending.get()
+    }
+
+    /// Holds whoever comes next to other bounds; those who are in stay.
+    pub(super) fn set_bounds(&self, bounds: Bounds) {
+        self.bounds.set(bounds);
+        self.entrance.changed();
     }
 
     pub(super) fn entrance(&self) -> &Rc<Entrance> {
@@ -134,16 +140,18 @@ impl Places {
     }
 
     fn take(self: &Rc<Self>, origin: Option<Origin>, now: Instant) -> Result<ConnectionPermit, Bound> {
-        let (bounds, entrance) = (&self.bounds, &self.entrance);
+        let (bounds, entrance) = (self.bounds.get(), &self.entrance);
         let is_turn_of_another = entrance
             .turns
             .borrow()
             .front()
             .is_some_and(|&door| door != self.door);
-        if is_turn_of_another || entrance.connections.get() >= entrance.descriptors_max {
+        if is_turn_of_another || entrance.connections.get() >= entrance.descriptors_max.get() {
             return Err(Bound::Descriptors);
         }
-        if entrance.connections.get() >= entrance.connections_max && !entrance.waiting.borrow().is_empty() {
+        if entrance.connections.get() >= entrance.connections_max.get()
+            && !entrance.waiting.borrow().is_empty()
+        {
             return Err(Bound::AllConnections);
         }
         if self.connections.get() >= bounds.connections_max {
@@ -183,6 +191,7 @@ impl Places {
         let found = by_origin.get(&origin).copied().unwrap_or_default();
         if self
             .bounds
+            .get()
             .connections_per_address_max
             .is_some_and(|most| found.connections >= most)
         {
@@ -190,7 +199,7 @@ impl Places {
         }
         // By TCP the programs of this machine share one address, and whoever floods from inside has easier ways.
         // Addresses of IPv6 count one by one, for a field network's honest devices share a prefix.
-        if found.pending >= self.bounds.pending_per_address_max && !origin.is_shared() {
+        if found.pending >= self.bounds.get().pending_per_address_max && !origin.is_shared() {
             return Err(Bound::PendingOfAddress);
         }
         Ok(())

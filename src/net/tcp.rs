@@ -60,8 +60,16 @@ pub async fn connect(host: &str, port: u16, timeout: Duration) -> Result<TcpStre
 /// # Errors
 /// What the system says, [`io::ErrorKind::AddrInUse`] first of all.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    listen_beside(address, false)
+}
+
+/// The same; where `is_shared`, beside other sockets of this process's user that [share](set_shared) an address.
+pub(super) fn listen_beside(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    if is_shared {
+        socket.set_reuse_port(true)?;
+    }
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -70,6 +78,11 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(StdListener::from(socket))
+}
+
+/// Whether others of this process's user may listen where `socket` does, as far as they share it as well.
+pub(super) fn set_shared(socket: &TcpListener, is_shared: bool) -> io::Result<()> {
+    SockRef::from(socket).set_reuse_port(is_shared)
 }
 
 /// Why a connection could not be made.

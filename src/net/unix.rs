@@ -173,6 +173,13 @@ fn parent_of(path: &Path) -> io::Result<&Path> {
 
 /// Gives the file its permissions and its owner, and only then listens.
 fn prepare(socket: Socket, endpoint: &UnixEndpoint) -> io::Result<UnixListener> {
+    set_permissions(endpoint)?;
+    socket.listen(BACKLOG)?;
+    UnixListener::from_std(std::os::unix::net::UnixListener::from(socket))
+}
+
+/// Gives the file its permissions and its owner.
+pub(super) fn set_permissions(endpoint: &UnixEndpoint) -> io::Result<()> {
     let path = &endpoint.path;
     fs::set_permissions(path, fs::Permissions::from_mode(endpoint.mode))?;
     if endpoint.owner.is_some() || endpoint.group.is_some() {
@@ -181,8 +188,7 @@ fn prepare(socket: Socket, endpoint: &UnixEndpoint) -> io::Result<UnixListener> 
             io::Error::new(error.kind(), message)
         })?;
     }
-    socket.listen(BACKLOG)?;
-    UnixListener::from_std(std::os::unix::net::UnixListener::from(socket))
+    Ok(())
 }
 
 /// Waits for the lock on `folder` that whoever opens or replaces a socket there holds meanwhile.

@@ -87,13 +87,20 @@ enum Step {
 }
 
 /// A format with the place of every point, in the order of the device's points.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Extractor {
     Json(Vec<JsonPath>),
     KeyValue(Separators, Vec<String>),
     /// Columns from 0.
     Csv(Delimiter, Vec<usize>),
     Regex(Pattern, Vec<String>),
+}
+
+impl PartialEq for Pattern {
+    /// Whether both are written alike.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
 }
 
 impl Separators {

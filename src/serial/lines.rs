@@ -12,7 +12,7 @@ use super::template::Name;
 use super::{Content, Driver, Garble, Reading};
 
 /// Everything about a line on which one device sends text.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LinesSettings {
     device: DeviceSettings,
     extractor: Extractor,

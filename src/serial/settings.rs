@@ -14,7 +14,7 @@ use super::status::StatusTopics;
 use super::template::Name;
 
 /// Everything about one serial port and what speaks on it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PortSettings {
     name: Name,
     path: PathBuf,
@@ -26,7 +26,7 @@ pub struct PortSettings {
 }
 
 /// What is spoken on a port.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum DecoderSettings {
     /// Lines of text from one device.
     Lines(LinesSettings),

@@ -30,6 +30,14 @@ impl Subscriptions {
         self.scratch = found;
     }
 
+    /// Every subscription that `topic` matches, and the shared ones, without remembering the answer.
+    pub(in crate::broker) fn matching(&self, topic: &TopicName) -> (Vec<Subscriber>, Vec<GroupKey>) {
+        let levels: SmallVec<[&str; 16]> = topic.levels().collect();
+        let (mut found, mut groups) = (Vec::new(), Vec::new());
+        self.visit(self.root, &levels, topic.is_reserved(), &mut found, &mut groups);
+        (found, groups)
+    }
+
     /// Collects what matches `levels` below `node`, byte by byte [MQTT-3.3.2-3] [MQTT-4.7.3-4]; no deeper than the
     /// longest filter, which a limit bounds.
     fn visit(

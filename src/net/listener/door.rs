@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use crate::net::endpoint::{Endpoint, Peer};
 use crate::net::link::Stream;
 use crate::net::tcp;
-use crate::net::unix::UnixDoor;
+use crate::net::unix::{self, UnixDoor};
 
 #[derive(Debug)]
 pub(super) enum Door {
@@ -26,10 +26,14 @@ pub(super) enum Socket {
 
 impl Door {
     /// Opens a door where `endpoint` says, and tells where that came to be.
-    pub(super) fn open(endpoint: &Endpoint, needs_tcp: bool) -> io::Result<(Endpoint, Self)> {
+    pub(super) fn open(
+        endpoint: &Endpoint,
+        needs_tcp: bool,
+        is_shared: bool,
+    ) -> io::Result<(Endpoint, Self)> {
         match endpoint {
             Endpoint::Tcp(address) => {
-                let socket = tcp::listen(*address)?;
+                let socket = tcp::listen_beside(*address, is_shared)?;
                 Ok((socket.local_addr()?.into(), Self::Tcp(socket)))
             }
             Endpoint::Unix(_) if needs_tcp => {
@@ -37,6 +41,22 @@ impl Door {
                 Err(io::Error::new(io::ErrorKind::InvalidInput, message))
             }
             Endpoint::Unix(unix) => Ok((endpoint.clone(), Self::Unix(UnixDoor::bind(unix)?))),
+        }
+    }
+
+    /// Whether another door may be opened at an address that includes this one's; only one of TCP can.
+    pub(super) fn set_shared(&self, is_shared: bool) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => tcp::set_shared(socket, is_shared),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+
+    /// Gives a Unix socket the permissions and owner that `endpoint` says.
+    pub(super) fn set_permissions(&self, endpoint: &Endpoint) -> io::Result<()> {
+        match (self, endpoint) {
+            (Self::Unix(_), Endpoint::Unix(endpoint)) => unix::set_permissions(endpoint),
+            _ => Ok(()),
         }
     }
 

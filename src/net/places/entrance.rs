@@ -22,9 +22,9 @@ use crate::net::episode::Episode;
 pub struct Entrance {
     /// Beyond this, connections that are pending give way; where there are none, one more comes in to be told that
     /// it may not stay.
-    pub(super) connections_max: usize,
+    pub(super) connections_max: Cell<usize>,
     /// Beyond this nobody comes in: what the process has descriptors for.
-    pub(super) descriptors_max: usize,
+    pub(super) descriptors_max: Cell<usize>,
     pub(super) connections: Cell<usize>,
     pub(super) waiting: RefCell<BTreeMap<u64, Waiting>>,
     /// The key of the next permit.
@@ -111,8 +111,8 @@ impl Entrance {
     /// Room for `connections_max` connections, as far as `descriptors_max` descriptors carry.
     pub fn new(connections_max: usize, descriptors_max: usize) -> Rc<Self> {
         Rc::new(Self {
-            connections_max,
-            descriptors_max,
+            connections_max: Cell::new(connections_max),
+            descriptors_max: Cell::new(descriptors_max),
             connections: Cell::new(0),
             waiting: RefCell::default(),
             next: Cell::new(0),
@@ -128,6 +128,18 @@ impl Entrance {
     /// Without bounds of its own, for a listener that stands alone.
     pub fn unbounded() -> Rc<Self> {
         Self::new(usize::MAX, usize::MAX)
+    }
+
+    /// Makes room for more connections or for fewer; those who are in stay.
+    pub fn resize(&self, connections_max: usize, descriptors_max: usize) {
+        self.connections_max.set(connections_max);
+        self.descriptors_max.set(descriptors_max);
+        self.changed();
+    }
+
+    /// Connections that there are descriptors for.
+    pub fn descriptors_max(&self) -> usize {
+        self.descriptors_max.get()
     }
 
     /// Connections through all doors, those on their way in included.

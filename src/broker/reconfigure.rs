@@ -1,0 +1,135 @@
+//! Other rules while the broker runs: what is new is held to them, and who is not let in by them any more goes.
+//!
+//! Nothing that is there is dropped because a bound is lower now: a queue keeps the room it has until it is empty,
+//! sessions, subscriptions and retained messages stay, and one more is refused until there are few enough. A client
+//! that was told a Receive Maximum or a Topic Alias Maximum may go by it until its connection ends.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::kick::KickReason;
+use super::limits::Limits;
+use super::link::Stage;
+use super::policy::ListenerPolicy;
+use super::settings::Settings;
+use super::{Broker, DetachReason};
+use crate::auth::Identity;
+use crate::auth::access::Rights;
+use crate::mqtt::Utf8String;
+
+/// Everything that can change while the broker runs, in one piece: no input comes between its parts.
+#[derive(Debug)]
+pub struct Reconfiguration {
+    /// Every bound.
+    pub limits: Limits,
+    /// What an operator decided.
+    pub settings: Settings,
+    /// Who may do what; `None` where that stays as it is.
+    pub rights: Option<Rights>,
+    /// The doors there are now. Connections through others that have not come to an end of their CONNECT are ended;
+    /// clients that are in stay.
+    pub listeners: Vec<Rc<ListenerPolicy>>,
+    /// Users whose proof holds no more, in alphabetical order: their connections are ended with 0x87.
+    pub revoked: Vec<Utf8String>,
+}
+
+impl Limits {
+    /// Makes each bound that is asked for again, of what was let in before, the looser of two.
+    fn loosen(&mut self, other: &Self) {
+        fn raise<T: Ord + Copy>(bound: &mut T, other: T) {
+            *bound = (*bound).max(other);
+        }
+        raise(
+            &mut self.subscriptions_per_client_max,
+            other.subscriptions_per_client_max,
+        );
+        raise(&mut self.subscriptions_max, other.subscriptions_max);
+        raise(
+            &mut self.subscriptions_per_user_max,
+            other.subscriptions_per_user_max,
+        );
+        raise(&mut self.wills_bytes_total_max, other.wills_bytes_total_max);
+        raise(&mut self.inflight_max, other.inflight_max);
+        raise(&mut self.receive_maximum, other.receive_maximum);
+        raise(&mut self.topic_alias_maximum, other.topic_alias_maximum);
+        raise(&mut self.queue_class, other.queue_class);
+        raise(&mut self.queue_bytes_max, other.queue_bytes_max);
+        raise(&mut self.queued_bytes_total_max, other.queued_bytes_total_max);
+        raise(&mut self.sessions_max, other.sessions_max);
+        raise(&mut self.sessions_per_user_max, other.sessions_per_user_max);
+        raise(&mut self.retained_max, other.retained_max);
+        raise(&mut self.retained_bytes_max, other.retained_bytes_max);
+        raise(&mut self.retained_per_user_max, other.retained_per_user_max);
+        raise(
+            &mut self.retained_bytes_per_user_max,
+            other.retained_bytes_per_user_max,
+        );
+        raise(&mut self.bans_max, other.bans_max);
+        raise(&mut self.memory_bytes_max, other.memory_bytes_max);
+        raise(&mut self.connections_max, other.connections_max);
+    }
+}
+
+impl Broker {
+    #[inline(never)]
+    pub(super) fn handle_reconfigured(&mut self, now: Instant, changed: Reconfiguration) {
+        let Reconfiguration {
+            limits,
+            settings,
+            rights,
+            listeners,
+            revoked,
+        } = changed;
+        if let Some(rights) = rights {
+            self.handle_rights(rights);
+        }
+        self.settings = settings;
+        if limits != self.limits {
+            self.loosest.loosen(&limits);
+            self.budget.set_limits(&limits);
+            self.limits = limits;
+        }
+        self.attachments += 1; // what was found out under the old rules is void
+        let leaving: Vec<_> = (self.links.iter())
+            .filter_map(|(link, content)| {
+                let reason = self.reason_to_go(&content.stage, &listeners, &revoked)?;
+                Some((link, reason))
+            })
+            .collect();
+        for (link, reason) in leaving {
+            self.detach(now, link, DetachReason::Kicked(reason));
+        }
+        // There may be more room than before.
+        let waiting: Vec<_> = (self.sessions.iter())
+            .filter(|(_, session)| session.link.is_some())
+            .map(|(key, _)| key)
+            .collect();
+        for key in waiting {
+            self.pump(now, key);
+        }
+    }
+
+    fn reason_to_go(
+        &self,
+        stage: &Stage,
+        listeners: &[Rc<ListenerPolicy>],
+        revoked: &[Utf8String],
+    ) -> Option<KickReason> {
+        match stage {
+            Stage::Arrived(arrival) => {
+                let is_there = (listeners.iter()).any(|listener| Rc::ptr_eq(listener, &arrival.listener));
+                (!is_there).then_some(KickReason::SERVER_BUSY)
+            }
+            Stage::Attached(attachment) => {
+                let goes = match &*self.sessions.get(attachment.session)?.identity {
+                    Identity::Anonymous => (listeners.iter())
+                        .find(|listener| listener.name == attachment.listener.name)
+                        .is_some_and(|listener| !listener.anonymous),
+                    Identity::User(user) => revoked.binary_search(user).is_ok(),
+                    Identity::Gateway => false,
+                };
+                goes.then_some(KickReason::NOT_AUTHORIZED)
+            }
+        }
+    }
+}
