@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use running::*;
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tidegate::auth::passwords::{Cost, hash};
 use tidegate::client::{Address, Target};
 use tidegate::gateway;
@@ -190,15 +190,15 @@ fn a_door_that_is_not_anonymous_any_more_keeps_those_who_have_proved_who_they_ar
 fn bounds_hold_for_who_comes_and_a_door_keeps_its_address() {
     with_program(async |program| {
         let mut stays = program.peer(connect("stays")).await;
-        program.configure(|text| text + "packet_bytes_max = '2 KiB'\nreceive_maximum = 7\n");
+        program.configure(|text| text + "packet_bytes_max = '40 KiB'\nreceive_maximum = 7\n");
         program.reload().await;
         let connack = Peer::stranger(program.stream().await, connect("x").version)
             .knock(connect("x"))
             .await;
-        assert_eq!(connack.properties.packet_bytes_max, Some(2048));
+        assert_eq!(connack.properties.packet_bytes_max, Some(40 * 1024));
         assert_eq!(connack.properties.receive_maximum, Some(7));
         // It was told 256 KiB.
-        stays.say(&publish("t", vec![b'x'; 4096], Some(1))).await;
+        stays.say(&publish("t", vec![b'x'; 48 * 1024], Some(1))).await;
         assert!(matches!(stays.hear().await, Some(Packet::PubAck(_))));
     });
 }
@@ -211,9 +211,9 @@ fn a_door_may_move_to_an_address_that_includes_the_one_it_had() {
         program.reload().await;
         let port = program.opened("added").port();
         let fixed = format!("{added}'127.0.0.1:{port}'\n");
-        // The same socket would do, but that its port was left to the system; another one takes its place.
+        // Its port was left to the system before, so that another socket takes its place, at the very same address.
         program.configure(|text| text.replace(&format!("{added}'127.0.0.1:0'\n"), &fixed));
-        program.reload_in_vain().await;
+        program.reload().await;
         let wide = format!(
             "{added}'0.0.0.0:{port}'\nallow_plaintext_off_loopback = true\nallow_anonymous_off_loopback = true\n"
         );
@@ -236,15 +236,11 @@ fn without_descriptors_to_read_it_by_the_old_security_stays() {
         let open = program.descriptors() as u64;
         let limit = |current| Rlimit {
             current: Some(current),
-            maximum: None,
+            maximum: getrlimit(Resource::Nofile).maximum,
         };
         let before = prlimit(Some(program.pid()), Resource::Nofile, limit(open)).expect("a process of ours");
         program.reload_in_vain().await;
-        let restored = Rlimit {
-            maximum: None,
-            ..before
-        };
-        prlimit(Some(program.pid()), Resource::Nofile, restored).expect("a process of ours");
+        prlimit(Some(program.pid()), Resource::Nofile, before).expect("a process of ours");
         ann.ping().await;
         let mut again = program.peer(as_user("b", "bob", "right")).await;
         again.ping().await;

@@ -45,7 +45,7 @@ use crate::net::tls;
 use crate::serial::{self, PortSettings};
 
 /// The keys whose change needs a restart.
-pub const KEPT: [&str; 2] = ["gateway.state_directory", "limits.kick_queue_class"];
+pub const KEPT: [&str; 2] = ["gateway.state_directory", "limits.kick_queue_max"];
 
 /// How many may wait for one reload; whoever sends signals waits for nothing.
 const WAITING_MAX: usize = 64;
@@ -366,9 +366,9 @@ impl Running {
             let found = kept.iter().find(|(known, _)| *known == number);
             let what = match found {
                 Some(&(_, found)) => {
-                    // A client that waits with its CONNECT was let in by the old bounds, and would be told the new ones.
+                    // A connection is held to the packet size that it found, and its client would be told the new one.
                     let is_same = self.doors.get(found).is_some_and(|door| door.settings == *wanted)
-                        && self.settings.limits == settings.limits;
+                        && self.settings.limits.packet_bytes_max == settings.limits.packet_bytes_max;
                     match is_same {
                         true => What::Keep(found, server),
                         false => What::Change(found, server),
