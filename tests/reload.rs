@@ -233,12 +233,12 @@ fn without_descriptors_to_read_it_by_the_old_security_stays() {
     with_program(async |program| {
         let mut ann = program.peer(as_user("a", "ann", "right")).await;
         set_users(program, &[("bob", "new")]);
-        let open = program.descriptors() as u64;
+        // No number is free below it.
         let limit = |current| Rlimit {
             current: Some(current),
             maximum: getrlimit(Resource::Nofile).maximum,
         };
-        let before = prlimit(Some(program.pid()), Resource::Nofile, limit(open)).expect("a process of ours");
+        let before = prlimit(Some(program.pid()), Resource::Nofile, limit(3)).expect("a process of ours");
         program.reload_in_vain().await;
         prlimit(Some(program.pid()), Resource::Nofile, before).expect("a process of ours");
         ann.ping().await;
@@ -360,6 +360,29 @@ fn fifty_reloads_at_1200_messages_a_second_lose_nothing_and_everybody_sees_the_o
         assert!(passed > 0);
         program.configure(|_| plain);
         program.reload().await;
+    });
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    with_program(async |program| {
+        // It does not hang up, so the first one would wait for it.
+        let deaf = program.peer(connect("deaf")).await;
+        program.ask_to_stop();
+        program.until_logged(&["stopping"], 1).await;
+        program.ask_to_stop();
+        assert_eq!(program.until_over().await, Some(1), "{}", program.log());
+        drop(deaf);
+    });
+}
+
+#[test]
+fn a_client_that_does_not_hang_up_is_told_and_does_not_hold_up_the_end() {
+    with_program(async |program| {
+        let mut deaf = program.peer(connect("deaf")).await;
+        program.ask_to_stop();
+        assert_eq!(program.until_over().await, Some(0), "{}", program.log());
+        deaf.hear_farewell(ReasonCode::ServerShuttingDown).await;
     });
 }
 

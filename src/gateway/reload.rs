@@ -23,14 +23,14 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use rustls::time_provider::TimeProvider;
 use tokio::sync::{Notify, oneshot};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tracing::{Level, debug, info, warn};
 
 use super::state::{Hold, now};
@@ -49,6 +49,9 @@ pub const KEPT: [&str; 2] = ["gateway.state_directory", "limits.kick_queue_max"]
 
 /// How many may wait for one reload; whoever sends signals waits for nothing.
 const WAITING_MAX: usize = 64;
+
+/// Turns of the loop in which the tasks of a door that is closed have ended; two are enough.
+const TURNS_TO_CLOSE: usize = 16;
 
 /// Asks the gateway to read its configuration again; from any thread.
 #[derive(Clone)]
@@ -119,6 +122,8 @@ pub(super) struct Running {
     pub(super) clock: Arc<dyn TimeProvider>,
     pub(super) doors: Vec<OpenDoor>,
     pub(super) ports: Vec<OpenPort>,
+    /// Doors that were closed, until their sockets are.
+    pub(super) closing: Vec<Weak<Listener>>,
     /// Those of doors and ports.
     pub(super) tasks: JoinSet<()>,
 }
@@ -389,7 +394,8 @@ impl Running {
                         Err(NetError::Listen { source, .. })
                             if wanted.may_be_absent && is_no_such_address(&source) =>
                         {
-                            debug!(address = %wanted.net.endpoint, "this machine has no such address, going on without");
+                            let address = &wanted.net.endpoint;
+                            debug!(%address, "this machine has no such address, going on without");
                             continue;
                         }
                         Err(error) => {
@@ -507,6 +513,7 @@ impl Running {
             self.doors.push(door);
         }
         for door in old.into_iter().flatten() {
+            self.closing.push(Rc::downgrade(&door.listener));
             reloaded.listeners_removed += 1;
             info!(listener = door.listener.name(), address = %door.listener.endpoint(), "not listening any more");
             door.end();
@@ -627,13 +634,23 @@ async fn reload(core: &Hold, running: &Rc<RefCell<Running>>, source: &Arc<Source
         Ok(read) => read.map_err(ReloadError::Rejected)?,
         Err(error) => return Err(ReloadError::Rejected(vec![error.to_string()])),
     };
-    // From here to the end nothing waits, so nobody sees a part of it.
-    let mut running = running.borrow_mut();
-    let (plan, settings) = running.plan(read).map_err(ReloadError::Rejected)?;
-    let mut reloaded = running.switch(core, plan, settings);
-    (source.set_log)(running.settings.log);
-    reloaded.warnings.extend(texts_of(&running.settings.warnings));
-    while running.tasks.try_join_next().is_some() {}
+    let (reloaded, closing) = {
+        // Nothing in here waits, so nobody sees a part of it.
+        let mut running = running.borrow_mut();
+        let (plan, settings) = running.plan(read).map_err(ReloadError::Rejected)?;
+        let mut reloaded = running.switch(core, plan, settings);
+        (source.set_log)(running.settings.log);
+        reloaded.warnings.extend(texts_of(&running.settings.warnings));
+        while running.tasks.try_join_next().is_some() {}
+        (reloaded, std::mem::take(&mut running.closing))
+    };
+    // Whoever is told that it is done finds no closed door open: its tasks end with the next turns.
+    for _ in 0..TURNS_TO_CLOSE {
+        if closing.iter().all(|door| door.strong_count() == 0) {
+            break;
+        }
+        yield_now().await;
+    }
     Ok(reloaded)
 }
 

@@ -244,8 +244,8 @@ impl Listener {
 
     /// Reads the files that `settings` names, and does TLS by them from here on: one change, or none.
     ///
-    /// Who is in stays in; see [`Listener::refusal_of`] for those who should not. Handshakes that have begun end by what
-    /// was in force then, and are held to the new as well. No session of before is resumed.
+    /// Who is in stays in; see [`Listener::refusal_of`] for those who should not. Handshakes that have begun end by
+    /// what was in force then, and are held to the new as well. No session of before is resumed.
     ///
     /// # Errors
     /// [`NetError::Tls`] when a file is not wholly what it should be, or the listener has no TLS; nothing has changed.
