@@ -175,7 +175,7 @@ enum What {
     /// The socket of the open door of this number.
     Change(usize, Option<tls::Server>),
     /// Another socket.
-    Open(Listener),
+    Open(Box<Listener>),
 }
 
 impl Source {
@@ -390,7 +390,7 @@ impl Running {
                         self.clock.clone(),
                         &others,
                     ) {
-                        Ok(listener) => What::Open(listener),
+                        Ok(listener) => What::Open(Box::new(listener)),
                         Err(NetError::Listen { source, .. })
                             if wanted.may_be_absent && is_no_such_address(&source) =>
                         {
@@ -503,7 +503,7 @@ impl Running {
                     info!(listener = listener.name(), address = %listener.endpoint(), "listening");
                     beginning.push(self.doors.len());
                     OpenDoor {
-                        listener: Rc::new(listener),
+                        listener: Rc::from(listener),
                         policy: policy(),
                         settings,
                         entry: None,
