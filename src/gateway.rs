@@ -165,6 +165,7 @@ impl Gateway {
                 clock,
                 doors,
                 ports: Vec::new(),
+                closing: Vec::new(),
                 tasks: JoinSet::new(),
             },
             state,

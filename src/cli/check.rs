@@ -10,6 +10,7 @@ use clap::Args;
 use super::USAGE;
 use crate::config::{self, Mistake, Settings, file};
 use crate::document::size_text;
+use crate::gateway::reload::KEPT;
 
 /// Check a configuration file and the files it names, without starting anything
 #[derive(Debug, Args)]
@@ -35,7 +36,12 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let Some(config) = &arguments.config else {
-        return super::print(|out| out.write_all(file::reference().as_bytes()));
+        let kept = KEPT.join(" and ");
+        let text = format!(
+            "{}\nA running gateway takes all of it anew on SIGHUP, but for {kept}, which want a restart.\n",
+            file::reference()
+        );
+        return super::print(|out| out.write_all(text.as_bytes()));
     };
     match config::check(config, arguments.boards.as_deref()) {
         Ok(settings) => {

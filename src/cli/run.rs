@@ -30,9 +30,9 @@ Examples:
   tidegate run --config /etc/tidegate/tidegate.toml
 
 It ends on Ctrl-C or SIGTERM, after telling its clients, and at once on a second of these. On SIGHUP it reads the \
-configuration and the files it names again: all of it takes effect, or with one mistake in it nothing. Exit codes: 0 it \
-was told to end, 1 it could not start (a port in use, a certificate that cannot be read) or was told to end at once, 2 \
-the configuration is wrong.")]
+configuration and the files it names again: all of it takes effect, or with one mistake in it nothing. Exit codes: \
+0 it was told to end, 1 it could not start (a port in use, a certificate that cannot be read) or was told to end at \
+once, 2 the configuration is wrong.")]
 pub(super) struct Arguments {
     /// Read the configuration from FILE
     #[arg(short, long, value_name = "FILE")]

@@ -23,14 +23,14 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use rustls::time_provider::TimeProvider;
 use tokio::sync::{Notify, oneshot};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tracing::{Level, debug, info, warn};
 
 use super::state::{Hold, now};
@@ -47,13 +47,16 @@ use crate::serial::{self, PortSettings};
 /// The keys whose change needs a restart.
 pub const KEPT: [&str; 4] = [
     "gateway.state_directory",
-    "limits.kick_queue_class",
+    "limits.kick_queue_max",
     "admin",
     "hook",
 ];
 
 /// How many may wait for one reload; whoever sends signals waits for nothing.
 const WAITING_MAX: usize = 64;
+
+/// Turns of the loop in which the tasks of a door that is closed have ended; two are enough.
+const TURNS_TO_CLOSE: usize = 16;
 
 /// Asks the gateway to read its configuration again; from any thread.
 #[derive(Clone)]
@@ -124,6 +127,8 @@ pub(super) struct Running {
     pub(super) clock: Arc<dyn TimeProvider>,
     pub(super) doors: Vec<OpenDoor>,
     pub(super) ports: Vec<OpenPort>,
+    /// Doors that were closed, until their sockets are.
+    pub(super) closing: Vec<Weak<Listener>>,
     /// Those of doors and ports.
     pub(super) tasks: JoinSet<()>,
 }
@@ -175,7 +180,7 @@ enum What {
     /// The socket of the open door of this number.
     Change(usize, Option<tls::Server>),
     /// Another socket.
-    Open(Listener),
+    Open(Box<Listener>),
 }
 
 impl Source {
@@ -376,9 +381,9 @@ impl Running {
             let found = kept.iter().find(|(known, _)| *known == number);
             let what = match found {
                 Some(&(_, found)) => {
-                    // A client that waits with its CONNECT was let in by the old bounds, and would be told the new ones.
+                    // A connection is held to the packet size that it found, and its client would be told the new one.
                     let is_same = self.doors.get(found).is_some_and(|door| door.settings == *wanted)
-                        && self.settings.limits == settings.limits;
+                        && self.settings.limits.packet_bytes_max == settings.limits.packet_bytes_max;
                     match is_same {
                         true => What::Keep(found, server),
                         false => What::Change(found, server),
@@ -395,11 +400,12 @@ impl Running {
                         self.clock.clone(),
                         &others,
                     ) {
-                        Ok(listener) => What::Open(listener),
+                        Ok(listener) => What::Open(Box::new(listener)),
                         Err(NetError::Listen { source, .. })
                             if wanted.may_be_absent && is_no_such_address(&source) =>
                         {
-                            debug!(address = %wanted.net.endpoint, "this machine has no such address, going on without");
+                            let address = &wanted.net.endpoint;
+                            debug!(%address, "this machine has no such address, going on without");
                             continue;
                         }
                         Err(error) => {
@@ -507,7 +513,7 @@ impl Running {
                     info!(listener = listener.name(), address = %listener.endpoint(), "listening");
                     beginning.push(self.doors.len());
                     OpenDoor {
-                        listener: Rc::new(listener),
+                        listener: Rc::from(listener),
                         policy: policy(),
                         settings,
                         entry: None,
@@ -517,6 +523,7 @@ impl Running {
             self.doors.push(door);
         }
         for door in old.into_iter().flatten() {
+            self.closing.push(Rc::downgrade(&door.listener));
             reloaded.listeners_removed += 1;
             info!(listener = door.listener.name(), address = %door.listener.endpoint(), "not listening any more");
             door.end();
@@ -637,13 +644,23 @@ async fn reload(core: &Hold, running: &Rc<RefCell<Running>>, source: &Arc<Source
         Ok(read) => read.map_err(ReloadError::Rejected)?,
         Err(error) => return Err(ReloadError::Rejected(vec![error.to_string()])),
     };
-    // From here to the end nothing waits, so nobody sees a part of it.
-    let mut running = running.borrow_mut();
-    let (plan, settings) = running.plan(read).map_err(ReloadError::Rejected)?;
-    let mut reloaded = running.switch(core, plan, settings);
-    (source.set_log)(running.settings.log);
-    reloaded.warnings.extend(texts_of(&running.settings.warnings));
-    while running.tasks.try_join_next().is_some() {}
+    let (reloaded, closing) = {
+        // Nothing in here waits, so nobody sees a part of it.
+        let mut running = running.borrow_mut();
+        let (plan, settings) = running.plan(read).map_err(ReloadError::Rejected)?;
+        let mut reloaded = running.switch(core, plan, settings);
+        (source.set_log)(running.settings.log);
+        reloaded.warnings.extend(texts_of(&running.settings.warnings));
+        while running.tasks.try_join_next().is_some() {}
+        (reloaded, std::mem::take(&mut running.closing))
+    };
+    // Whoever is told that it is done finds no closed door open: its tasks end with the next turns.
+    for _ in 0..TURNS_TO_CLOSE {
+        if closing.iter().all(|door| door.strong_count() == 0) {
+            break;
+        }
+        yield_now().await;
+    }
     Ok(reloaded)
 }
 

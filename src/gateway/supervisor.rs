@@ -71,11 +71,8 @@ impl Supervisor {
 
     /// The configuration is read again; [`Supervisor::ready`] follows whatever comes of it.
     pub(super) fn reloading(&self) {
-        let now = clock_gettime(ClockId::Monotonic);
-        let micros = now
-            .tv_sec
-            .saturating_mul(1_000_000)
-            .saturating_add(i64::from(now.tv_nsec) / 1000);
+        let since_boot = Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default();
+        let micros = since_boot.as_micros();
         self.say(&format!(
             "RELOADING=1\nMONOTONIC_USEC={micros}\nSTATUS=reading the configuration again"
         ));

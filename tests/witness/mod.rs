@@ -189,7 +189,7 @@ async fn in_time<T>(program: &Program, work: impl Future<Output = T>) -> T {
 pub struct Program {
     child: Child,
     pid: Pid,
-    _folder: TempDir,
+    folder: TempDir,
     papers: Papers,
     places: Vec<(String, Place)>,
     heard: watch::Receiver<Heard>,
@@ -263,11 +263,66 @@ impl Program {
         Self {
             child,
             pid: pid.expect("a process has a number"),
-            _folder: folder,
+            folder,
             papers,
             places,
             heard,
         }
+    }
+
+    /// Its configuration, and what stands beside it.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What its encrypted doors show.
+    pub fn papers(&self) -> &Papers {
+        &self.papers
+    }
+
+    /// Writes its configuration anew.
+    pub fn configure(&self, change: impl FnOnce(String) -> String) {
+        let file = self.folder().join("tidegate.toml");
+        let text = fs::read_to_string(&file).expect("it was written before");
+        write(&file, &change(text));
+    }
+
+    /// Asks it to read its configuration again.
+    pub fn ask_to_reload(&self) {
+        kill_process(self.pid, Signal::HUP).expect("the process lives");
+    }
+
+    /// The same, and waits until it has.
+    pub async fn reload(&self) {
+        let before = self.count_logged(&["configuration reloaded"]);
+        self.ask_to_reload();
+        self.until_logged(&["configuration reloaded"], before + 1).await;
+    }
+
+    /// The same for a configuration it cannot take.
+    pub async fn reload_in_vain(&self) {
+        let before = self.count_logged(&["was not reloaded"]);
+        self.ask_to_reload();
+        self.until_logged(&["was not reloaded"], before + 1).await;
+    }
+
+    /// The number of its process.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// The address of a door that was opened by a reload.
+    pub fn opened(&self, name: &str) -> SocketAddr {
+        let heard = self.heard.borrow();
+        let named = format!("listener=\"{name}\"");
+        let line = heard
+            .lines
+            .iter()
+            .rev()
+            .find(|line| line.contains("listening") && line.contains(&named));
+        let words = line.expect("it was opened").split_ascii_whitespace();
+        let address = words.filter_map(|word| word.strip_prefix("address=")).next();
+        address.expect("it says where").parse().expect("an address")
     }
 
     /// Where the door called `name` is.
@@ -496,7 +551,7 @@ impl Drop for Program {
     }
 }
 
-fn write(path: &Path, text: &str) {
+pub fn write(path: &Path, text: &str) {
     fs::write(path, text).expect("the folder is ours");
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("the file is ours");
 }
