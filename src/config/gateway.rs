@@ -139,7 +139,17 @@ pub(super) fn read_users(root: &Table<'_>) -> WrittenUsers {
         }
     };
     match Users::parse(&text) {
-        Ok(users) => WrittenUsers::Known(Arc::new(users)),
+        Ok(users) => {
+            for (line, name) in users.weak() {
+                let message = format!(
+                    "the password of user {name:?}, line {line} of {}, is hashed with SHA-512 once, which is weak; set \
+                     it again with \"tidegate passwd\"",
+                    path.display()
+                );
+                table.document().warning(&table.place("password_file"), message);
+            }
+            WrittenUsers::Known(Arc::new(users))
+        }
         Err(mistakes) => {
             for mistake in mistakes {
                 table.document().mistake_elsewhere(Mistake {
