@@ -16,11 +16,13 @@
 //! every task that was ready has had its go, writes each dirty link once. So a thousand messages to one client cost
 //! one write, and an idle link holds no buffer.
 
+mod audit;
 mod kicks;
 mod links;
 mod logins;
 mod reports;
 mod state;
+mod turns;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -35,6 +37,7 @@ use tracing::{debug, warn};
 
 use crate::admin::statistics::Statistics;
 use crate::auth::access::Rights;
+use crate::auth::guessing::Guessing;
 use crate::broker::{Broker, Input, LinkId, ListenerPolicy, Message};
 use crate::config::Settings;
 use crate::kick::{self, KickHandle, KickQueue};
@@ -43,7 +46,8 @@ use crate::net::endpoint::Endpoint;
 use crate::net::listener::{Entrance, Listener, NetError, descriptors_left};
 use crate::serial;
 use crate::storage::{StateDirectory, StorageError};
-use logins::check_passwords;
+use audit::Audit;
+use logins::{Judge, check_passwords};
 use state::{Hold, LINGER, now};
 
 /// How often the time is offered to the state directory, which writes it once an hour.
@@ -56,6 +60,8 @@ pub struct Gateway {
     state: Option<Arc<Mutex<StateDirectory>>>,
     kick_handle: KickHandle,
     kicks: KickQueue,
+    /// What certificates and tokens expire by.
+    clock: Arc<dyn TimeProvider>,
 }
 
 impl Gateway {
@@ -90,6 +96,7 @@ impl Gateway {
             state,
             kick_handle,
             kicks,
+            clock,
         })
     }
 
@@ -132,7 +139,14 @@ impl Gateway {
         let mut tasks = JoinSet::new();
         tasks.spawn_local(flush_links(core.clone()));
         tasks.spawn_local(tick(core.clone()));
-        tasks.spawn_local(check_passwords(core.clone(), self.settings.users));
+        let judge = Judge {
+            users: self.settings.users,
+            tokens: self.settings.tokens,
+            clock: self.clock,
+        };
+        core.borrow_mut().guessing = Guessing::new(self.settings.guessing);
+        core.borrow_mut().audit = Audit::new(self.settings.audit, Instant::now());
+        tasks.spawn_local(check_passwords(core.clone(), judge));
         let mut doors = JoinSet::new();
         for (listener, policy) in self.listeners {
             doors.spawn_local(accept(core.clone(), listener, policy));
@@ -412,7 +426,7 @@ mod tests {
             yield_now().await;
             assert!(!running.is_finished(), "a task may end");
 
-            let task = async move { core.borrow_mut().checks.reserve(usize::MAX) };
+            let task = async move { core.borrow_mut().dirty.reserve(usize::MAX) };
             assert!(
                 tokio::task::spawn_local(task)
                     .await

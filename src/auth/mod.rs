@@ -1,6 +1,7 @@
 //! Who may come in and who may do what: pure look-ups, no files, no clock, no thread.
 //!
 //! - [`passwords`]: the password file's text to users, and the (slow) check of one password.
+//! - [`guessing`]: delays for those who fail again and again.
 //! - [`imported`]: the hashes of mosquitto's password file.
 //! - [`remembered`]: passwords that were right a moment ago.
 //! - [`tokens`], [`token_keys`]: JSON Web Tokens in the place of passwords, and the keys they are verified by.
@@ -8,6 +9,7 @@
 //! - [`network`]: a range of addresses.
 
 pub mod access;
+pub mod guessing;
 pub mod imported;
 pub mod network;
 pub mod passwords;

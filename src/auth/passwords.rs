@@ -422,7 +422,8 @@ impl fmt::Display for PasswordMistakeKind {
             Self::NoHash { name } => write!(
                 f,
                 "the hash of user {name:?} is not of the form $argon2id$v=19$m=…,t=…,p=…$SALT$HASH, nor one of \
-                 mosquitto's ($7$ITERATIONS$SALT$HASH or $6$SALT$HASH); set the password again with \"tidegate passwd FILE NAME\""
+                 mosquitto's ($7$ITERATIONS$SALT$HASH or $6$SALT$HASH); set the password again with \"tidegate \
+                 passwd FILE NAME\""
             ),
             Self::TooCostly { name } => write!(
                 f,

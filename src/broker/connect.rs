@@ -63,6 +63,13 @@ pub(super) struct AssignedIds {
     count: u64,
 }
 
+impl Admission {
+    /// The client identifier of CONNECT; `None` for an empty one.
+    pub(super) fn client_id(&self) -> Option<&ClientId> {
+        self.client_id.as_ref()
+    }
+}
+
 impl AssignedIds {
     pub(super) fn new(seed: u64) -> Self {
         Self { seed, count: 0 }
@@ -214,20 +221,33 @@ impl Broker {
         }
         match (certificate_user, &connect.user_name) {
             (Some(user), _) => self.admit(now, link, admission, Rc::new(Identity::User(user)), None),
-            (None, Some(user)) => {
-                let user = user.detached();
-                let password = Bytes::copy_from_slice(connect.password.as_deref().unwrap_or_default());
-                let proof = Proof::Password(user.clone());
-                let verifying = Verifying::new(admission, proof, &self.budget.account);
-                if self.wait_for_proof(now, link, verifying) {
-                    self.outputs.push_back(Output::Verify { link, user, password });
-                }
+            (None, Some(user)) => self.ask_for_check(now, link, admission, connect, user.detached()),
+            // Its password may be a token, which names the user.
+            (None, None) if self.settings.takes_tokens && connect.password.is_some() => {
+                self.ask_for_check(now, link, admission, connect, Utf8String::default());
             }
             (None, None) if anonymous => {
                 let anonymous = self.anonymous.clone();
                 self.admit(now, link, admission, anonymous, None);
             }
             (None, None) => self.refuse(now, link, Refusal::NoCredentials), // [MQTT-3.1.4-2]
+        }
+    }
+
+    /// Has the password of `connect` checked.
+    fn ask_for_check(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        admission: Admission,
+        connect: &Connect,
+        user: Utf8String,
+    ) {
+        let password = Bytes::copy_from_slice(connect.password.as_deref().unwrap_or_default());
+        let proof = Proof::Password(user.clone());
+        let verifying = Verifying::new(admission, proof, &self.budget.account);
+        if self.wait_for_proof(now, link, verifying) {
+            self.outputs.push_back(Output::Verify { link, user, password });
         }
     }
 
@@ -305,22 +325,7 @@ impl Broker {
 
     /// The answer to [`Output::Verify`].
     pub(super) fn handle_verified(&mut self, now: Instant, link: LinkId, verdict: Verdict) {
-        let Some(Link {
-            stage: Stage::Arrived(arrival),
-            ..
-        }) = self.links.get_mut(link)
-        else {
-            return; // the link is gone, or already in: nothing was asked
-        };
-        let anonymous = arrival.listener.anonymous;
-        let is_asked = |verifying: &mut Verifying| matches!(verifying.proof, Proof::Password(_));
-        let Some(Verifying {
-            admission,
-            proof: Proof::Password(user),
-            waiting,
-            ..
-        }) = arrival.verifying.take_if(is_asked)
-        else {
+        let Some((asked, user, anonymous)) = self.take_asked(link) else {
             return;
         };
         let identity = match verdict {
@@ -332,11 +337,28 @@ impl Broker {
             }
             // [MQTT-4.8.0-2 of 3.1.1]
             Verdict::Unavailable => return self.refuse(now, link, Refusal::CheckUnavailable),
+            Verdict::TooManyFailures => return self.refuse(now, link, Refusal::TooManyFailures),
         };
-        self.admit(now, link, admission, identity, None);
-        for packet in waiting {
+        self.admit(now, link, asked.admission, identity, None);
+        for packet in asked.waiting {
             self.handle_packet(now, link, packet); // [MQTT-3.1.4-5]
         }
+    }
+
+    /// Takes what waits for the check of a password, the user that is to be proved, and whether the door is open to
+    /// all; `None` where the link is gone, or already in: nothing was asked.
+    pub(super) fn take_asked(&mut self, link: LinkId) -> Option<(Verifying, Utf8String, bool)> {
+        let Stage::Arrived(arrival) = &mut self.links.get_mut(link)?.stage else {
+            return None;
+        };
+        let anonymous = arrival.listener.anonymous;
+        let is_asked = |verifying: &mut Verifying| matches!(verifying.proof, Proof::Password(_));
+        let verifying = arrival.verifying.take_if(is_asked)?;
+        let Proof::Password(user) = &verifying.proof else {
+            return None;
+        };
+        let user = user.clone();
+        Some((verifying, user, anonymous))
     }
 
     /// Lets a client in that has proved to be `identity`: from here on, and not before, sessions are touched.
@@ -499,6 +521,7 @@ impl Broker {
             }),
             listener,
             peer,
+            login_expires_at: None,
             pace: Pace::new(now),
             unsent_bytes: 0,
             unsent_control_bytes: 0,

@@ -108,6 +108,9 @@ fn summary(settings: &Settings) -> String {
     if let Some(users) = &settings.users {
         let _ = writeln!(text, "  users:    {}", users.len());
     }
+    if let Some(tokens) = &settings.tokens {
+        let _ = writeln!(text, "  tokens:   {} keys", tokens.keys());
+    }
     for port in &settings.serial {
         let points: usize = port.devices().map(|(device, _)| device.points().len()).sum();
         let _ = writeln!(

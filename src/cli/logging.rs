@@ -14,7 +14,9 @@ use tracing_subscriber::registry::LookupSpan;
 pub(super) fn start(level: LevelFilter) {
     let filter = Targets::new()
         .with_default(level.min(LevelFilter::WARN))
-        .with_target("tidegate", level);
+        .with_target("tidegate", level)
+        // Whether there are any such lines is for the configuration to say.
+        .with_target("audit", LevelFilter::INFO);
     let lines = layer().with_writer(std::io::stderr).with_ansi(false);
     let registry = tracing_subscriber::registry();
     // systemd says so where standard error is its journal, which stamps the time itself (systemd.exec(5)).

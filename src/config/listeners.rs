@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::authentication::WrittenUsers;
 use super::endpoints::{self, Taken};
-use super::gateway::WrittenUsers;
 use super::policy::{self, Bounds};
 use super::settings::{Listener, WEBSOCKET_PATH, local_listeners};
 use super::{Depth, file};

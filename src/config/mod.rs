@@ -5,6 +5,7 @@
 //!
 //! A file is read as a whole: every mistake in it is told, and a file with one mistake gives no [`Settings`].
 
+mod authentication;
 mod endpoints;
 pub mod file;
 mod gateway;
@@ -17,6 +18,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::board::{Board, Boards};
+use crate::broker;
 use crate::document::Document;
 
 pub use crate::document::Mistake;
@@ -84,7 +86,7 @@ fn settings_of(document: &Document<'_>, boards: &Boards, depth: Depth) -> Option
     let root = document.root(&file::ROOT);
     let gateway = gateway::read(&root, boards, depth);
     let board: Board = gateway.board;
-    let users = gateway::read_users(&root);
+    let users = authentication::read(&root);
     let listeners = listeners::read(&root, &gateway.limits, &users, depth);
     let serial = sensors::read(&root, &gateway.name, &board, &gateway.limits);
     Some(Settings {
@@ -92,10 +94,16 @@ fn settings_of(document: &Document<'_>, boards: &Boards, depth: Depth) -> Option
         log: gateway.log,
         storage: gateway.storage,
         limits: gateway.limits,
-        choices: gateway.choices,
+        choices: broker::Settings {
+            takes_tokens: users.tokens.is_some(),
+            ..gateway.choices
+        },
         board,
         listeners,
-        users: users.into_users(),
+        users: users.users,
+        tokens: users.tokens,
+        guessing: users.guessing,
+        audit: gateway.audit,
         statistics_interval: gateway.statistics_interval,
         serial,
         warnings: Vec::new(),

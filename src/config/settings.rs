@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tracing::Level;
 
+use crate::auth::guessing::GuessingLimits;
 use crate::auth::passwords::Users;
+use crate::auth::tokens::Tokens;
 use crate::board::Board;
 use crate::broker::{self, Limits, ListenerPolicy};
 use crate::document::Mistake;
@@ -36,12 +38,30 @@ pub struct Settings {
     pub listeners: Vec<Listener>,
     /// Who may come in by password; `None` where there is no password file.
     pub users: Option<Arc<Users>>,
+    /// Who may come in by a token; `None` where there are no keys for any.
+    pub tokens: Option<Arc<Tokens>>,
+    /// How those are answered who fail to log in again and again.
+    pub guessing: GuessingLimits,
+    /// What the audit log tells.
+    pub audit: AuditSettings,
     /// How often statistics are published, while somebody reads them; `None`: never.
     pub statistics_interval: Option<Duration>,
     /// The serial ports.
     pub serial: Vec<PortSettings>,
     /// What is unwise in the configuration and stops nothing.
     pub warnings: Vec<Mistake>,
+}
+
+/// What the audit log tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AuditSettings {
+    /// Nothing.
+    Off,
+    /// Who was refused what, and who was sent away.
+    #[default]
+    Refusals,
+    /// The same, and who came in, gave way to another, or may come back.
+    All,
 }
 
 /// A door and what it grants. A listener with several addresses becomes several doors of one name.
@@ -93,6 +113,9 @@ impl Settings {
             choices: broker::Settings::default(),
             listeners,
             users: None,
+            tokens: None,
+            guessing: GuessingLimits::default(),
+            audit: AuditSettings::default(),
             statistics_interval: Some(STATISTICS_INTERVAL),
             serial: Vec::new(),
             warnings: Vec::new(),

@@ -11,11 +11,14 @@ use slotmap::SlotMap;
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
-use super::logins::PasswordCheck;
+use super::audit::{Audit, Claimed};
 use super::random_bytes;
+use super::turns::Turns;
 use crate::admin::statistics::{Statistics, Traffic};
+use crate::auth::guessing::{Guessing, GuessingLimits};
 use crate::auth::remembered::Remembered;
 use crate::broker::{Authentication, Broker, Input, LinkId, ListenerPolicy, Now, Output};
+use crate::config::settings::AuditSettings;
 use crate::kick::KickQueue;
 use crate::net::endpoint::Peer;
 use crate::net::link::{Buffers, Link};
@@ -81,7 +84,12 @@ pub(super) struct Core {
     /// Passwords that need no check.
     pub(super) remembered: Remembered,
     /// Password checks asked for and not begun.
-    pub(super) checks: VecDeque<PasswordCheck>,
+    pub(super) checks: Turns,
+    /// When it was last told that more came than can wait.
+    pub(super) crowd_told: Option<Instant>,
+    /// Where those come from who failed lately.
+    pub(super) guessing: Guessing,
+    pub(super) audit: Audit,
     /// Told whenever `checks` grows.
     pub(super) check_waiting: Rc<Notify>,
     /// Kicks from other threads and from hooks; `None` where nobody can ask for any.
@@ -110,6 +118,8 @@ pub(super) struct Slot {
     pub(super) packet_bytes_max: u32,
     pub(super) peer: Peer,
     pub(super) permit: ConnectionPermit,
+    /// Who it says it is, until it is in.
+    pub(super) claimed: Option<Box<Claimed>>,
     /// Of the link's task; `None` until it has run for the first time.
     pub(super) task: Option<Waker>,
     pub(super) state: SlotState,
@@ -144,7 +154,10 @@ impl Core {
             arisen: VecDeque::new(),
             lingering: VecDeque::new(),
             remembered: Remembered::new(&random_bytes()),
-            checks: VecDeque::new(),
+            checks: Turns::default(),
+            crowd_told: None,
+            guessing: Guessing::new(GuessingLimits::default()),
+            audit: Audit::new(AuditSettings::default(), Instant::now()),
             check_waiting: Rc::new(Notify::new()),
             kicks: None,
             kicks_at: None,
@@ -172,6 +185,7 @@ impl Core {
             packet_bytes_max,
             peer,
             permit: incoming.permit,
+            claimed: Some(Claimed::new(policy.clone())),
             task: None,
             // Nobody could be woken to write before the link's task has run; it begins by writing.
             state: SlotState::Blocked,
@@ -247,7 +261,7 @@ impl Core {
             Output::Pause { link } => self.set_paused(link, true),
             Output::Resume { link } => self.set_paused(link, false),
             Output::Close { link } => self.close(now, link),
-            Output::Verify { link, user, password } => self.verify(PasswordCheck { link, user, password }),
+            Output::Verify { link, user, password } => self.verify(link, user, password),
             // No method is in the broker's settings, so this cannot come; whoever is to know them answers here.
             Output::Authenticate { link, method, .. } => {
                 warn!(?link, ?method, "nobody answers for the authentication method");
