@@ -17,6 +17,7 @@
 //! one write, and an idle link holds no buffer.
 
 mod answers;
+mod audit;
 mod builder;
 mod kicks;
 mod links;
@@ -27,6 +28,7 @@ mod reports;
 mod state;
 mod supervisor;
 mod trust;
+mod turns;
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -43,6 +45,7 @@ use tracing::{Level, debug, warn};
 use crate::admin::server::{self, Door};
 use crate::admin::settings::{CONNECTIONS_MAX, DOOR};
 use crate::admin::statistics::Statistics;
+use crate::auth::guessing::Guessing;
 use crate::broker::{Broker, Input, LinkId, ListenerPolicy, Message};
 use crate::callback::{self, Workers};
 use crate::config::{Mistake, Settings};
@@ -56,6 +59,7 @@ use crate::net::tls::TlsError;
 use crate::storage::{StateDirectory, StorageError};
 use crate::watch::{self, Shop, Watch};
 use answers::{Letterbox, take_answers};
+use audit::Audit;
 use logins::check_passwords;
 use operator::Office;
 use reload::{OpenDoor, ReloadHandle, Running, Source, reload_when_asked};
@@ -265,7 +269,10 @@ impl Gateway {
         tasks.spawn_local(flush_links(core.clone()));
         tasks.spawn_local(tick(core.clone()));
         core.borrow_mut().users.clone_from(&settings.users);
-        tasks.spawn_local(check_passwords(core.clone()));
+        core.borrow_mut().tokens.clone_from(&settings.tokens);
+        core.borrow_mut().guessing = Guessing::new(settings.guessing);
+        core.borrow_mut().audit = Audit::new(settings.audit, Instant::now());
+        tasks.spawn_local(check_passwords(core.clone(), self.running.clock.clone()));
         if let Some(callback) = self.callback {
             tasks.spawn_local(callback.run());
         }
@@ -581,7 +588,7 @@ mod tests {
             yield_now().await;
             assert!(!running.is_finished(), "a task may end");
 
-            let task = async move { core.borrow_mut().checks.reserve(usize::MAX) };
+            let task = async move { core.borrow_mut().dirty.reserve(usize::MAX) };
             assert!(
                 tokio::task::spawn_local(task)
                     .await

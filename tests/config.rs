@@ -614,6 +614,72 @@ fn a_password_file_that_is_wrong_in_one_line_stops_the_start() {
 }
 
 #[test]
+fn a_weak_hash_of_mosquitto_is_right_and_worth_a_warning() {
+    let folder = Folder::new();
+    let good = fs::read_to_string(folder.path("users")).expect("text");
+    let weak = "old:$6$BtyM5VLKIHrKlsjj$xKTS+OOZqz/4Cn7qzmIgYvWgOeR7OQhzowW9CmaobEy60YUxcVVM5qwvaaIqYa4X5mcPbWnM\
+                Wckm9UvYtgRgyw==";
+    folder.write("users", &format!("{good}{weak}\n"), 0o600);
+    let settings = folder
+        .load("[authentication]\npassword_file = 'users'\n")
+        .expect("right");
+    let told: Vec<String> = settings.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("\"old\", line 2 of"), "{told:?}");
+    assert!(settings.users.is_some_and(|users| users.contains("old")));
+}
+
+#[test]
+fn every_mistake_about_tokens_is_told_and_none_lets_the_gateway_start() {
+    let folder = Folder::new();
+    folder.write("secret", "a secret of more than 32 characters\n", 0o600);
+    folder.write("short", "0123456789\n", 0o600);
+    folder.write("open", "a secret of more than 32 characters\n", 0o644);
+    folder.write("keys", "no keys\n", 0o600);
+    let told = |text: &str| {
+        let text = format!("[authentication.jwt]\n{text}");
+        folder.load(&text).expect_err("wrong").join("; ")
+    };
+    for (text, expected) in [
+        ("", "authentication.jwt.keys"),
+        (
+            "secret = 'short'\n",
+            "short: the secret is too short, expected at least 32 bytes",
+        ),
+        (
+            "secret = 'open'\n",
+            "open has permissions 0644, so everybody may read the secret",
+        ),
+        ("secret = 'nowhere'\n", "cannot read nowhere"),
+        ("keys = 'keys'\n", "keys: found no key, expected"),
+        ("keys = ['keys', 'nowhere']\n", "cannot read nowhere"),
+        (
+            "secret = 'secret'\nalgorithms = ['none']\n",
+            "found \"none\", expected \"RS256\"",
+        ),
+        ("secret = 'secret'\nalgorithms = ['ES256']\n", "no key is left"),
+        (
+            "secret = 'secret'\nissuer = ''\n",
+            "authentication.jwt.issuer: found \"\"",
+        ),
+        ("secret = 'secret'\nleeway = '1h'\n", "authentication.jwt.leeway"),
+        ("secret = 'secret'\nkey = 'x'\n", "authentication.jwt.key"),
+    ] {
+        let told = told(text);
+        assert!(told.contains(expected), "{text:?}: {told}");
+    }
+    let settings = folder
+        .load("[authentication.jwt]\nsecret = 'secret'\nalgorithms = ['HS256']\n")
+        .expect("right");
+    assert_eq!(settings.tokens.map(|tokens| tokens.keys()), Some(1));
+    assert!(settings.choices.takes_tokens);
+    assert!(
+        !settings.listeners[0].policy.anonymous,
+        "who can prove who he is has to"
+    );
+}
+
+#[test]
 fn a_password_file_that_cannot_be_read_stops_the_start() {
     let folder = Folder::new();
     let text = "[authentication]\npassword_file = 'users'\n";

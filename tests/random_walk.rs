@@ -161,6 +161,7 @@ impl Walk {
         };
         Self {
             house: House::within(limits).decided(Settings {
+                takes_tokens: false,
                 authentication_methods: vec![text("METHOD")],
                 server_reference: Some(text("other.example")),
                 response_information: Some(topic("replies")),

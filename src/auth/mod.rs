@@ -1,16 +1,23 @@
 //! Who may come in and who may do what: pure look-ups, no files, no clock, no thread.
 //!
 //! - [`passwords`]: the password file's text to users, and the (slow) check of one password.
+//! - [`guessing`]: delays for those who fail again and again.
+//! - [`imported`]: the hashes of mosquitto's password file.
 //! - [`remembered`]: passwords that were right a moment ago.
+//! - [`tokens`], [`token_keys`]: JSON Web Tokens in the place of passwords, and the keys they are verified by.
 //! - [`access`]: the one door for rights, [`access::Rights::authorize`].
 //! - [`acl`]: the rules behind it; [`acl::mosquitto`] reads those of mosquitto's `acl_file`.
 //! - [`network`]: a range of addresses.
 
 pub mod access;
 pub mod acl;
+pub mod guessing;
+pub mod imported;
 pub mod network;
 pub mod passwords;
 pub mod remembered;
+pub mod token_keys;
+pub mod tokens;
 
 use crate::mqtt::Utf8String;
 

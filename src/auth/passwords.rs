@@ -3,6 +3,7 @@
 //! ```text
 //! # comment
 //! alice:$argon2id$v=19$m=4096,t=3,p=1$SALT$HASH
+//! bob:$7$101$SALT$HASH                             as mosquitto wrote it
 //! ```
 //!
 //! 1. [`Users`] holds at least one user, and every hash in it can be computed on a small board.
@@ -17,12 +18,25 @@ use argon2::password_hash::{
 };
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 
+use super::imported::{ImportError, ImportedHash};
+
 /// The users of a password file and what is needed to check their passwords.
 #[derive(Clone)]
 pub struct Users {
-    hashes: BTreeMap<String, PasswordHash>,
+    hashes: BTreeMap<String, Hash>,
     /// Computed for a user that does not exist, so that the time taken does not tell who does.
-    decoy: PasswordHash,
+    decoy: Hash,
+    /// The lines of hashes that are weak, with their users.
+    weak: Vec<(usize, String)>,
+}
+
+/// What stands after a colon.
+#[derive(Clone, PartialEq)]
+enum Hash {
+    /// Our own.
+    Argon2id(PasswordHash),
+    /// Mosquitto's.
+    Imported(ImportedHash),
 }
 
 /// The memory in which passwords are checked, for many checks in a row: megabytes that are asked for and given back
@@ -60,12 +74,13 @@ pub enum PasswordMistakeKind {
         /// Where it stood first.
         first_line: usize,
     },
-    /// What follows the colon is no hash `tidegate passwd` would write.
-    NotArgon2id {
+    /// What follows the colon is no hash `tidegate passwd` or `mosquitto_passwd` would write.
+    NoHash {
         /// The name.
         name: String,
     },
-    /// The hash asks for more than [`Cost::MEMORY_KIB_MAX`], [`Cost::PASSES_MAX`] or [`LANES_MAX`].
+    /// The hash asks for more than [`Cost::MEMORY_KIB_MAX`], [`Cost::PASSES_MAX`] or [`LANES_MAX`], or more than
+    /// [`ImportedHash::ITERATIONS_MAX`].
     TooCostly {
         /// The name.
         name: String,
@@ -108,7 +123,8 @@ impl Users {
     /// # Errors
     /// Every mistake in it, in the order of the lines; a file without users is one.
     pub fn parse(text: &str) -> Result<Self, Vec<PasswordMistake>> {
-        let mut hashes = BTreeMap::new();
+        let mut hashes: BTreeMap<String, Hash> = BTreeMap::new();
+        let mut weak = Vec::new();
         let mut first_lines: BTreeMap<&str, usize> = BTreeMap::new();
         let mut mistakes = Vec::new();
         let mut last_line = 1;
@@ -131,15 +147,18 @@ impl Users {
             };
             match outcome {
                 Ok((name, hash)) => {
+                    if matches!(&hash, Hash::Imported(hash) if hash.is_weak()) {
+                        weak.push((line, name.to_owned()));
+                    }
                     hashes.insert(name.to_owned(), hash);
                 }
                 Err(kind) => mistakes.push(PasswordMistake { line, kind }),
             }
         }
         // The dearest hash stands in for users that do not exist.
-        let decoy = hashes.values().max_by_key(|hash| cost_of(hash)).cloned();
+        let decoy = hashes.values().max_by_key(|hash| hash.cost()).cloned();
         match decoy {
-            Some(decoy) if mistakes.is_empty() => Ok(Self { hashes, decoy }),
+            Some(decoy) if mistakes.is_empty() => Ok(Self { hashes, decoy, weak }),
             None if mistakes.is_empty() => Err(vec![PasswordMistake {
                 line: last_line,
                 kind: PasswordMistakeKind::NoUsers,
@@ -151,16 +170,22 @@ impl Users {
     /// Whether `password` is `user`'s. Slow by intent: never call it on the loop's thread. `memory` is what the check
     /// works in.
     ///
-    /// An unknown user takes as long as the dearest known one, and a wrong password as long as a right one. The empty
+    /// A wrong password takes as long as an unknown user, which is as long as the dearest hash there is: where that of
+    /// a known user is cheaper, as those taken over from mosquitto are, the dearest is computed as well. The empty
     /// password, which is also that of a client that gives none, is nobody's, even where a hash made elsewhere is its.
     pub fn verify(&self, user: &str, password: &[u8], memory: &mut CheckMemory) -> bool {
-        let (hash, known) = match self.hashes.get(user) {
-            Some(hash) => (hash, true),
-            None => (&self.decoy, false),
-        };
-        // The comparison takes the same time wherever the first difference is.
-        let matches = hash.hash.is_some() && hash_again(hash, password, memory) == hash.hash;
-        matches & known & !password.is_empty()
+        let own = self.hashes.get(user);
+        let is_right = own.is_some_and(|hash| hash.matches(password, memory)) & !password.is_empty();
+        if !is_right && own.is_none_or(|hash| hash.cost() < self.decoy.cost()) {
+            // Whatever comes out is nobody's password, and must not be left out as unneeded.
+            std::hint::black_box(self.decoy.matches(password, memory));
+        }
+        is_right
+    }
+
+    /// The users whose hashes, taken over from mosquitto, are weak, each with the line it stands in, from 1.
+    pub fn weak(&self) -> &[(usize, String)] {
+        &self.weak
     }
 
     /// The names of those whose password may be another one in `newer`, or who are gone from it, in alphabetical
@@ -185,6 +210,28 @@ impl Users {
     #[expect(clippy::len_without_is_empty, reason = "a file without users is refused")]
     pub fn len(&self) -> usize {
         self.hashes.len()
+    }
+}
+
+impl Hash {
+    /// Whether it is that of `password`; the comparison takes the same time wherever the first difference is.
+    fn matches(&self, password: &[u8], memory: &mut CheckMemory) -> bool {
+        match self {
+            Self::Argon2id(hash) => hash.hash.is_some() && hash_again(hash, password, memory) == hash.hash,
+            Self::Imported(hash) => hash.matches(password),
+        }
+    }
+
+    /// The time one check takes, up to a factor: KiB times passes; 0 for a hash that was never admitted.
+    ///
+    /// An iteration of PBKDF2-SHA512 takes about as long as a pass over one KiB: a microsecond on a PC.
+    fn cost(&self) -> u64 {
+        match self {
+            Self::Argon2id(hash) => Params::try_from(hash).map_or(0, |params| {
+                u64::from(params.m_cost()) * u64::from(params.t_cost())
+            }),
+            Self::Imported(hash) => u64::from(hash.iterations()),
+        }
     }
 }
 
@@ -328,16 +375,25 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
 }
 
 /// Name and hash of one line; `None` where it says nothing.
-fn parse_line(line: &str) -> Result<Option<(&str, PasswordHash)>, PasswordMistakeKind> {
+fn parse_line(line: &str) -> Result<Option<(&str, Hash)>, PasswordMistakeKind> {
     if line.trim().is_empty() || line.starts_with('#') {
         return Ok(None);
     }
     let (name, hash) = line.split_once(':').ok_or(PasswordMistakeKind::NoColon)?;
     check_name(name).map_err(PasswordMistakeKind::Name)?;
-    let not_argon2id = || PasswordMistakeKind::NotArgon2id {
+    let no_hash = || PasswordMistakeKind::NoHash {
         name: name.to_owned(),
     };
-    let hash = PasswordHash::new(hash).map_err(|_| not_argon2id())?;
+    let too_costly = || PasswordMistakeKind::TooCostly {
+        name: name.to_owned(),
+    };
+    match ImportedHash::parse(hash) {
+        None => {}
+        Some(Ok(hash)) => return Ok(Some((name, Hash::Imported(hash)))),
+        Some(Err(ImportError::Form)) => return Err(no_hash()),
+        Some(Err(ImportError::TooCostly)) => return Err(too_costly()),
+    }
+    let hash = PasswordHash::new(hash).map_err(|_| no_hash())?;
     let salt_bytes = hash.salt.as_ref().map_or(0, |salt| salt.len());
     let hash_bytes = hash.hash.as_ref().map_or(0, |output| output.len());
     // A shorter salt repeats; a hash of another length is one that was cut.
@@ -346,25 +402,16 @@ fn parse_line(line: &str) -> Result<Option<(&str, PasswordHash)>, PasswordMistak
         || salt_bytes < 8
         || hash_bytes != Params::DEFAULT_OUTPUT_LEN
     {
-        return Err(not_argon2id());
+        return Err(no_hash());
     }
-    let params = Params::try_from(&hash).map_err(|_| not_argon2id())?;
+    let params = Params::try_from(&hash).map_err(|_| no_hash())?;
     if params.m_cost() > Cost::MEMORY_KIB_MAX
         || params.t_cost() > Cost::PASSES_MAX
         || params.p_cost() > LANES_MAX
     {
-        return Err(PasswordMistakeKind::TooCostly {
-            name: name.to_owned(),
-        });
+        return Err(too_costly());
     }
-    Ok(Some((name, hash)))
-}
-
-/// Memory times passes, the time one check takes up to a factor; 0 for a hash that was never admitted.
-fn cost_of(hash: &PasswordHash) -> u64 {
-    Params::try_from(hash).map_or(0, |params| {
-        u64::from(params.m_cost()) * u64::from(params.t_cost())
-    })
+    Ok(Some((name, Hash::Argon2id(hash))))
 }
 
 impl fmt::Display for PasswordMistakeKind {
@@ -380,17 +427,19 @@ impl fmt::Display for PasswordMistakeKind {
                     "user {name:?} stands twice, first in line {first_line}; remove one"
                 )
             }
-            Self::NotArgon2id { name } => write!(
+            Self::NoHash { name } => write!(
                 f,
-                "the hash of user {name:?} is not of the form $argon2id$v=19$m=…,t=…,p=…$SALT$HASH; \
-                 set the password again with \"tidegate passwd FILE NAME\""
+                "the hash of user {name:?} is not of the form $argon2id$v=19$m=…,t=…,p=…$SALT$HASH, nor one of \
+                 mosquitto's ($7$ITERATIONS$SALT$HASH or $6$SALT$HASH); set the password again with \"tidegate \
+                 passwd FILE NAME\""
             ),
             Self::TooCostly { name } => write!(
                 f,
-                "the hash of user {name:?} costs too much, expected at most m={} (KiB), t={} and p={LANES_MAX}; \
-                 set the password again with \"tidegate passwd FILE NAME\"",
+                "the hash of user {name:?} costs too much, expected at most m={} (KiB), t={} and p={LANES_MAX}, or {} \
+                 iterations; set the password again with \"tidegate passwd FILE NAME\"",
                 Cost::MEMORY_KIB_MAX,
-                Cost::PASSES_MAX
+                Cost::PASSES_MAX,
+                ImportedHash::ITERATIONS_MAX
             ),
             Self::NoUsers => f.write_str(
                 "found no user, expected at least one; add one with \"tidegate passwd FILE NAME\", \
@@ -479,7 +528,62 @@ mod tests {
         let dear = Cost::new(2048, 2).expect("within bounds");
         let dear_line = format!("bob:{}\n", hash(b"x", dear, &SALT).expect("memory"));
         let users = Users::parse(&(line("alice", "x") + &dear_line + &line("zoe", "x"))).expect("right");
-        assert_eq!(cost_of(&users.decoy), 2048 * 2);
+        assert_eq!(users.decoy.cost(), 2048 * 2);
+    }
+
+    /// Mosquitto's, of `water mark`.
+    const IMPORTED: &str = "$7$101$zKBniu2Qn9b0oPRC$fFKbdn9+D/NM/9+VtTHXh1yymsN3nrxuhNSrEZPo7fazdw\
+                        DY2jfH8GjiQpMzXBNoz1viU88ZfMmAyHS4pdX+aA==";
+    const WEAK: &str = "$6$BtyM5VLKIHrKlsjj$xKTS+OOZqz/4Cn7qzmIgYvWgOeR7OQhzowW9CmaobEy60YUxcV\
+                        VM5qwvaaIqYa4X5mcPbWnMWckm9UvYtgRgyw==";
+
+    #[test]
+    fn users_of_mosquitto_come_in_beside_our_own() {
+        let text = format!("{}bob:{IMPORTED}\nold:{WEAK}\n", line("alice", "tide"));
+        let users = Users::parse(&text).expect("right");
+        let memory = &mut CheckMemory::default();
+        for (user, password) in [("alice", "tide"), ("bob", "water mark"), ("old", "water mark")] {
+            assert!(users.verify(user, password.as_bytes(), memory), "{user}");
+            assert!(!users.verify(user, b"ebb", memory), "{user}");
+            assert!(!users.verify(user, b"", memory), "{user}");
+        }
+        assert!(!users.verify("mallory", b"water mark", memory));
+        assert_eq!(users.weak(), [(3, "old".to_owned())]);
+    }
+
+    #[test]
+    fn the_decoy_beside_hashes_of_mosquitto_is_the_dearest_of_both_kinds() {
+        let cheap = format!("bob:{IMPORTED}\nold:{WEAK}\n");
+        assert_eq!(Users::parse(&cheap).expect("right").decoy.cost(), 101);
+        let mixed = cheap.clone() + &line("alice", "tide");
+        assert_eq!(Users::parse(&mixed).expect("right").decoy.cost(), 1024);
+        let dear = cheap.replacen("$101$", "$200000$", 1) + &line("alice", "tide");
+        assert_eq!(Users::parse(&dear).expect("right").decoy.cost(), 200_000);
+    }
+
+    #[test]
+    fn a_wrong_line_of_mosquitto_refuses_the_file() {
+        let text = format!(
+            "bob:{}\nzoe:{}\n",
+            IMPORTED.replacen("101", "0", 1),
+            IMPORTED.replacen("101", "999999", 1)
+        );
+        assert_eq!(
+            kinds(&text),
+            [
+                (1, PasswordMistakeKind::NoHash { name: "bob".into() }),
+                (2, PasswordMistakeKind::TooCostly { name: "zoe".into() }),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_changed_password_leaves_the_lines_of_mosquitto_as_they_were() {
+        let text = format!("bob:{IMPORTED}\nold:{WEAK}\n");
+        let hash = hash(b"new", CHEAP, &SALT).expect("memory");
+        let edited = with_line(&text, "old", Some(&hash)).expect("a name");
+        assert_eq!(edited, format!("bob:{IMPORTED}\nold:{hash}\n"));
+        assert!(Users::parse(&edited).expect("right").weak().is_empty());
     }
 
     #[test]
@@ -523,8 +627,8 @@ mod tests {
                         first_line: 1
                     }
                 ),
-                (5, PasswordMistakeKind::NotArgon2id { name: "carol".into() }),
-                (6, PasswordMistakeKind::NotArgon2id { name: "dave".into() }),
+                (5, PasswordMistakeKind::NoHash { name: "carol".into() }),
+                (6, PasswordMistakeKind::NoHash { name: "dave".into() }),
             ]
         );
     }

@@ -58,6 +58,8 @@ pub(super) struct Admission {
     topic_alias_maximum: u16,
     wants_reasons: bool,
     wants_response_information: bool,
+    /// When what proved its client expires; `None`: never.
+    login_expires_at: Option<Instant>,
 }
 
 /// What a client shows to prove who it is.
@@ -261,7 +263,7 @@ impl Broker {
         &mut self,
         now: Instant,
         link: LinkId,
-        mut verifying: Verifying,
+        verifying: Verifying,
         credentials: Credentials,
     ) {
         let Some(Stage::Arrived(arrival)) = self.links.get(link).map(|link| &link.stage) else {
@@ -275,18 +277,32 @@ impl Broker {
         } = credentials;
         match (certificate_user, user) {
             (Some(user), _) => self.admit_with_all(now, link, verifying, Rc::new(Identity::User(user))),
-            (None, Some(user)) => {
-                let password = password.unwrap_or_default();
-                verifying.proof = Proof::Password(user.clone());
-                if self.wait_for_proof(now, link, verifying, self.limits.connect_timeout) {
-                    self.outputs.push_back(Output::Verify { link, user, password });
-                }
+            (None, Some(user)) => self.ask_for_check(now, link, verifying, user, password),
+            // Its password may be a token, which names the user.
+            (None, None) if self.settings.takes_tokens && password.is_some() => {
+                self.ask_for_check(now, link, verifying, Utf8String::default(), password);
             }
             (None, None) if anonymous => {
                 let anonymous = self.anonymous.clone();
                 self.admit_with_all(now, link, verifying, anonymous);
             }
             (None, None) => self.refuse(now, link, Refusal::NoCredentials), // [MQTT-3.1.4-2]
+        }
+    }
+
+    /// Has a password checked.
+    fn ask_for_check(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        mut verifying: Verifying,
+        user: Utf8String,
+        password: Option<Bytes>,
+    ) {
+        let password = password.unwrap_or_default();
+        verifying.proof = Proof::Password(user.clone());
+        if self.wait_for_proof(now, link, verifying, self.limits.connect_timeout) {
+            self.outputs.push_back(Output::Verify { link, user, password });
         }
     }
 
@@ -387,19 +403,7 @@ impl Broker {
 
     /// The answer to [`Output::Verify`].
     pub(super) fn handle_verified(&mut self, now: Instant, link: LinkId, verdict: Verdict) {
-        let Some(Link {
-            stage: Stage::Arrived(arrival),
-            ..
-        }) = self.links.get_mut(link)
-        else {
-            return; // the link is gone, or already in: nothing was asked
-        };
-        let anonymous = arrival.listener.anonymous;
-        let is_asked = |verifying: &mut Verifying| matches!(verifying.proof, Proof::Password(_));
-        let Some(mut verifying) = arrival.verifying.take_if(is_asked) else {
-            return;
-        };
-        let Proof::Password(user) = std::mem::replace(&mut verifying.proof, Proof::Unasked) else {
+        let Some((asked, user, anonymous)) = self.take_asked(link) else {
             return;
         };
         let identity = match verdict {
@@ -411,8 +415,25 @@ impl Broker {
             }
             // [MQTT-4.8.0-2 of 3.1.1]
             Verdict::Unavailable => return self.refuse(now, link, Refusal::CheckUnavailable),
+            Verdict::TooManyFailures => return self.refuse(now, link, Refusal::TooManyFailures),
         };
-        self.admit_with_all(now, link, verifying, identity);
+        self.admit_with_all(now, link, asked, identity);
+    }
+
+    /// Takes what waits for the check of a password, the user that is to be proved, and whether the door is open to
+    /// all; `None` where the link is gone, or already in: nothing was asked.
+    pub(super) fn take_asked(&mut self, link: LinkId) -> Option<(Verifying, Utf8String, bool)> {
+        let Stage::Arrived(arrival) = &mut self.links.get_mut(link)?.stage else {
+            return None;
+        };
+        let anonymous = arrival.listener.anonymous;
+        let is_asked = |verifying: &mut Verifying| matches!(verifying.proof, Proof::Password(_));
+        let verifying = arrival.verifying.take_if(is_asked)?;
+        let Proof::Password(user) = &verifying.proof else {
+            return None;
+        };
+        let user = user.clone();
+        Some((verifying, user, anonymous))
     }
 
     /// Lets a client in that has proved to be `identity`: from here on, and not before, sessions are touched.
@@ -569,6 +590,9 @@ impl Broker {
         if let Some(at) = entry.timer_at {
             self.timers.set(at, Timer::Link(link));
         }
+        if let Some(at) = admission.login_expires_at {
+            self.timers.set(at, Timer::LoginExpiry(link));
+        }
         self.attachments += 1;
         entry.stage = Stage::Attached(Attachment {
             session: key,
@@ -595,6 +619,7 @@ impl Broker {
             }),
             listener,
             peer,
+            login_expires_at: admission.login_expires_at.map(Box::new),
             pace: Pace::new(now),
             unsent_bytes: 0,
             unsent_control_bytes: 0,
@@ -733,6 +758,11 @@ impl Admission {
         self.client_id.as_ref()
     }
 
+    /// Notes that what proved its client expires at `at`.
+    pub(super) fn expire_at(&mut self, at: Instant) {
+        self.login_expires_at = Some(at);
+    }
+
     /// The will it brings.
     pub(super) fn will_message(&self) -> Option<&Kept> {
         self.will.as_deref().map(Testament::message)
@@ -771,6 +801,7 @@ impl Admission {
             topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
             wants_reasons: properties.request_problem_information != Some(false),
             wants_response_information: properties.request_response_information == Some(true),
+            login_expires_at: None,
         })
     }
 }

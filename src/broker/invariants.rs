@@ -304,6 +304,9 @@ impl Broker {
             let exchange = (content.attachment()).and_then(|attachment| attachment.exchange.as_ref());
             let due = exchange.and_then(|exchange| exchange.due);
             expected.extend(due.map(|at| (at, Timer::Authentication(link))));
+            let expires_at =
+                (content.attachment()).and_then(|attachment| attachment.login_expires_at.as_deref());
+            expected.extend(expires_at.map(|at| (*at, Timer::LoginExpiry(link))));
         }
         for (key, session) in self.sessions.iter() {
             expected.extend(session.expires_at.map(|at| (at, Timer::SessionExpiry(key))));

@@ -121,6 +121,9 @@ pub(super) struct Attachment {
     pub(super) wants_reasons: bool,
     /// Of a client that came in by an authentication method: it may do so again.
     pub(super) exchange: Option<Box<Exchange>>,
+    /// When what it came in by expires, where it does: [`Timer::LoginExpiry`] runs until then. Boxed, for most have
+    /// none.
+    pub(super) login_expires_at: Option<Box<Instant>>,
     /// How fast it publishes.
     pub(super) pace: Pace,
     /// PUBLISH bytes sent since the last [`super::Input::Flushed`]; on the account of the memory budget, as the next.
@@ -233,6 +236,11 @@ impl Broker {
         }
         if self.hooked.is_some() {
             self.forget_held(link);
+        }
+        if let Some(expires_at) =
+            (ended.attachment()).and_then(|attachment| attachment.login_expires_at.as_deref())
+        {
+            self.timers.cancel(Some(*expires_at), Timer::LoginExpiry(link));
         }
         self.stats.links -= 1;
         if reason != DetachReason::ConnectionLost {
@@ -534,6 +542,7 @@ fn has_return_code(reason: ReasonCode) -> bool {
             | ReasonCode::ServerBusy
             | ReasonCode::ServerShuttingDown
             | ReasonCode::QuotaExceeded
+            | ReasonCode::ConnectionRateExceeded
             | ReasonCode::BadUserNameOrPassword
             | ReasonCode::NotAuthorized
             | ReasonCode::Banned

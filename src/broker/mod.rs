@@ -52,6 +52,7 @@ mod subscriptions;
 mod tailor;
 mod timers;
 mod views;
+mod vouch;
 mod will;
 
 use std::collections::VecDeque;
@@ -102,6 +103,7 @@ pub use stats::Stats;
 pub use views::{
     ConnectionView, Page, Portion, ReceiverView, RetainedView, SessionFilter, SessionView, SubscriptionView,
 };
+pub use vouch::Voucher;
 
 /// The moment an input arrived; the core never asks for it.
 #[derive(Debug, Clone, Copy)]
@@ -181,6 +183,14 @@ pub enum Input {
         /// Whether the password was right.
         verdict: Verdict,
     },
+    /// The answer to [`Output::Verify`] where the password was a token that says who comes, and until when; void if the
+    /// link is gone meanwhile.
+    Vouched {
+        /// The link that asked.
+        link: LinkId,
+        /// What the token says; boxed, as it is larger than most inputs.
+        voucher: Box<Voucher>,
+    },
     /// The answer to [`Output::Authenticate`]; void if the link is gone meanwhile.
     Authenticated {
         /// The link that asked.
@@ -249,7 +259,7 @@ pub enum Output {
     Verify {
         /// For this link, which waits.
         link: LinkId,
-        /// As CONNECT said it.
+        /// As CONNECT said it; empty where it said none and [`Settings::takes_tokens`].
         user: Utf8String,
         /// As CONNECT said it.
         password: Bytes,
@@ -302,6 +312,8 @@ pub enum Verdict {
     NoUsers,
     /// It could not be found out (too many checks waiting, no password file): CONNACK 0x88.
     Unavailable,
+    /// It was not looked at, for who comes from there has failed too often lately: CONNACK 0x9F.
+    TooManyFailures,
 }
 
 /// An Application Message on its way.
@@ -354,6 +366,8 @@ pub enum Event {
         /// Its name.
         hook: String,
     },
+    /// A client was refused what it wanted to do with a topic.
+    Denied(Box<Denied>),
     /// A ban has ended.
     BanLifted {
         /// Who may come in again.
@@ -368,6 +382,21 @@ pub enum Event {
         /// Whose limit it is; `None` for those of the whole broker.
         client: Option<ClientId>,
     },
+}
+
+/// What the rights forbade a client that is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denied {
+    /// By which connection.
+    pub link: LinkId,
+    /// Its client identifier.
+    pub client: ClientId,
+    /// Who it is.
+    pub identity: Identity,
+    /// What it wanted to do.
+    pub action: Action,
+    /// With this topic, or filter.
+    pub topic: Utf8String,
 }
 
 /// Why a link ended; there is one way out, and this names who opened it.
@@ -520,6 +549,7 @@ impl Broker {
             Input::Holding { link, bytes } => self.handle_holding(now, link, bytes),
             Input::Closed { link } => self.detach(now, link, DetachReason::ConnectionLost),
             Input::Verified { link, verdict } => self.handle_verified(now, link, verdict),
+            Input::Vouched { link, voucher } => self.handle_vouched(now, link, *voucher),
             Input::Authenticated { link, answer } => self.handle_authenticated(now, link, answer),
             Input::Answered(answered) => self.handle_answered(now, answered),
             Input::Kick(kick) => self.handle_kick(now, *kick),
@@ -662,6 +692,7 @@ impl Broker {
             match timer {
                 Timer::Link(link) => self.handle_link_timer(now, link),
                 Timer::Authentication(link) => self.handle_authentication_timer(now, link),
+                Timer::LoginExpiry(link) => self.handle_login_expiry(now, link),
                 Timer::Will(key) => self.handle_will_timer(now, key),
                 Timer::SessionExpiry(key) => self.handle_session_expiry(now, key),
                 Timer::Ban(key) => self.handle_ban_timer(key),

@@ -156,6 +156,8 @@ impl Broker {
         {
             refusal = Some(Refusal::PublishDenied);
             self.stats.publishes_denied += 1;
+            let denied = session.denied(link, Action::Publish, topic.as_str());
+            self.outputs.extend(denied.map(super::Output::Event));
         }
         if !self.is_topic_within_limits(topic.as_str()) {
             refusal = Some(Refusal::TopicTooLong);

@@ -55,6 +55,10 @@ pub enum Refusal {
     ByHook,
     /// The password could not be checked.
     CheckUnavailable,
+    /// Who comes from there has failed too often lately, and the password was not checked.
+    TooManyFailures,
+    /// What the client came in by has expired: it was let in until now and no longer.
+    LoginExpired,
     /// CONNECT with an authentication method nobody answers for [MQTT-4.12.0-1].
     AuthenticationMethod,
     /// The client has not proved who it is, or on a living connection that it still is.
@@ -146,6 +150,10 @@ impl Refusal {
             | Self::PublishDenied => ReasonCode::NotAuthorized,
             Self::Banned => ReasonCode::Banned,
             Self::CheckUnavailable => ReasonCode::ServerUnavailable,
+            Self::TooManyFailures => ReasonCode::ConnectionRateExceeded,
+            // "The maximum connection time authorized for this connection has been exceeded": table 3-13 has this very
+            // case. "Not authorized" would say that another attempt with the same name is in vain.
+            Self::LoginExpired => ReasonCode::MaximumConnectTime,
             Self::AuthenticationMethod | Self::OtherMethod => ReasonCode::BadAuthenticationMethod, // [MQTT-4.12.0-1]
             Self::WillTopic | Self::TopicTooLong => ReasonCode::TopicNameInvalid,
             Self::WillNotUtf8 | Self::PayloadNotUtf8 => ReasonCode::PayloadFormatInvalid,
@@ -162,6 +170,20 @@ impl Refusal {
             | Self::TooEager
             | Self::NotReading => ReasonCode::QuotaExceeded,
         }
+    }
+
+    /// Whether who comes, or says it does, is why: what an audit asks for.
+    pub const fn is_of_identity(self) -> bool {
+        self.is_of_credentials()
+            || matches!(
+                self,
+                Self::Banned
+                    | Self::TooManyFailures
+                    | Self::CheckUnavailable
+                    | Self::ClientIdTaken
+                    | Self::ClientIdOfOther
+                    | Self::AuthenticationMethod
+            )
     }
 
     /// Whether somebody may be trying passwords or names, which is worth a line wherever anybody reads the log.
@@ -204,6 +226,8 @@ impl fmt::Display for Refusal {
             Self::Untrusted => "the client's certificate is not trusted any more",
             Self::Banned => "kept out for a time",
             Self::ByHook => "a hook lets nobody in from there",
+            Self::TooManyFailures => "too many failed logins, try again later",
+            Self::LoginExpired => "the login has expired",
             Self::CheckUnavailable => "the password cannot be checked now",
             Self::AuthenticationMethod => "the authentication method is not known here",
             Self::AuthenticationFailed => "authentication failed",

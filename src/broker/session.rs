@@ -62,7 +62,7 @@ pub(super) struct Session {
 }
 
 // An idle client costs these two and its entries in the tables: around 1 KiB.
-const _: () = assert!(size_of::<Session>() + size_of::<Link>() <= 544);
+const _: () = assert!(size_of::<Session>() + size_of::<Link>() <= 552);
 
 /// All sessions, found by key or by client identifier.
 ///

@@ -8,6 +8,8 @@ pub struct Settings {
     /// The authentication methods somebody answers for, by [`Output::Authenticate`](super::Output::Authenticate);
     /// a client that asks for another is refused with 0x8C (section 4.12).
     pub authentication_methods: Vec<Utf8String>,
+    /// Whether a password without a user name is checked, for it may be a token that names the user.
+    pub takes_tokens: bool,
     /// Where 5.0 clients are sent that find the gateway full or stopping (section 4.11).
     pub server_reference: Option<Utf8String>,
     /// The topic below which a client that asks for Response Information is given a part of its own (section

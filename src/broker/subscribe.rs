@@ -137,6 +137,9 @@ impl Broker {
             .rights
             .authorize(session.who(), Action::Subscribe, filter.matched())
         {
+            let link = session.link.unwrap_or_default();
+            let denied = session.denied(link, Action::Subscribe, filter.matched());
+            self.outputs.extend(denied.map(super::Output::Event));
             return Err(ReasonCode::NotAuthorized);
         }
         if !self.is_topic_within_limits(filter.as_str()) {

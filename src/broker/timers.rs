@@ -14,6 +14,8 @@ pub(super) enum Timer {
     Link(LinkId),
     /// When an exchange of AUTH packets on a living connection must be over.
     Authentication(LinkId),
+    /// When what a client came in by has expired.
+    LoginExpiry(LinkId),
     /// When to send a delayed will.
     Will(SessionKey),
     /// When to end a session nobody came back to.

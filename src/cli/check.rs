@@ -117,6 +117,9 @@ fn summary(settings: &Settings) -> String {
     if let Some(acl) = settings.rights.acl() {
         let _ = writeln!(text, "  access:   {} rules", acl.len());
     }
+    if let Some(tokens) = &settings.tokens {
+        let _ = writeln!(text, "  tokens:   {} keys", tokens.keys());
+    }
     for port in &settings.serial {
         let points: usize = port.devices().map(|(device, _)| device.points().len()).sum();
         let _ = writeln!(

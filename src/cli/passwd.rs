@@ -24,7 +24,8 @@ Examples:
   tidegate passwd users alice --delete
 
 A password is never an argument: everybody on the machine could read it. A new file is readable by you alone: give it \
-to the gateway's user with chown. The gateway reads it when it starts.")]
+to the gateway's user with chown. The gateway reads it when it starts. Lines that mosquitto_passwd wrote are right as \
+they are; a password that is set again is hashed with Argon2id.")]
 pub(super) struct Arguments {
     /// The password file; a new one is made where there is none
     file: PathBuf,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::file;
-use super::gateway::read_guarded;
+use super::guarded;
 use crate::auth::access::Rights;
 use crate::auth::acl::{Acl, Actions, Effect, Rule, Source, Topics, Whom, mosquitto};
 use crate::document::{Mistake, Table, nearest};
@@ -30,7 +30,7 @@ pub(super) fn read(root: &Table<'_>) -> Rights {
     }
     if let Some(path) = table.path("acl_file") {
         let way_out = "write it, or remove this key";
-        match read_guarded(&path, "change the rules", way_out) {
+        match guarded::read(&path, "change the rules", way_out) {
             Ok(text) => {
                 for mistake in parse_file(&path, &text, &mut acl) {
                     table.document().mistake_elsewhere(mistake);
@@ -52,7 +52,7 @@ pub(super) fn read(root: &Table<'_>) -> Rights {
 /// Every line that is wrong, or that the file cannot be read.
 pub fn read_acl_file(path: &Path) -> Result<Rights, Vec<Mistake>> {
     let mut acl = Acl::new(Effect::Deny);
-    let mistakes = match read_guarded(path, "change the rules", "expected an acl_file") {
+    let mistakes = match guarded::read(path, "change the rules", "expected an acl_file") {
         Ok(text) => parse_file(path, &text, &mut acl),
         Err(message) => vec![mistake_in(path, 0, message)],
     };

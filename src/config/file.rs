@@ -13,6 +13,7 @@ pub static SECTIONS: &[&Section] = &[
     &HOOK,
     &REWRITE,
     &HTTP,
+    &JWT,
     &LISTENER,
     &TLS,
     &WEBSOCKET,
@@ -104,6 +105,13 @@ pub static GATEWAY: Section = Section {
             about: "The least urgent message that is logged.",
         },
         Key {
+            name: "audit",
+            expects: "\"off\", \"refusals\" or \"all\"",
+            default: "\"refusals\"",
+            about: "Which lines of the audit log are told, whatever log says: who is refused or sent away, or also \
+                    who comes in.",
+        },
+        Key {
             name: "statistics_interval",
             expects: "a duration such as \"10s\"",
             default: "\"10s\"",
@@ -141,12 +149,101 @@ pub static GATEWAY: Section = Section {
 pub static AUTHENTICATION: Section = Section {
     name: "authentication",
     about: "Who may come in.",
-    keys: &[Key {
-        name: "password_file",
-        expects: "the path of a file written by \"tidegate passwd\"",
-        default: "none",
-        about: "Users and the hashes of their passwords.",
-    }],
+    keys: &[
+        Key {
+            name: "password_file",
+            expects: "the path of a file written by \"tidegate passwd\" or mosquitto_passwd",
+            default: "none",
+            about: "Users and the hashes of their passwords.",
+        },
+        Key {
+            name: "failures_max",
+            expects: "an integer",
+            default: "10",
+            about: "Failed logins from one address that are free, or from one /64 of IPv6, or by a Unix socket of one \
+                    user; 0: all of them. Further ones delay whoever comes from there. This machine's are not counted.",
+        },
+        Key {
+            name: "failures_window",
+            expects: "a duration such as \"1m\"",
+            default: "\"1m\"",
+            about: "The time in which as many failures are forgotten.",
+        },
+        Key {
+            name: "delay_max",
+            expects: "a duration such as \"5m\"",
+            default: "\"5m\"",
+            about: "The longest delay; the first is a second, and each twice the last.",
+        },
+        Key {
+            name: "jwt",
+            expects: TABLE,
+            default: "none: no tokens",
+            about: "JSON Web Tokens in the place of passwords.",
+        },
+    ],
+};
+
+/// Tokens.
+pub static JWT: Section = Section {
+    name: "authentication.jwt",
+    about: "A client's password may be a JSON Web Token (RFC 7519); when it expires the connection ends.",
+    keys: &[
+        Key {
+            name: "keys",
+            expects: "the path of a file with public keys, PEM or a JSON Web Key set, or a list of them",
+            default: "must be there without secret",
+            about: "What signatures are verified with; RSA keys verify RS256, P-256 ES256, and Ed25519 EdDSA.",
+        },
+        Key {
+            name: "secret",
+            expects: "the path of a file with at least 32 characters",
+            default: "none",
+            about: "The secret shared with the issuer, for HS256.",
+        },
+        Key {
+            name: "algorithms",
+            expects: "a list of \"RS256\", \"ES256\", \"EdDSA\" and \"HS256\"",
+            default: "those of the keys",
+            about: "The algorithms that are allowed; keys of others are left out.",
+        },
+        Key {
+            name: "issuer",
+            expects: "a text such as \"https://issuer.example\"",
+            default: "none: any",
+            about: "What iss must be.",
+        },
+        Key {
+            name: "audience",
+            expects: "a text such as \"gateway-7\"",
+            default: "none: any",
+            about: "What aud must be, or hold.",
+        },
+        Key {
+            name: "user_claim",
+            expects: "the name of a claim",
+            default: "\"sub\"",
+            about: "The claim that is the user name; one that a client says itself must be the same, or empty.",
+        },
+        Key {
+            name: "client_id_claim",
+            expects: "the name of a claim",
+            default: "none: a token is good for any client identifier",
+            about: "The claim that the client identifier must be.",
+        },
+        Key {
+            name: "leeway",
+            expects: "a duration such as \"30s\"",
+            default: "\"30s\"",
+            about: "By how much the issuer's clock and this one may differ.",
+        },
+        Key {
+            name: "token_bytes_max",
+            expects: "a size such as \"4 KiB\"",
+            default: "\"4 KiB\"",
+            about: "The longest token.",
+        },
+    ],
 };
 
 /// Who may do what.

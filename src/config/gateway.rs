@@ -1,18 +1,14 @@
-//! `[gateway]`, `[authentication]` and `[limits]`: the gateway itself, its users and its bounds.
+//! `[gateway]` and `[limits]`: the gateway itself and its bounds.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::Level;
 
+use super::settings::AuditSettings;
 use super::{Depth, file, settings};
-use crate::auth::passwords::Users;
 use crate::board::{Board, Boards, limits};
 use crate::broker::{self, Limits};
-use crate::document::{Mistake, Table, nearest};
+use crate::document::{Table, nearest};
 use crate::mqtt::{TopicName, Utf8String};
 use crate::storage;
 
@@ -20,21 +16,12 @@ use crate::storage;
 pub(super) struct Gateway {
     pub(super) name: TopicName,
     pub(super) log: Level,
+    pub(super) audit: AuditSettings,
     pub(super) storage: Option<storage::Settings>,
     pub(super) board: Board,
     pub(super) limits: Limits,
     pub(super) statistics_interval: Option<Duration>,
     pub(super) choices: broker::Settings,
-}
-
-/// The users, and whether there should be any.
-pub(super) enum WrittenUsers {
-    /// The file says nothing of a password file.
-    None,
-    /// It names one, and there is a mistake in it.
-    Wrong,
-    /// It names one.
-    Known(Arc<Users>),
 }
 
 const LEVELS: [(&str, Level); 5] = [
@@ -45,17 +32,21 @@ const LEVELS: [(&str, Level); 5] = [
     ("trace", Level::TRACE),
 ];
 
+const AUDITS: [(&str, AuditSettings); 3] = [
+    ("off", AuditSettings::Off),
+    ("refusals", AuditSettings::Refusals),
+    ("all", AuditSettings::All),
+];
+
 /// Statistics told less often say nothing of a gateway's health.
 const STATISTICS_INTERVAL_MAX: Duration = Duration::from_secs(3600);
-
-/// Permissions by which others than the owner could let themselves in.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 pub(super) fn read(root: &Table<'_>, boards: &Boards, depth: Depth) -> Gateway {
     let table = root.table("gateway", &file::GATEWAY);
     let table = table.as_ref();
     let name = table.and_then(|table| table.parsed("name", |text| TopicName::try_from(text)));
     let log = table.and_then(|table| table.choice("log", &LEVELS));
+    let audit = table.and_then(|table| table.choice("audit", &AUDITS));
     let directory = table.and_then(|table| {
         let directory = table.path("state_directory")?;
         if depth == Depth::Files && directory.exists() && !directory.is_dir() {
@@ -82,6 +73,7 @@ pub(super) fn read(root: &Table<'_>, boards: &Boards, depth: Depth) -> Gateway {
     Gateway {
         name: name.unwrap_or_else(settings::default_name),
         log: log.unwrap_or(Level::INFO),
+        audit: audit.unwrap_or_default(),
         storage: directory.map(|directory| storage::Settings { directory }),
         board: board.clone(),
         limits,
@@ -94,6 +86,7 @@ pub(super) fn read(root: &Table<'_>, boards: &Boards, depth: Depth) -> Gateway {
 fn read_choices(table: &Table<'_>) -> broker::Settings {
     broker::Settings {
         authentication_methods: Vec::new(),
+        takes_tokens: false,
         server_reference: table.parsed("server_reference", |text| Utf8String::try_from(text)),
         response_information: table.parsed("response_topics", |text| TopicName::try_from(text)),
         check_payload_format: table.flag("check_payload_format").unwrap_or(false),
@@ -119,71 +112,4 @@ fn read_board<'b>(table: &Table<'_>, boards: &'b Boards) -> Option<&'b Board> {
         table.mistake("board", message);
     }
     board
-}
-
-pub(super) fn read_users(root: &Table<'_>) -> WrittenUsers {
-    let Some(table) = root.table("authentication", &file::AUTHENTICATION) else {
-        return WrittenUsers::None;
-    };
-    if !table.has("password_file") {
-        return WrittenUsers::None;
-    }
-    let Some(path) = table.path("password_file") else {
-        return WrittenUsers::Wrong;
-    };
-    let way_out = format!(
-        "make it with \"tidegate passwd {} NAME\", or remove this key",
-        path.display()
-    );
-    let text = match read_guarded(&path, "add users", &way_out) {
-        Ok(text) => text,
-        Err(message) => {
-            table.mistake("password_file", message);
-            return WrittenUsers::Wrong;
-        }
-    };
-    match Users::parse(&text) {
-        Ok(users) => WrittenUsers::Known(Arc::new(users)),
-        Err(mistakes) => {
-            for mistake in mistakes {
-                table.document().mistake_elsewhere(Mistake {
-                    file: path.clone(),
-                    line: mistake.line,
-                    column: 0,
-                    key: String::new(),
-                    message: mistake.kind.to_string(),
-                });
-            }
-            WrittenUsers::Wrong
-        }
-    }
-}
-
-/// The text of a file that decides who may what; an error is a message. `danger` is what others could do if they wrote
-/// to it, `way_out` what to do where it is not there.
-pub(super) fn read_guarded(path: &Path, danger: &str, way_out: &str) -> Result<String, String> {
-    let shown = PathBuf::from(path);
-    let shown = shown.display();
-    let cannot = |error| format!("cannot read {shown}: {error}; {way_out}");
-    let mode = fs::metadata(path).map_err(cannot)?.permissions().mode() & 0o7777;
-    if mode & WRITABLE_BY_OTHERS != 0 {
-        return Err(format!(
-            "{shown} has permissions {mode:04o}, so others may {danger}; expected 0600 or 0640 (chmod 600)"
-        ));
-    }
-    fs::read_to_string(path).map_err(cannot)
-}
-
-impl WrittenUsers {
-    /// Whether clients can come in by password, once all mistakes are mended.
-    pub(super) fn are_meant(&self) -> bool {
-        !matches!(self, Self::None)
-    }
-
-    pub(super) fn into_users(self) -> Option<Arc<Users>> {
-        match self {
-            Self::Known(users) => Some(users),
-            Self::None | Self::Wrong => None,
-        }
-    }
 }

@@ -8,10 +8,12 @@
 
 mod access;
 mod admin;
+mod authentication;
 pub mod effective;
 mod endpoints;
 pub mod file;
 mod gateway;
+mod guarded;
 mod hooks;
 mod listeners;
 mod policy;
@@ -23,6 +25,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::board::{Board, Boards};
+use crate::broker;
 use crate::document::Document;
 use effective::Written;
 
@@ -96,7 +99,7 @@ fn settings_of(document: &Document<'_>, boards: &Boards, depth: Depth) -> Option
     let root = document.root(&file::ROOT);
     let gateway = gateway::read(&root, boards, depth);
     let board: Board = gateway.board;
-    let users = gateway::read_users(&root);
+    let users = authentication::read(&root);
     let rights = access::read(&root);
     let hooks = hooks::read(&root);
     let listeners = listeners::read(
@@ -113,12 +116,18 @@ fn settings_of(document: &Document<'_>, boards: &Boards, depth: Depth) -> Option
         log: gateway.log,
         storage: gateway.storage,
         limits: gateway.limits,
-        choices: gateway.choices,
+        choices: broker::Settings {
+            takes_tokens: users.tokens.is_some(),
+            ..gateway.choices
+        },
         board,
         listeners,
-        users: users.into_users(),
+        users: users.users,
         rights,
         hooks,
+        tokens: users.tokens,
+        guessing: users.guessing,
+        audit: gateway.audit,
         statistics_interval: gateway.statistics_interval,
         serial,
         admin,

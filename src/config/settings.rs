@@ -11,7 +11,9 @@ use super::admin::usual_doors;
 use super::effective::Written;
 use crate::admin;
 use crate::auth::access::Rights;
+use crate::auth::guessing::GuessingLimits;
 use crate::auth::passwords::Users;
+use crate::auth::tokens::Tokens;
 use crate::board::Board;
 use crate::broker::{self, Limits, ListenerPolicy};
 use crate::callback;
@@ -47,6 +49,12 @@ pub struct Settings {
     pub rights: Rights,
     /// What is asked before the gateway acts.
     pub hooks: Hooks,
+    /// Who may come in by a token; `None` where there are no keys for any.
+    pub tokens: Option<Arc<Tokens>>,
+    /// How those are answered who fail to log in again and again.
+    pub guessing: GuessingLimits,
+    /// What the audit log tells.
+    pub audit: AuditSettings,
     /// How often statistics are published, while somebody reads them; `None`: never.
     pub statistics_interval: Option<Duration>,
     /// The serial ports.
@@ -57,6 +65,18 @@ pub struct Settings {
     pub written: Option<Arc<Written>>,
     /// What is unwise in the configuration and stops nothing.
     pub warnings: Vec<Mistake>,
+}
+
+/// What the audit log tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AuditSettings {
+    /// Nothing.
+    Off,
+    /// Who was refused what, and who was sent away.
+    #[default]
+    Refusals,
+    /// The same, and who came in, gave way to another, or may come back.
+    All,
 }
 
 /// The hooks that come with the gateway.
@@ -129,6 +149,9 @@ impl Settings {
             users: None,
             rights: Rights::default(),
             hooks: Hooks::default(),
+            tokens: None,
+            guessing: GuessingLimits::default(),
+            audit: AuditSettings::default(),
             statistics_interval: Some(STATISTICS_INTERVAL),
             serial: Vec::new(),
             admin: usual_doors(None),

@@ -121,6 +121,11 @@ impl Core {
                         Packet::Publish(publish) => {
                             self.traffic.payload_bytes_received += publish.payload.len() as u64;
                         }
+                        Packet::Connect(connect) => {
+                            if let Some(claimed) = &mut slot.claimed {
+                                claimed.note(connect);
+                            }
+                        }
                         Packet::Subscribe(_) => self.refresh_statistics(now, &packet),
                         _ => {}
                     }

@@ -33,9 +33,11 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tracing::{Level, debug, info, warn};
 
+use super::audit::Audit;
 use super::state::{Hold, now};
 use super::{accept, is_no_such_address};
 use crate::admin::statistics::Statistics;
+use crate::auth::guessing::Guessing;
 use crate::broker::{Input, ListenerPolicy, Reconfiguration};
 use crate::config::{self, Mistake, Settings};
 use crate::mqtt::Utf8String;
@@ -552,6 +554,13 @@ impl Running {
             self.settings.limits != settings.limits || self.settings.choices != settings.choices;
         let mut core = core.borrow_mut();
         core.users = settings.users.clone();
+        core.tokens = settings.tokens.clone();
+        if settings.guessing != self.settings.guessing {
+            core.guessing = Guessing::new(settings.guessing); // who failed before begins anew
+        }
+        if settings.audit != self.settings.audit {
+            core.audit = Audit::new(settings.audit, Instant::now());
+        }
         for user in &revoked {
             core.remembered.forget(user);
         }

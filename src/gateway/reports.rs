@@ -25,30 +25,36 @@ impl Core {
                 slot.link.set_packet_bytes_max(slot.packet_bytes_max);
                 slot.permit.admitted();
                 info!(?client, ?identity, peer = %slot.peer, session_present, ?link, "client connected");
+                self.audit_login(*link, client, identity);
             }
             // Told once for all of them.
             Event::ClientDisconnected {
                 link,
                 client,
                 reason: reason @ DetachReason::Kicked(_),
-            } => debug!(?client, %reason, ?link, "client disconnected"),
+            } => {
+                debug!(?client, %reason, ?link, "client disconnected");
+                self.audit_end(*link, client, *reason);
+            }
             Event::ClientDisconnected { link, client, reason } => {
                 info!(?client, %reason, ?link, "client disconnected");
+                self.audit_end(*link, client, *reason);
             }
             // Told when it came.
             Event::ConnectionRefused {
                 reason: DetachReason::Malformed(_),
                 ..
             } => {}
-            // Who tries passwords is worth a line wherever anybody reads the log.
-            Event::ConnectionRefused {
-                link,
-                reason: reason @ DetachReason::Refused(refusal),
-            } if refusal.is_of_credentials() => {
-                let peer = self.links.get(*link).map(|slot| slot.peer.to_string());
-                info!(%reason, peer, ?link, "connection refused");
+            Event::ConnectionRefused { link, reason } => {
+                debug!(%reason, ?link, "connection refused");
+                if let DetachReason::Refused(refusal) = reason {
+                    self.audit_refusal(*link, *refusal);
+                }
             }
-            Event::ConnectionRefused { link, reason } => debug!(%reason, ?link, "connection refused"),
+            Event::Denied(denied) => {
+                debug!(link = ?denied.link, client = ?denied.client, topic = ?denied.topic, "denied");
+                self.audit_denial(denied);
+            }
             Event::HookPanicked { hook } => warn!(hook, "a hook panicked; its question counts as refused"),
             Event::BanLifted { subject, is_over } => {
                 let why = if *is_over {
@@ -57,6 +63,7 @@ impl Core {
                     "it was taken back"
                 };
                 info!(who = %subject, why, "ban lifted");
+                self.audit_ban_lifted(subject, why);
             }
             Event::LimitReached { limit, client } => match client {
                 Some(client) => warn!(limit, ?client, "limit reached"),
@@ -73,6 +80,7 @@ impl Core {
         }
         let sessions = self.broker.stats().sessions;
         let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        self.audit.tell_end();
         info!(connections = self.links.len(), sessions, tasks, "stopping");
     }
 

@@ -12,13 +12,17 @@ use slotmap::SlotMap;
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
-use super::logins::PasswordCheck;
+use super::audit::{Audit, Claimed};
 use super::random_bytes;
 use super::supervisor::Supervisor;
+use super::turns::Turns;
 use crate::admin::statistics::{Statistics, Traffic};
+use crate::auth::guessing::{Guessing, GuessingLimits};
 use crate::auth::passwords::Users;
 use crate::auth::remembered::Remembered;
+use crate::auth::tokens::Tokens;
 use crate::broker::{Authentication, Broker, Input, LinkId, ListenerPolicy, Now, Output};
+use crate::config::settings::AuditSettings;
 use crate::kick::KickQueue;
 use crate::net::endpoint::Peer;
 use crate::net::link::{Buffers, Link};
@@ -84,10 +88,17 @@ pub(super) struct Core {
     pub(super) lingering: VecDeque<(Instant, LinkId)>,
     /// Who may come in by password; `None` where there is no password file.
     pub(super) users: Option<Arc<Users>>,
+    /// Who may come in by a token, the same way.
+    pub(super) tokens: Option<Arc<Tokens>>,
     /// Passwords that need no check.
     pub(super) remembered: Remembered,
     /// Password checks asked for and not begun.
-    pub(super) checks: VecDeque<PasswordCheck>,
+    pub(super) checks: Turns,
+    /// When it was last told that more came than can wait.
+    pub(super) crowd_told: Option<Instant>,
+    /// Where those come from who failed lately.
+    pub(super) guessing: Guessing,
+    pub(super) audit: Audit,
     /// Told whenever `checks` grows.
     pub(super) check_waiting: Rc<Notify>,
     /// Kicks from other threads and from hooks; `None` where nobody can ask for any.
@@ -125,6 +136,8 @@ pub(super) struct Slot {
     pub(super) received_bytes: u64,
     pub(super) sent_bytes: u64,
     pub(super) permit: ConnectionPermit,
+    /// Who it says it is, until it is in.
+    pub(super) claimed: Option<Box<Claimed>>,
     /// Of the link's task; `None` until it has run for the first time.
     pub(super) task: Option<Waker>,
     pub(super) state: SlotState,
@@ -161,8 +174,12 @@ impl Core {
             arisen: VecDeque::new(),
             lingering: VecDeque::new(),
             users: None,
+            tokens: None,
             remembered: Remembered::new(&random_bytes()),
-            checks: VecDeque::new(),
+            checks: Turns::default(),
+            crowd_told: None,
+            guessing: Guessing::new(GuessingLimits::default()),
+            audit: Audit::new(AuditSettings::default(), Instant::now()),
             check_waiting: Rc::new(Notify::new()),
             kicks: None,
             shop: None,
@@ -195,6 +212,7 @@ impl Core {
             received_bytes: 0,
             sent_bytes: 0,
             permit: incoming.permit,
+            claimed: Some(Claimed::new(policy.clone())),
             task: None,
             // Nobody could be woken to write before the link's task has run; it begins by writing.
             state: SlotState::Blocked,
@@ -273,7 +291,7 @@ impl Core {
             Output::Pause { link } => self.set_paused(link, true),
             Output::Resume { link } => self.set_paused(link, false),
             Output::Close { link } => self.close(now, link),
-            Output::Verify { link, user, password } => self.verify(PasswordCheck { link, user, password }),
+            Output::Verify { link, user, password } => self.verify(link, user, password),
             // No method is in the broker's settings, so this cannot come; whoever is to know them answers here.
             Output::Authenticate { link, method, .. } => {
                 warn!(?link, ?method, "nobody answers for the authentication method");

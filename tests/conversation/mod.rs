@@ -38,8 +38,8 @@ pub use ProtocolVersion::{V5, V31, V311};
 pub struct House {
     pub broker: Broker,
     pub now: Now,
-    /// Whether reason strings stay in what the broker says. They are for people; a test that is not about them compares
-    /// packets without.
+    /// Whether reason strings, and what the log is told of denials, stay in what the broker says. They are for people; a
+    /// test that is not about them compares packets without.
     pub tells_reasons: bool,
     keys: SlotMap<LinkId, ()>,
     witness: witness::Witness,
@@ -158,7 +158,8 @@ impl House {
         if self.tells_reasons {
             return outputs;
         }
-        outputs.into_iter().map(without_reason).collect()
+        let is_told = |output: &Output| !matches!(output, Output::Event(Event::Denied(_)));
+        outputs.into_iter().filter(is_told).map(without_reason).collect()
     }
 
     /// Has the witness read `outputs`, wherever they come from.

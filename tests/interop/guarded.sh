@@ -22,6 +22,22 @@ make_passwords() {
 }
 check "tidegate passwd writes a hash that only its owner may write" make_passwords
 
+take_over_passwords() {
+  local file=$work/mosquitto-users name
+  (umask 077 && : >"$file")
+  mosquitto_passwd -b "$file" valve "water mark"
+  mosquitto_passwd -b -H sha512 "$file" old "water mark"
+  cp "$file" before
+  for name in valve old; do
+    tidegate passwd "$file" "$name" --check --stdin <<<"water mark"
+    refused tidegate passwd "$file" "$name" --check --stdin <<<"water"
+  done
+  tidegate passwd "$file" old --stdin <<<"high tide"
+  grep -q "^old:[$]argon2id[$]" "$file"
+  expect "$(grep ^valve: before)" "$(grep ^valve: "$file")" "the line of another user"
+}
+check "tidegate passwd takes over what mosquitto_passwd wrote" take_over_passwords
+
 # A gateway as in the field: TLS, passwords, a state directory, and a serial port that comes and goes.
 guarded=$(free_port)
 secure=$(free_port)
