@@ -312,6 +312,7 @@ impl Gateway {
         let farewells = running.borrow().farewells();
         let mut doors = std::mem::take(&mut running.borrow_mut().tasks);
         doors.shutdown().await;
+        running.borrow_mut().close_doors();
         shut_down(&core, farewells).await;
         if let Some(state) = &self.state {
             tell_time(lock(state).save_time(SystemTime::now()));

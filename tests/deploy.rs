@@ -99,7 +99,8 @@ fn the_example_shows_every_key_live_or_commented_out() {
         let live = [format!("\n[{heading}]"), format!("\n[[{heading}]]")];
         let start = live
             .iter()
-            // Operators are let in without a table, and HTTP is only for who asks for it; tokens need a key that somebody else has to make.
+            // Operators are let in without a table, HTTP is only for who asks for it, and tokens need a key that
+            // somebody else has to make.
             .chain([&format!("\n#[{heading}]")])
             .find_map(|heading| text.find(heading));
         let start = start.unwrap_or_else(|| panic!("no table [{heading}] in the example"));

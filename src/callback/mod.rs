@@ -7,8 +7,8 @@
 //!
 //! Answers are kept for a while, under a keyed hash of all that was asked, password included; the password itself is
 //! kept nowhere. A user of the password file, or one whom a certificate names, is not asked about when it comes, so an
-//! operator gets in while the server is down; what they may do is asked like everybody's. Everybody else is asked about,
-//! also who gives no name.
+//! operator gets in while the server is down; what they may do is asked like everybody's. Everybody else is asked
+//! about, also who gives no name.
 
 mod cache;
 mod http;

@@ -181,7 +181,8 @@ fn read_file(path: &Path, forbidden: u32, key: &str, make: &str) -> Result<Strin
         let mode = metadata.permissions().mode() & 0o7777;
         if mode & forbidden != 0 {
             return Err(format!(
-                "{shown} has permissions {mode:04o}, so everybody may read the secret; expected 0600 or 0640 (chmod 600)"
+                "{shown} has permissions {mode:04o}, so everybody may read the secret; expected 0600 or 0640 \
+                 (chmod 600)"
             ));
         }
         if key != "password_file" && metadata.len() > KEYS_BYTES_MAX {

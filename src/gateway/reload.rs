@@ -305,6 +305,11 @@ impl Running {
         self.doors.iter().map(|door| (&*door.listener, &*door.policy))
     }
 
+    /// Lets go of the doors, whose tasks have ended: nobody finds one open from here on.
+    pub(super) fn close_doors(&mut self) {
+        self.doors.clear();
+    }
+
     /// The doors, one for each address.
     pub(super) fn listeners(&self) -> impl Iterator<Item = Rc<Listener>> {
         self.doors.iter().map(|door| door.listener.clone())

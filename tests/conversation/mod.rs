@@ -38,8 +38,8 @@ pub use ProtocolVersion::{V5, V31, V311};
 pub struct House {
     pub broker: Broker,
     pub now: Now,
-    /// Whether reason strings, and what the log is told of denials, stay in what the broker says. They are for people; a
-    /// test that is not about them compares packets without.
+    /// Whether reason strings, and what the log is told of denials, stay in what the broker says. They are for people;
+    /// a test that is not about them compares packets without.
     pub tells_reasons: bool,
     keys: SlotMap<LinkId, ()>,
     witness: witness::Witness,
