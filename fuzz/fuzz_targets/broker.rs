@@ -18,8 +18,9 @@ use libfuzzer_sys::fuzz_target;
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial, Rights};
 use tidegate::broker::{
-    Authentication, BanSubject, Input, KickOptions, KickedSession, KickedWill, Limits, LinkId, ListenerPolicy,
-    Message, MountPoint, Output, Overflow, Pattern, QueueClass, Settings, Target, Verdict, Versions,
+    Authentication, BanSubject, Input, KickOptions, KickedSession, KickedWill, Limits, LinkId,
+    ListenerPolicy, Message, MountPoint, Output, Overflow, Pattern, QueueClass, Settings, Target, Verdict,
+    Versions,
 };
 use tidegate::mqtt::{
     Ack, AckProperties, Auth, AuthProperties, ClientId, Connect, ConnectProperties, Decoder, Disconnect,
@@ -369,6 +370,7 @@ impl World {
             ..Limits::default()
         };
         let settings = Settings {
+            takes_tokens: false,
             authentication_methods: vec![text("METHOD")],
             server_reference: Some(text("other.example")),
             response_information: Some(topic("replies")),
