@@ -1,6 +1,7 @@
 //! The `tidegate` program as a person at a shell meets it: what it refuses, what it prints, what it exits with.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Output, Stdio};
@@ -264,14 +265,9 @@ impl Drop for Ending {
     }
 }
 
-#[test]
-fn a_malformed_connect_is_one_debug_line() {
-    let mut gateway = Ending(
-        tidegate(&["run", "-v", "--listen", "127.0.0.1:0"])
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap(),
-    );
+/// What a gateway started with `arguments` answers to `said`, and what it logs from then on.
+fn answer_and_log(arguments: &[&str], said: &[u8]) -> (Vec<u8>, String) {
+    let mut gateway = Ending(tidegate(arguments).stderr(Stdio::piped()).spawn().unwrap());
     let mut log = BufReader::new(gateway.0.stderr.take().unwrap());
     let mut line = String::new();
     let address = loop {
@@ -282,17 +278,46 @@ fn a_malformed_connect_is_one_debug_line() {
         }
     };
     let mut stream = TcpStream::connect(address).unwrap();
-    // Protocol level 6.
-    stream
-        .write_all(b"\x10\x0d\0\x04MQTT\x06\x02\0\x3c\0\x01x")
-        .unwrap();
+    stream.write_all(said).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
-    assert_eq!(answer, b"\x20\x03\0\x84\0");
     drop(gateway);
     let mut rest = String::new();
     log.read_to_string(&mut rest).unwrap();
-    assert_eq!(rest.matches("protocol level 6").count(), 1, "{rest}");
+    (answer, rest)
+}
+
+#[test]
+fn a_malformed_connect_is_one_debug_line() {
+    // Protocol level 6.
+    let said = b"\x10\x0d\0\x04MQTT\x06\x02\0\x3c\0\x01x";
+    let (answer, log) = answer_and_log(&["run", "-v", "--listen", "127.0.0.1:0"], said);
+    assert_eq!(answer, b"\x20\x03\0\x84\0");
+    assert_eq!(log.matches("protocol level 6").count(), 1, "{log}");
+}
+
+#[test]
+fn a_wrong_password_is_one_line_of_the_audit_and_is_not_repeated_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (users, config) = (folder.path().join("users"), folder.path().join("t.toml"));
+    let users = users.to_str().unwrap();
+    let mut passwd = tidegate(&["passwd", users, "ann", "--stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    passwd.stdin.take().unwrap().write_all(b"right\n").unwrap();
+    assert!(passwd.wait().unwrap().success());
+    let text =
+        format!("[authentication]\npassword_file = {users:?}\n[listener.a]\naddress = '127.0.0.1:0'\n");
+    fs::write(&config, text).unwrap();
+    // 3.1.1, client x, user ann, password guess.
+    let said = b"\x10\x19\0\x04MQTT\x04\xc2\0\x3c\0\x01x\0\x03ann\0\x05guess";
+    let (answer, log) = answer_and_log(&["run", "--config", config.to_str().unwrap()], said);
+    assert_eq!(answer, b"\x20\x02\0\x04");
+    let told: Vec<_> = log.lines().filter(|line| line.contains("audit: ")).collect();
+    assert!(told.len() == 1 && told[0].contains("ann"), "{log}");
+    assert!(!log.contains("guess"), "{log}");
 }
 
 #[test]

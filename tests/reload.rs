@@ -271,7 +271,11 @@ fn fifty_reloads_at_1200_messages_a_second_lose_nothing_and_everybody_sees_the_o
         let roots = roots.map(|file| fs::read_to_string(file).expect("it is there"));
         witness::write(&both, &roots.concat());
         let configure = |round: usize| {
-            let (open, closed) = if round.is_multiple_of(2) { ("a", "b") } else { ("b", "a") };
+            let (open, closed) = if round.is_multiple_of(2) {
+                ("a", "b")
+            } else {
+                ("b", "a")
+            };
             let of_round = &papers[round % 2].server;
             for (from, to) in [
                 (&of_round.certificate, &program.papers().server.certificate),

@@ -61,19 +61,20 @@ impl<S> Filter<S> for UrgentEnough {
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(log_level::get().1)
+        // The audit is told at every level.
+        Some(log_level::get().1.max(LevelFilter::INFO))
     }
 }
 
 fn is_urgent_enough(metadata: &Metadata<'_>) -> bool {
     let (_, level) = log_level::get();
-    let is_ours = metadata.target().split("::").next() == Some("tidegate");
-    *metadata.level()
-        <= if is_ours {
-            level
-        } else {
-            level.min(LevelFilter::WARN)
-        }
+    let most_told = match metadata.target().split("::").next() {
+        Some("tidegate") => level,
+        // Whether there are any such lines is for the configuration to say.
+        Some("audit") => LevelFilter::INFO,
+        _ => level.min(LevelFilter::WARN),
+    };
+    *metadata.level() <= most_told
 }
 
 /// Puts the priority before each line, by which the journal sorts (sd-daemon(3)).
