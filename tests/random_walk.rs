@@ -4,16 +4,19 @@
 mod conversation;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use conversation::chance::{Chance, for_seeds};
+use conversation::judge::Judge;
 use conversation::*;
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial, Rights};
 use tidegate::broker::{
-    Authentication, Event, Input, KickOptions, KickedSession, KickedWill, Limits, LinkId, ListenerPolicy,
-    MountPoint, Output, Overflow, Pattern, QueueClass, Settings, Target, Verdict, Versions,
+    Event, Input, KickOptions, KickedSession, KickedWill, Limits, LinkId, ListenerPolicy, MountPoint, Output,
+    Overflow, Pattern, QueueClass, Settings, Target, Verdict, Versions,
 };
+use tidegate::hooks::{DenialReason, Judgement, Proved};
 use tidegate::mqtt::{
     Auth, AuthProperties, ClientId, Connect, ConnectProperties, DecodeError, Packet, PacketId,
     ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, RetainHandling, Subscription, TopicName,
@@ -33,8 +36,6 @@ struct Peer {
     mounted: bool,
     /// Whether it named an authentication method.
     proves_itself: bool,
-    /// Whether the house asked what to make of its AUTH.
-    proving: bool,
     connected: bool,
     identity: Option<Identity>,
     verifying: bool,
@@ -82,6 +83,8 @@ struct Walk {
     chance: Chance,
     peers: BTreeMap<LinkId, Peer>,
     denials: Vec<Denial>,
+    /// A hook that speaks an authentication method, in every other pair of walks.
+    judge: Option<(Judge, Arc<Letters>)>,
     /// Who each session of a client identifier belongs to, as far as we were told.
     owners: BTreeMap<ClientId, Identity>,
     /// Everything the house did, as one number.
@@ -159,17 +162,25 @@ impl Walk {
             memory_bytes_max: chance.of(&[20_000, 30_000, 1_000_000]),
             ..Limits::default()
         };
+        let mut house = House::within(limits).decided(Settings {
+            takes_tokens: false,
+            server_reference: Some(text("other.example")),
+            response_information: Some(topic("replies")),
+            check_payload_format: true,
+        });
+        let mut judge = None;
+        if seed & 2 != 0 {
+            let hook = Judge::of(&["METHOD"]);
+            let letters;
+            (house, letters) = house.asking(vec![Box::new(hook.clone())]);
+            judge = Some((hook, letters));
+        }
         Self {
-            house: House::within(limits).decided(Settings {
-                takes_tokens: false,
-                authentication_methods: vec![text("METHOD")],
-                server_reference: Some(text("other.example")),
-                response_information: Some(topic("replies")),
-                check_payload_format: true,
-            }),
+            house,
             chance,
             peers: BTreeMap::new(),
             denials: Vec::new(),
+            judge,
             owners: BTreeMap::new(),
             trace: 0,
             delivered: 0,
@@ -344,25 +355,33 @@ impl Walk {
     }
 
     fn answer_an_authentication(&mut self) -> Vec<Output> {
-        let waiting: Vec<_> = (self.peers.iter())
-            .filter(|(_, peer)| peer.proving)
-            .map(|(&link, _)| link)
-            .collect();
-        let Some(&link) = waiting.first() else {
+        let Some((judge, letters)) = &self.judge else {
             return Vec::new();
         };
-        let identity = Identity::User(text(self.chance.of(&["ann", "ann", "ann", "bill"])));
-        let answer = match self.chance.below(8) {
-            0 => Authentication::Deny,
-            1 => Authentication::Unavailable,
-            2..=3 => Authentication::Continue { data: None },
-            _ => Authentication::Allow {
-                identity,
+        // What it said too late, or to nobody any more, must do nothing.
+        let user = self
+            .chance
+            .of(&[Some("ann"), Some("ann"), Some("ann"), Some("bill"), None]);
+        let life_secs = self.chance.of(&[None, None, None, Some(0), Some(1), Some(600)]);
+        let judgement = match self.chance.below(8) {
+            0 => Judgement::Deny(DenialReason::default()),
+            1 => Judgement::Unavailable,
+            2..=3 => Judgement::Continue { data: None },
+            _ => Judgement::Allow(Box::new(Proved {
+                user: user.map(text),
+                expires_at: life_secs.map(|secs| self.house.now.mono + Duration::from_secs(secs)),
                 data: Some("proof".into()),
-            },
+            })),
         };
-        self.peers.entry(link).or_default().proving = false;
-        self.house.step(Input::Authenticated { link, answer })
+        match self.chance.below(8) {
+            0 => judge.forget(),
+            1 => _ = judge.give(judgement),
+            _ => judge.give_last(judgement),
+        }
+        let outputs = self.house.take_answers(letters);
+        let connections = usize::try_from(self.house.stats().links).expect("few");
+        assert!(judge.open() <= connections, "an exchange outlived its connection");
+        outputs
     }
 
     /// One of the peers, also one that was closed, says something.
@@ -526,9 +545,6 @@ impl Walk {
             }
             Output::Verify { link, .. } => {
                 self.peers.get_mut(&link).expect("a link that lives").verifying = true
-            }
-            Output::Authenticate { link, .. } => {
-                self.peers.get_mut(&link).expect("a link that lives").proving = true;
             }
             Output::Event(event) => self.see_event(event),
             Output::Kicked { outcome, .. } => {

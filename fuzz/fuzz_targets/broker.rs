@@ -9,19 +9,22 @@
 mod conversation;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use bytes::{Bytes, BytesMut};
-use conversation::{House, V5, V311, client_id, filter, text, topic};
+use conversation::judge::Judge;
+use conversation::{House, Letters, V5, V311, client_id, filter, text, topic};
 use libfuzzer_sys::fuzz_target;
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial, Rights};
 use tidegate::broker::{
-    Authentication, BanSubject, Input, KickOptions, KickedSession, KickedWill, Limits, LinkId,
+    BanSubject, Input, KickOptions, KickedSession, KickedWill, Limits, LinkId,
     ListenerPolicy, Message, MountPoint, Output, Overflow, Pattern, QueueClass, Settings, Target, Verdict,
     Versions,
 };
+use tidegate::hooks::{DenialReason, Hook, Judgement, Proved};
 use tidegate::mqtt::{
     Ack, AckProperties, Auth, AuthProperties, ClientId, Connect, ConnectProperties, Decoder, Disconnect,
     DisconnectProperties, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode,
@@ -32,7 +35,8 @@ use tidegate::mqtt::{
 #[derive(Debug, Arbitrary)]
 struct Script {
     limits: u8,
-    /// Two bits for each of three clients that are there from the beginning: whether it is, and whether it reads all.
+    /// Two bits for each of three clients that are there from the beginning: whether it is, and whether it reads all. One
+    /// more says that no hook speaks an authentication method.
     residents: u8,
     steps: Vec<Step>,
 }
@@ -216,6 +220,8 @@ struct Peer {
 
 struct World {
     house: House,
+    judge: Judge,
+    letters: Arc<Letters>,
     peers: Vec<Peer>,
     gone: Vec<LinkId>,
 }
@@ -328,7 +334,7 @@ fn packet_id(number: u8) -> PacketId {
 }
 
 fuzz_target!(|script: Script| {
-    let mut world = World::new(script.limits);
+    let mut world = World::new(script.limits, script.residents & 0x40 == 0);
     world.settle(script.residents);
     for step in script.steps.into_iter().take(STEPS_MAX) {
         world.take(step);
@@ -337,7 +343,7 @@ fuzz_target!(|script: Script| {
 });
 
 impl World {
-    fn new(choice: u8) -> Self {
+    fn new(choice: u8, proves: bool) -> Self {
         let bit = |bit: u8| choice & 1 << bit != 0;
         let limits = Limits {
             connections_max: 8,
@@ -371,13 +377,17 @@ impl World {
         };
         let settings = Settings {
             takes_tokens: false,
-            authentication_methods: vec![text("METHOD")],
             server_reference: Some(text("other.example")),
             response_information: Some(topic("replies")),
             check_payload_format: true,
         };
+        let judge = Judge::of(&["METHOD"]);
+        let hooks = Vec::from_iter(proves.then(|| -> Box<dyn Hook> { Box::new(judge.clone()) }));
+        let (house, letters) = House::within(limits).decided(settings).asking(hooks);
         Self {
-            house: House::within(limits).decided(settings),
+            house,
+            judge,
+            letters,
             peers: Vec::new(),
             gone: Vec::new(),
         }
@@ -522,16 +532,21 @@ impl World {
             }
             Step::Judge { at, answer, user } => {
                 let data = Some(Bytes::from_static(b"proof"));
-                let answer = match answer % 6 {
-                    0 => Authentication::Deny,
-                    1 => Authentication::Unavailable,
-                    2 => Authentication::Continue { data },
-                    _ => Authentication::Allow {
-                        identity: Identity::User(text(of(&USERS, user))),
+                let judgement = match answer % 6 {
+                    0 => Judgement::Deny(DenialReason::default()),
+                    1 => Judgement::Unavailable,
+                    2 => Judgement::Continue { data },
+                    answer => Judgement::Allow(Box::new(Proved {
+                        user: Some(text(of(&USERS, user))),
+                        expires_at: (answer == 5).then(|| self.house.now.mono + Duration::from_secs(30)),
                         data,
-                    },
+                    })),
                 };
-                self.step_at(at, |link| Input::Authenticated { link, answer });
+                self.judge.give_nth(usize::from(at), judgement);
+                let outputs = self.house.take_answers(&self.letters);
+                self.see(outputs);
+                let connections = usize::try_from(self.house.stats().links).expect("few");
+                assert!(self.judge.open() <= connections, "an exchange outlived its connection");
             }
             Step::Flushed { at } => self.step_at(at, |link| Input::Flushed { link }),
             Step::AllFlushed => {
@@ -695,10 +710,7 @@ impl World {
                 link,
                 verdict: Verdict::Allow,
             },
-            3 => Input::Authenticated {
-                link,
-                answer: Authentication::Deny,
-            },
+            3 => Input::Holding { link, bytes: 1 },
             _ => Input::Received {
                 link,
                 packet: Packet::PingReq,
@@ -730,7 +742,7 @@ impl World {
                     self.peers.remove(at.expect("a link is closed once"));
                     self.gone.push(link);
                 }
-                Output::Verify { link, .. } | Output::Authenticate { link, .. } => {
+                Output::Verify { link, .. } => {
                     assert!(
                         self.peers.iter().any(|peer| peer.link == link),
                         "asked for a link that ended"

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::authenticate::{Exchange, Turn};
+use super::authenticate::Exchange;
 use super::budget::{Account, Charge, LINK_BYTES, Use};
 use super::kept::Kept;
 use super::link::{Arrival, Attachment, Link, LinkId, Proof, RETAINED_SLICE, Stage, Verifying};
@@ -445,7 +445,7 @@ impl Broker {
         link: LinkId,
         mut admission: Admission,
         identity: Rc<Identity>,
-        proved: Option<(Exchange, Option<Bytes>)>,
+        proved: Option<(Box<Exchange>, Option<Bytes>)>,
     ) {
         let Some(Link {
             stage: Stage::Arrived(arrival),
@@ -611,12 +611,7 @@ impl Broker {
             ),
             aliases: None, // [MQTT-3.3.2-7]
             wants_reasons: admission.wants_reasons,
-            exchange: exchange.map(|exchange| {
-                Box::new(Exchange {
-                    turn: Turn::Nobody,
-                    ..exchange
-                })
-            }),
+            exchange,
             listener,
             peer,
             login_expires_at: admission.login_expires_at.map(Box::new),

@@ -26,8 +26,8 @@ use super::{Broker, DetachReason, Event, Output, Refusal};
 use crate::auth::Identity;
 use crate::auth::access::{Action, Rights, Who};
 use crate::hooks::{
-    Answered, Change, Client, Departure, Hook, Interests, Later, Login, Message, Origin, Post, Question,
-    Ruling, TICK_MIN, Verdict,
+    Answered, Change, Client, Departure, ExchangeEnd, ExchangeId, Hook, Interests, Judgement, Later, Login,
+    Message, Origin, Post, Question, Ruling, Said, Step, TICK_MIN, Verdict,
 };
 use crate::mqtt::{
     Packet, PublishProperties, QoS, ReasonCode, Subscribe, TopicFilter, TopicName, Utf8String, Will,
@@ -45,6 +45,7 @@ pub(super) struct Hooked {
     /// How long an answer may take.
     timeout: Duration,
     questions: u64,
+    exchanges: u64,
     held: BTreeMap<LinkId, Held>,
     pub(super) tick_due: Option<Instant>,
     /// Hooks that panicked since it was told, by their place.
@@ -54,6 +55,8 @@ pub(super) struct Hooked {
 struct Installed {
     hook: Box<dyn Hook>,
     interests: Interests,
+    /// The authentication methods it speaks.
+    methods: Vec<Utf8String>,
     tick_at: Option<Instant>,
 }
 
@@ -89,7 +92,7 @@ pub(super) struct AtDoor {
 enum Door {
     Login(Credentials),
     /// The will of somebody who has proved to be this.
-    Will(Rc<Identity>, Option<(Exchange, Option<Bytes>)>),
+    Will(Rc<Identity>, Option<(Box<Exchange>, Option<Bytes>)>),
 }
 
 /// What is asked.
@@ -120,6 +123,7 @@ impl Hooked {
                 let of_hook = hook.interests();
                 interests = interests | of_hook;
                 Installed {
+                    methods: hook.authentication_methods(),
                     hook,
                     interests: of_hook,
                     tick_at: of_hook.hold(Interests::TICK).then_some(now),
@@ -133,6 +137,7 @@ impl Hooked {
             post,
             timeout,
             questions: 0,
+            exchanges: 0,
             held: BTreeMap::new(),
             tick_due,
             panicked: Vec::new(),
@@ -168,7 +173,7 @@ impl Hooked {
                 continue;
             }
             self.questions += 1;
-            let question = Question::new(about.data().as_ffi(), self.questions);
+            let question = question_about(about, self.questions);
             let mut later = Later::new(question, &self.post);
             let hook = &mut installed.hook;
             let verdict = contained(&mut self.panicked, index, || match matter {
@@ -189,6 +194,55 @@ impl Hooked {
             }
         }
         Outcome::Abstain
+    }
+
+    /// Whether any hook speaks an authentication method.
+    pub(super) fn speaks(&self, method: &Utf8String) -> bool {
+        self.hooks
+            .iter()
+            .any(|installed| installed.methods.contains(method))
+    }
+
+    /// Calls the hook that speaks `method`, of several the first; `None` where it panicked or there is none.
+    fn call_speaker<T>(&mut self, method: &Utf8String, call: impl FnOnce(&mut dyn Hook) -> T) -> Option<T> {
+        let mut hooks = self.hooks.iter_mut().enumerate();
+        let (index, speaker) = hooks.find(|(_, installed)| installed.methods.contains(method))?;
+        contained(&mut self.panicked, index, || call(&mut *speaker.hook))
+    }
+
+    /// A number for another exchange.
+    pub(super) fn next_exchange(&mut self) -> ExchangeId {
+        self.exchanges += 1;
+        ExchangeId::new(self.exchanges)
+    }
+
+    /// A number for another question.
+    pub(super) fn next_question(&mut self, about: LinkId) -> Question {
+        self.questions += 1;
+        question_about(about, self.questions)
+    }
+
+    /// How long an answer may take.
+    pub(super) const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Has the hook that speaks the method judge a client's part of an exchange.
+    #[inline(never)]
+    pub(super) fn judge(&mut self, question: Question, step: &Step<'_>) -> Judgement {
+        let post = self.post.clone();
+        let mut later = Later::new(question, &post);
+        match self.call_speaker(step.method, |hook| hook.exchange(step, &mut later)) {
+            Some(Judgement::Later) if !later.is_taken() => Judgement::Unavailable, // nobody could keep that promise
+            Some(judgement) => judgement,
+            None => Judgement::Unavailable, // it panicked
+        }
+    }
+
+    /// Tells the hook that speaks `method` that an exchange is over.
+    #[inline(never)]
+    pub(super) fn end_exchange(&mut self, method: &Utf8String, exchange: ExchangeId, end: ExchangeEnd) {
+        self.call_speaker(method, |hook| hook.exchange_ended(exchange, end));
     }
 
     /// Shows a message to all hooks; whether it goes on, as what it has become.
@@ -283,6 +337,10 @@ impl Hooked {
     }
 }
 
+fn question_about(link: LinkId, number: u64) -> Question {
+    Question::new(link.data().as_ffi(), number)
+}
+
 /// Calls a hook, and notes where it panics. What the hook itself looks like then is its own affair.
 fn contained<T>(panicked: &mut Vec<usize>, index: usize, call: impl FnOnce() -> T) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(call)) {
@@ -310,7 +368,7 @@ pub(super) fn may_receive(
 }
 
 /// A client that is in, as hooks see it.
-fn client_of<'a>(
+pub(super) fn client_of<'a>(
     links: &'a SecondaryMap<LinkId, Link>,
     sessions: &'a Sessions,
     link: LinkId,
@@ -325,7 +383,7 @@ fn client_of<'a>(
     })
 }
 
-fn origin_of(arrival: &Arrival) -> Origin<'_> {
+pub(super) fn origin_of(arrival: &Arrival) -> Origin<'_> {
     Origin {
         peer: arrival.peer,
         listener: &arrival.listener.name,
@@ -439,7 +497,7 @@ impl Broker {
     }
 
     /// Who a client is that the hooks let in.
-    fn identity_of(&self, user: Option<Utf8String>) -> Rc<Identity> {
+    pub(super) fn identity_of(&self, user: Option<Utf8String>) -> Rc<Identity> {
         match user {
             Some(user) => Rc::new(Identity::User(user.detached())),
             None => self.anonymous.clone(),
@@ -465,7 +523,7 @@ impl Broker {
         link: LinkId,
         mut admission: Admission,
         identity: Rc<Identity>,
-        proved: Option<(Exchange, Option<Bytes>)>,
+        proved: Option<(Box<Exchange>, Option<Bytes>)>,
         from: usize,
     ) {
         let (Some(hooked), Some(Stage::Arrived(arrival))) =
@@ -766,11 +824,20 @@ impl Broker {
         Some(held)
     }
 
+    /// The link a question is about.
+    pub(super) fn link_of(question: Question) -> LinkId {
+        LinkId::from(KeyData::from_ffi(question.about()))
+    }
+
     /// An answer came; void where nobody waits for it any more.
     #[inline(never)]
     pub(super) fn handle_answered(&mut self, now: Instant, answered: Answered) {
-        let Answered { question, verdict } = answered;
-        let link = LinkId::from(KeyData::from_ffi(question.about()));
+        let Answered { question, said } = answered;
+        let verdict = match said {
+            Said::Verdict(verdict) => verdict,
+            Said::Judgement(judgement) => return self.handle_late_judgement(now, question, judgement),
+        };
+        let link = Self::link_of(question);
         let Some(known) = self.links.get_mut(link) else {
             return;
         };

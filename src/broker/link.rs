@@ -91,7 +91,7 @@ pub(super) enum Proof {
     /// By the password of this user.
     Password(Utf8String),
     /// By an exchange of AUTH packets.
-    Exchange(Exchange),
+    Exchange(Box<Exchange>),
 }
 
 /// The parameters of a connected client, by value.
@@ -177,6 +177,28 @@ impl Link {
         }
     }
 
+    /// The exchange of AUTH packets that its client came in by, or is to.
+    pub(super) fn exchange(&self) -> Option<&Exchange> {
+        match &self.stage {
+            Stage::Attached(attachment) => attachment.exchange.as_deref(),
+            Stage::Arrived(arrival) => match &arrival.verifying.as_ref()?.proof {
+                Proof::Exchange(exchange) => Some(exchange),
+                _ => None,
+            },
+        }
+    }
+
+    /// The same, to change it.
+    pub(super) fn exchange_mut(&mut self) -> Option<&mut Exchange> {
+        match &mut self.stage {
+            Stage::Attached(attachment) => attachment.exchange.as_deref_mut(),
+            Stage::Arrived(arrival) => match &mut arrival.verifying.as_mut()?.proof {
+                Proof::Exchange(exchange) => Some(exchange),
+                _ => None,
+            },
+        }
+    }
+
     /// What the client speaks, once it has said so.
     fn version(&self) -> Option<ProtocolVersion> {
         match &self.stage {
@@ -231,10 +253,8 @@ impl Broker {
             return;
         };
         self.timers.cancel(ended.timer_at, Timer::Link(link));
-        if let Some(exchange) = (ended.attachment()).and_then(|attachment| attachment.exchange.as_deref()) {
-            self.timers.cancel(exchange.due, Timer::Authentication(link));
-        }
         if self.hooked.is_some() {
+            self.forget_exchange(link, &ended, reason);
             self.forget_held(link);
         }
         if let Some(expires_at) =
@@ -358,6 +378,7 @@ impl Broker {
         };
         known.timer_at = None;
         match &known.stage {
+            Stage::Arrived(_) if known.exchange().is_some() => self.end_late_exchange(now, link),
             Stage::Arrived(_) => self.detach(now, link, DetachReason::ConnectTimeout),
             Stage::Attached(attachment) => {
                 let heard_at = held_until.unwrap_or(attachment.last_received);
@@ -490,6 +511,7 @@ fn farewell(link: &Link, reason: DetachReason, elsewhere: Option<&Utf8String>) -
 const fn in_words_of(is_in: bool, reason: ReasonCode) -> ReasonCode {
     match (is_in, reason) {
         (true, ReasonCode::ServerUnavailable) => ReasonCode::ServerBusy,
+        (true, ReasonCode::BadUserNameOrPassword | ReasonCode::Banned) => ReasonCode::NotAuthorized,
         (false, ReasonCode::ServerShuttingDown) => ReasonCode::ServerUnavailable,
         (false, ReasonCode::AdministrativeAction | ReasonCode::MaximumConnectTime) => {
             ReasonCode::NotAuthorized

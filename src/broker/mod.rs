@@ -86,7 +86,6 @@ use session::{SessionKey, Sessions};
 use subscriptions::Subscriptions;
 use timers::{Timer, Timers};
 
-pub use authenticate::Authentication;
 pub use bans::{Ban, BanSubject, KeptOut};
 pub use kick::{
     Found, Kick, KickId, KickOptions, KickOutcome, KickReason, KickedSession, KickedWill, Target,
@@ -191,13 +190,6 @@ pub enum Input {
         /// What the token says; boxed, as it is larger than most inputs.
         voucher: Box<Voucher>,
     },
-    /// The answer to [`Output::Authenticate`]; void if the link is gone meanwhile.
-    Authenticated {
-        /// The link that asked.
-        link: LinkId,
-        /// How the exchange goes on.
-        answer: Authentication,
-    },
     /// A hook answers what it was asked before; void where nobody waits for it any more.
     Answered(Answered),
     /// Somebody is to be sent away; answered by [`Output::Kicked`].
@@ -264,19 +256,6 @@ pub enum Output {
         /// As CONNECT said it.
         password: Bytes,
     },
-    /// Look at what a client sent in an exchange of AUTH packets and answer with [`Input::Authenticated`]; asked only
-    /// for [`Settings::authentication_methods`].
-    Authenticate {
-        /// For this link, which waits, or on a living connection goes on.
-        link: LinkId,
-        /// Authentication Method.
-        method: Utf8String,
-        /// Authentication Data.
-        data: Option<Bytes>,
-        /// Only with the first of an exchange, where it says any; boxed, for every [`Output`] is as large as the
-        /// largest.
-        claims: Option<Box<Claims>>,
-    },
     /// A kick was carried out, to the end.
     Kicked {
         /// Which one.
@@ -290,15 +269,6 @@ pub enum Output {
 
 // Every message passes as one of each, and is moved more than once: a few instructions up to this size.
 const _: () = assert!(size_of::<Output>() <= 96 && size_of::<Input>() <= 96);
-
-/// Who a client says it is, beside what it proves in an exchange of AUTH packets.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Claims {
-    /// User Name of CONNECT, which proves nothing.
-    pub user: Option<Utf8String>,
-    /// The user the verified client certificate names.
-    pub certificate_user: Option<Utf8String>,
-}
 
 /// The outcome of a password check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -550,7 +520,6 @@ impl Broker {
             Input::Closed { link } => self.detach(now, link, DetachReason::ConnectionLost),
             Input::Verified { link, verdict } => self.handle_verified(now, link, verdict),
             Input::Vouched { link, voucher } => self.handle_vouched(now, link, *voucher),
-            Input::Authenticated { link, answer } => self.handle_authenticated(now, link, answer),
             Input::Answered(answered) => self.handle_answered(now, answered),
             Input::Kick(kick) => self.handle_kick(now, *kick),
             Input::Unban { subject } => _ = self.unban(&subject),

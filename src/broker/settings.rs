@@ -5,9 +5,6 @@ use crate::mqtt::{ClientId, TopicName, Utf8String};
 /// Choices that MQTT leaves to the server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
-    /// The authentication methods somebody answers for, by [`Output::Authenticate`](super::Output::Authenticate);
-    /// a client that asks for another is refused with 0x8C (section 4.12).
-    pub authentication_methods: Vec<Utf8String>,
     /// Whether a password without a user name is checked, for it may be a token that names the user.
     pub takes_tokens: bool,
     /// Where 5.0 clients are sent that find the gateway full or stopping (section 4.11).

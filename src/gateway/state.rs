@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::BytesMut;
 use slotmap::SlotMap;
 use tokio::sync::Notify;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::audit::{Audit, Claimed};
 use super::random_bytes;
@@ -21,7 +21,7 @@ use crate::auth::guessing::{Guessing, GuessingLimits};
 use crate::auth::passwords::Users;
 use crate::auth::remembered::Remembered;
 use crate::auth::tokens::Tokens;
-use crate::broker::{Authentication, Broker, Input, LinkId, ListenerPolicy, Now, Output};
+use crate::broker::{Broker, Input, LinkId, ListenerPolicy, Now, Output};
 use crate::config::settings::AuditSettings;
 use crate::kick::KickQueue;
 use crate::net::endpoint::Peer;
@@ -292,12 +292,6 @@ impl Core {
             Output::Resume { link } => self.set_paused(link, false),
             Output::Close { link } => self.close(now, link),
             Output::Verify { link, user, password } => self.verify(link, user, password),
-            // No method is in the broker's settings, so this cannot come; whoever is to know them answers here.
-            Output::Authenticate { link, method, .. } => {
-                warn!(?link, ?method, "nobody answers for the authentication method");
-                let answer = Authentication::Deny;
-                self.arisen.push_back(Input::Authenticated { link, answer });
-            }
             Output::Kicked { id, outcome } => self.answer_kick(id, outcome),
             Output::Event(event) => self.tell(&event),
         }

@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 pub mod chance;
+pub mod judge;
 mod witness;
 
 use std::rc::Rc;
@@ -125,11 +126,15 @@ impl House {
 
     /// A house where `hooks` are asked; what they answer later is to be given by the test, within five seconds.
     pub fn hooked(hooks: Vec<Box<dyn Hook>>) -> (Self, Arc<Letters>) {
-        let house = Self::new();
+        Self::new().asking(hooks)
+    }
+
+    /// The same house with hooks.
+    pub fn asking(self, hooks: Vec<Box<dyn Hook>>) -> (Self, Arc<Letters>) {
         let letters = Arc::new(Letters::default());
-        let now = house.now.mono;
-        let broker = house.broker.with_hooks(now, hooks, letters.clone(), secs(5));
-        (Self { broker, ..house }, letters)
+        let now = self.now.mono;
+        let broker = self.broker.with_hooks(now, hooks, letters.clone(), secs(5));
+        (Self { broker, ..self }, letters)
     }
 
     /// Hands the broker every answer that hooks have given since.
