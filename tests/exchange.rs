@@ -1,6 +1,6 @@
-//! Enhanced authentication as hooks have it: what they are asked and told, what becomes of what they say, at once, later,
-//! too late or never, and what else may happen meanwhile. The rules of the exchange itself stand in the chapter before,
-//! `authenticate`.
+//! Enhanced authentication as hooks have it: what they are asked and told, what becomes of what they say, at once,
+//! later, too late or never, and what else may happen meanwhile. The rules of the exchange itself stand in the chapter
+//! before, `authenticate`.
 
 mod conversation;
 mod running;

@@ -35,8 +35,8 @@ use tidegate::mqtt::{
 #[derive(Debug, Arbitrary)]
 struct Script {
     limits: u8,
-    /// Two bits for each of three clients that are there from the beginning: whether it is, and whether it reads all. One
-    /// more says that no hook speaks an authentication method.
+    /// Two bits for each of three clients that are there from the beginning: whether it is, and whether it reads all.
+    /// One more says that no hook speaks an authentication method.
     residents: u8,
     steps: Vec<Step>,
 }

@@ -1,8 +1,8 @@
 //! Enhanced authentication (section 4.12): the exchange of AUTH packets, before CONNACK and on a living
 //! connection.
 //!
-//! The broker keeps the order of the exchange and its time limits; what the data means is known to the hook that speaks the
-//! method. It is asked at once; an answer that it gives later holds up nobody but the exchange.
+//! The broker keeps the order of the exchange and its time limits; what the data means is known to the hook that speaks
+//! the method. It is asked at once; an answer that it gives later holds up nobody but the exchange.
 
 use std::time::Instant;
 
@@ -28,8 +28,8 @@ pub(super) struct Exchange {
     pub(super) turn: Turn,
     /// When the client must have done all its parts of it.
     ends_at: Instant,
-    /// When whose turn it is must have done its part, on a living connection; [`Timer::Authentication`] runs until then.
-    /// Before CONNACK it is the link's own deadline.
+    /// When whose turn it is must have done its part, on a living connection; [`Timer::Authentication`] runs until
+    /// then. Before CONNACK it is the link's own deadline.
     pub(super) due: Option<Instant>,
     /// The user the verified certificate names, until the client is in.
     certificate_user: Option<Utf8String>,

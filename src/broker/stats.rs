@@ -61,7 +61,7 @@ pub struct Stats {
 
     /// Panics of hooks, all contained.
     pub hook_panics: u64,
-    /// Packets that waited for an answer of a hook.
+    /// Packets, and client's parts of an exchange of AUTH packets, that waited for an answer of a hook.
     pub hook_answers_awaited: u64,
     /// Answers of hooks that did not come in time.
     pub hook_timeouts: u64,

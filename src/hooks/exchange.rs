@@ -1,25 +1,25 @@
-//! Enhanced authentication (section 4.12), as a hook takes part in it: a client names a method in CONNECT, and client and
-//! hook send each other data in AUTH packets until the hook knows enough.
+//! Enhanced authentication (section 4.12), as a hook takes part in it: a client names a method in CONNECT, and client
+//! and hook send each other data in AUTH packets until the hook knows enough.
 //!
 //! ```text
-//!   client                     broker                      hook that speaks the method
-//!   CONNECT, method, data ───▶ ────── Moment::Begin ─────▶
-//!                     ◀── AUTH 0x18 ◀─ Judgement::Continue
-//!   AUTH 0x18, data ─────────▶ ────── Moment::Next ──────▶
-//!                    ◀── CONNACK 0 ◀── Judgement::Allow      then exchange_ended(Allowed)
-//!        ... the client is in, its messages go on ...
-//!   AUTH 0x19, data ─────────▶ ────── Moment::Again ─────▶   another exchange, with a number of its own
+//!   client                        broker                   hook that speaks the method
+//!   CONNECT, method, data ───────▶ ──── Moment::Begin ────▶
+//!                   ◀─── AUTH 0x18 ◀── Judgement::Continue
+//!   AUTH 0x18, data ─────────────▶ ──── Moment::Next ─────▶
+//!                   ◀─── CONNACK 0 ◀── Judgement::Allow       and then exchange_ended(Allowed)
+//!            the client is in, its messages come and go
+//!   AUTH 0x19, data ─────────────▶ ──── Moment::Again ────▶   another exchange, with a number of its own
 //! ```
 //!
 //! **What a hook keeps of an exchange it keeps under its [`ExchangeId`]**, and lets go of when
-//! [`Hook::exchange_ended`](super::Hook::exchange_ended) says so: that is called once for each exchange, however it ends.
-//! At most one exchange is open on a connection, so connections bound what is kept. A client has
-//! [`Limits::connect_timeout`](crate::broker::Limits) for all its parts of one exchange together, and the hook has its own
-//! time limit for each answer.
+//! [`Hook::exchange_ended`](super::Hook::exchange_ended) says so: that is called once for each exchange, however it
+//! ends. At most one exchange is open on a connection, so connections bound what is kept. A client has
+//! [`Limits::connect_timeout`](crate::broker::Limits) for all its parts of one exchange together, and the hook has its
+//! own time limit for each answer.
 //!
-//! The broker sees to the rules: the method stays that of CONNECT, everybody speaks in turn, until CONNACK a client sends
-//! nothing else, and who it is does not change while it is connected. Bans, the client identifier and the will are looked
-//! at after the hook has allowed, and only then sessions are touched.
+//! The broker sees to the rules: the method stays that of CONNECT, everybody speaks in turn, until CONNACK a client
+//! sends nothing else, and who it is does not change while it is connected. Bans, the client identifier and the will
+//! are looked at after the hook has allowed, and only then sessions are touched.
 
 use std::fmt;
 use std::time::Instant;

@@ -11,9 +11,9 @@
 //! # In which order
 //! Hooks are asked in the order they were installed. The rights come first where both have a say, and a hook can only
 //! take away what they grant: **one denial is enough**. In authentication the first that decides has decided; where all
-//! abstain, certificate, password file and `anonymous` decide as without hooks. A client that names an authentication method
-//! is the business of the first hook that speaks it, and of nobody else. A message goes through all hooks, each sees what the
-//! one before made of it, and only what comes out is asked for rights.
+//! abstain, certificate, password file and `anonymous` decide as without hooks. A client that names an authentication
+//! method is the business of the first hook that speaks it, and of nobody else. A message goes through all hooks, each
+//! sees what the one before made of it, and only what comes out is asked for rights.
 //!
 //! # When a hook panics
 //! The panic is contained, counted ([`Stats::hook_panics`](crate::broker::Stats)), and taken for a refusal where a
@@ -40,8 +40,8 @@ pub use exchange::{DenialReason, ExchangeEnd, ExchangeId, Judgement, Moment, Pro
 /// Code of an embedder's own that the broker asks before it acts.
 ///
 /// Every method is called on the loop's thread and holds up everybody while it runs: what takes longer than some
-/// microseconds says [`Verdict::Later`]. Only what [`Hook::interests`] names is called, and for the methods it speaks its part
-/// in exchanges.
+/// microseconds says [`Verdict::Later`]. Only what [`Hook::interests`] names is called, and for the methods it speaks
+/// its part in exchanges.
 pub trait Hook {
     /// Its name, for the log.
     fn name(&self) -> &str;
