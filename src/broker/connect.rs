@@ -459,7 +459,7 @@ impl Broker {
             && !admission.is_will_asked
             && self.has_hooks_for(Interests::MESSAGE | Interests::PUBLISH)
         {
-            return self.ask_about_will(now, link, admission, identity, proved, 0);
+            return self.ask_about_will(now, link, admission, identity, proved, None);
         }
         let own = arrival.certificate_client.clone();
         let asked = admission.client_id.take();

@@ -3,6 +3,8 @@
 //! A client whose PUBLISH or SUBSCRIBE waits is not read ([`Output::Pause`]), and what it had sent already waits behind
 //! it, so that everything happens in its order. A client that waits at the door waits as for its password's check.
 
+mod installation;
+
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,11 +36,15 @@ use crate::mqtt::{
     WillProperties,
 };
 
+pub use installation::Installation;
+
 /// The hooks, and what waits for their answers.
 ///
 /// 1. Only a link whose client is in has a packet held, and then [`Timer::Hook`] runs for it.
 pub(super) struct Hooked {
     hooks: Vec<Installed>,
+    /// How many of the first are those of the configuration.
+    configured: usize,
     /// What any of them is interested in.
     interests: Interests,
     post: Arc<dyn Post>,
@@ -113,22 +119,13 @@ enum Outcome {
 
 impl Hooked {
     fn new(now: Instant, hooks: Vec<Box<dyn Hook>>, post: Arc<dyn Post>, timeout: Duration) -> Self {
-        let mut interests = Interests::NONE;
-        let hooks: Vec<Installed> = hooks
-            .into_iter()
-            .map(|hook| {
-                let of_hook = hook.interests();
-                interests = interests | of_hook;
-                Installed {
-                    hook,
-                    interests: of_hook,
-                    tick_at: of_hook.hold(Interests::TICK).then_some(now),
-                }
-            })
-            .collect();
+        let hooks = hooks.into_iter().map(|hook| Installed::new(hook, now));
+        let hooks: Vec<Installed> = hooks.collect();
+        let interests = (hooks.iter()).fold(Interests::NONE, |all, hook| all | hook.interests);
         let tick_due = hooks.iter().filter_map(|installed| installed.tick_at).min();
         Self {
             hooks,
+            configured: 0,
             interests,
             post,
             timeout,
@@ -280,6 +277,17 @@ impl Hooked {
     /// The links of which a packet is held.
     pub(super) fn links(&self) -> impl Iterator<Item = LinkId> {
         self.held.keys().copied()
+    }
+}
+
+impl Installed {
+    fn new(hook: Box<dyn Hook>, now: Instant) -> Self {
+        let interests = hook.interests();
+        Self {
+            hook,
+            interests,
+            tick_at: interests.hold(Interests::TICK).then_some(now),
+        }
     }
 }
 
@@ -456,8 +464,8 @@ impl Broker {
         }
     }
 
-    /// Shows the will of a client to the hooks and asks whether it may be published; then goes on with
-    /// [`Broker::admit`].
+    /// Shows the will of a client to the hooks, and asks those from the one at `from` on whether it may be published;
+    /// then goes on with [`Broker::admit`]. `None` to `from` stands for a will that was not shown yet.
     #[inline(never)]
     pub(super) fn ask_about_will(
         &mut self,
@@ -466,7 +474,7 @@ impl Broker {
         mut admission: Admission,
         identity: Rc<Identity>,
         proved: Option<(Exchange, Option<Bytes>)>,
-        from: usize,
+        from: Option<usize>,
     ) {
         let (Some(hooked), Some(Stage::Arrived(arrival))) =
             (&mut self.hooked, self.links.get(link).map(|link| &link.stage))
@@ -485,8 +493,8 @@ impl Broker {
         };
         let mount_point = arrival.listener.mount_point.as_ref();
         let shown = match from {
-            0 => show_will(hooked, &client, *will, mount_point, &self.budget.account),
-            _ => Ok(Some(*will)),
+            None => show_will(hooked, &client, *will, mount_point, &self.budget.account),
+            Some(_) => Ok(Some(*will)),
         };
         admission.is_will_asked = true;
         let will = match shown {
@@ -512,7 +520,7 @@ impl Broker {
         };
         // What the rights forbid is refused where the client is let in.
         let outcome = match self.rights.authorize(who, Action::Publish, kept.topic.as_str()) {
-            true => hooked.ask(link, from, &Matter::Publish(&client, &message)),
+            true => hooked.ask(link, from.unwrap_or(0), &Matter::Publish(&client, &message)),
             false => Outcome::Abstain,
         };
         admission.will = Some(Box::new(will));
@@ -584,6 +592,15 @@ impl Broker {
                 }
             }
         }
+    }
+
+    fn may_publish(&self, link: LinkId, topic: &TopicName) -> bool {
+        let attachment = self.links.get(link).and_then(Link::attachment);
+        let session = attachment.and_then(|attachment| self.sessions.get(attachment.session));
+        session.is_some_and(|session| {
+            self.rights
+                .authorize(session.who(), Action::Publish, topic.as_str())
+        })
     }
 
     fn deny_publish(&mut self, now: Instant, link: LinkId, incoming: &Incoming) {
@@ -814,7 +831,10 @@ impl Broker {
         } = held;
         let is_allowed = matches!(verdict, Verdict::Allow | Verdict::AllowAs(_) | Verdict::Abstain);
         match what {
-            Asked::Publish(incoming) if is_allowed => self.go_on_publishing(now, link, incoming, next_hook),
+            // Its rights may be others since it was asked about.
+            Asked::Publish(incoming) if is_allowed && self.may_publish(link, &incoming.topic) => {
+                self.go_on_publishing(now, link, incoming, next_hook);
+            }
             Asked::Publish(incoming) => self.deny_publish(now, link, &incoming),
             Asked::Subscribe(subscribe, refused) if is_allowed => {
                 self.go_on_subscribing(now, link, subscribe, refused, next_hook);
@@ -864,7 +884,7 @@ impl Broker {
                 let Verifying {
                     admission, waiting, ..
                 } = verifying;
-                self.ask_about_will(now, link, admission, identity, proved, next_hook);
+                self.ask_about_will(now, link, admission, identity, proved, Some(next_hook));
                 for packet in waiting {
                     self.handle_packet(now, link, packet);
                 }

@@ -88,6 +88,7 @@ use timers::{Timer, Timers};
 
 pub use authenticate::Authentication;
 pub use bans::{Ban, BanSubject, KeptOut};
+pub use hooked::Installation;
 pub use kick::{
     Found, Kick, KickId, KickOptions, KickOutcome, KickReason, KickedSession, KickedWill, Target,
 };
@@ -474,6 +475,8 @@ pub struct Broker {
     bans: Bans,
     /// `None` where there are no hooks, and then nothing but this is looked at.
     hooked: Option<Box<Hooked>>,
+    /// Questions that were asked by hooks that are gone.
+    hook_questions: u64,
     /// What most sessions share where a listener asks for no proof.
     anonymous: Rc<Identity>,
     /// The writer of what we retain ourselves.
@@ -511,6 +514,7 @@ impl Broker {
             kicks: Kicks::default(),
             bans: Bans::default(),
             hooked: None,
+            hook_questions: 0,
             anonymous: Rc::new(Identity::Anonymous),
             gateway: Rc::new(Author::gateway()),
             stopping: false,

@@ -89,18 +89,25 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 /// The hook's end: looks up what is known, and hands on what is not.
 pub struct Callback {
     shared: Rc<Shared>,
-    users: Option<Arc<Users>>,
 }
 
 /// The end that asks; it has to run for answers to come.
 pub struct Workers {
     shared: Rc<Shared>,
-    connector: Option<Connector>,
+}
+
+/// What can change without another callback, and without forgetting what was answered.
+pub struct Controls {
+    shared: Rc<Shared>,
 }
 
 struct Shared {
     settings: Settings,
     key: hmac::Key,
+    users: RefCell<Option<Arc<Users>>>,
+    connector: RefCell<Option<Rc<Connector>>>,
+    /// How often the connector was replaced: a connection of before is not used any more.
+    generation: Cell<u64>,
     waiting: RefCell<VecDeque<Job>>,
     cache: RefCell<Cache>,
     more: Notify,
@@ -113,41 +120,62 @@ struct Job {
     answer: Answer,
 }
 
-/// Both ends of a callback. `users` are not asked about when they come; `key` must not be guessable; `clock` is what
-/// certificates are checked against.
+/// Reads the authorities that the server's certificate is checked by, on any thread; `None` where it shows none.
+/// `clock` is what certificates are checked against.
 ///
 /// # Errors
-/// [`TlsError`] where the authorities cannot be read.
+/// [`TlsError`] where they cannot be read.
+pub fn connector(
+    settings: &Settings,
+    clock: Arc<dyn TimeProvider>,
+) -> Result<Option<Connector>, TlsError> {
+    if !settings.url.tls {
+        return Ok(None);
+    }
+    let roots = settings.ca.clone().map_or(Roots::System, Roots::File);
+    let tls = ClientSettings {
+        roots,
+        ..ClientSettings::default()
+    };
+    Connector::new(&tls, clock).map(Some)
+}
+
+/// The ends of a callback that asks by what [`connector`] made of the same `settings`. `users` are not asked about when
+/// they come; `key` must not be guessable.
 pub fn callback(
     settings: Settings,
+    connector: Option<Connector>,
     users: Option<Arc<Users>>,
     key: &[u8; 32],
-    clock: Arc<dyn TimeProvider>,
-) -> Result<(Callback, Workers), TlsError> {
-    let connector = match settings.url.tls {
-        false => None,
-        true => {
-            let roots = settings.ca.clone().map_or(Roots::System, Roots::File);
-            let tls = ClientSettings {
-                roots,
-                ..ClientSettings::default()
-            };
-            Some(Connector::new(&tls, clock)?)
-        }
-    };
+) -> (Callback, Workers, Controls) {
     let shared = Rc::new(Shared {
         cache: RefCell::new(Cache::new(settings.cache_entries_max)),
         settings,
         key: hmac::Key::new(hmac::HMAC_SHA256, key),
+        users: RefCell::new(users),
+        connector: RefCell::new(connector.map(Rc::new)),
+        generation: Cell::new(0),
         waiting: RefCell::default(),
         more: Notify::new(),
         is_failing: Cell::new(false),
     });
     let callback = Callback {
         shared: shared.clone(),
-        users,
     };
-    Ok((callback, Workers { shared, connector }))
+    let workers = Workers {
+        shared: shared.clone(),
+    };
+    (callback, workers, Controls { shared })
+}
+
+impl Controls {
+    /// Has other users be those who are not asked about, and the server be known by other authorities. Connections that
+    /// were made by the old ones are not used again.
+    pub fn replace(&self, users: Option<Arc<Users>>, connector: Option<Connector>) {
+        self.shared.users.replace(users);
+        self.shared.connector.replace(connector.map(Rc::new));
+        self.shared.generation.set(self.shared.generation.get() + 1);
+    }
 }
 
 impl Callback {
@@ -182,8 +210,9 @@ impl Hook for Callback {
     }
 
     fn authenticate(&mut self, login: &Login<'_>, later: &mut Later<'_>) -> Verdict {
+        let users = self.shared.users.borrow().clone();
         let is_of_file =
-            |user: &Utf8String| (self.users.as_ref()).is_some_and(|users| users.contains(user.as_str()));
+            |user: &Utf8String| (users.as_ref()).is_some_and(|users| users.contains(user.as_str()));
         if login.origin.certificate_user.is_some() || login.user.is_some_and(is_of_file) {
             return Verdict::Abstain;
         }
@@ -277,7 +306,11 @@ impl Workers {
     async fn work(&self) {
         let shared = &self.shared;
         let mut connection = None;
+        let mut generation = 0;
         loop {
+            if std::mem::replace(&mut generation, shared.generation.get()) != shared.generation.get() {
+                connection = None;
+            }
             let job = shared.waiting.borrow_mut().pop_front();
             match job {
                 Some(job) => self.answer(&mut connection, job).await,
@@ -304,10 +337,11 @@ impl Workers {
             return job.answer.give(verdict);
         }
         let left = job.due.saturating_duration_since(Instant::now());
+        let connector = shared.connector.borrow().clone();
         let asked = http::ask(
             connection,
             &settings.url,
-            self.connector.as_ref(),
+            connector.as_deref(),
             &job.body,
             left,
         );
