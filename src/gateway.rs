@@ -140,9 +140,11 @@ impl Gateway {
                 Err(error) => return Err(StartError::Net(error)),
             }
         }
-        let mut operators = Vec::new();
+        let (mut operators, mut operator_listeners) = (Vec::new(), Vec::new());
         for door in &settings.admin.doors {
-            operators.extend(operator::open_door(door, &clock).map_err(StartError::Net)?);
+            let door = operator::open_door(door, &clock).map_err(StartError::Net)?;
+            operator_listeners.push(door.as_ref().map(Door::listener));
+            operators.extend(door);
         }
         let state = state.map(|state| Arc::new(Mutex::new(state)));
         let (watch, mut shop) = watch::window();
@@ -159,6 +161,7 @@ impl Gateway {
                 doors,
                 ports: Vec::new(),
                 closing: Vec::new(),
+                operators: operator_listeners,
                 own_hooks: OwnHooks::new(hook_timeout),
                 tasks: JoinSet::new(),
             },
@@ -274,6 +277,9 @@ impl Gateway {
         let desk = operator::desk(core.clone(), office);
         // Not among the doors that close first: an operator may ask how the end goes.
         for door in self.operators {
+            if door.listener().has_tls() {
+                tasks.spawn_local(trust::watch(core.clone(), door.listener()));
+            }
             tasks.spawn_local(server::serve(door, desk.clone()));
         }
         let reloads = tasks.spawn_local(reload_when_asked(

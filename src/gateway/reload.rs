@@ -15,6 +15,7 @@
 //! - **Users.** Who is gone from the password file, or has another password, is sent away with 0x87, as is an anonymous
 //!   client whose door is not anonymous any more. A password that is being checked is checked again.
 //! - **Bounds, rights, choices.** All that comes is held to them; see `broker::Reconfiguration`.
+//! - **The operator's doors.** Their certificates are replaced like those of the others, and nothing else of them.
 //! - **Hooks of the configuration.** Where they changed, others take their place, and remember no answers. What waits
 //!   for the answer of one that is gone is asked anew. Who was let in stays.
 //! - **Serial ports.** One that changed is closed and opened; the others are not touched.
@@ -39,7 +40,7 @@ use super::audit::Audit;
 use super::own_hooks::OwnHooks;
 use super::state::{Hold, now};
 use super::{accept, is_no_such_address};
-use crate::admin::statistics::Statistics;
+use crate::admin::{self, statistics::Statistics};
 use crate::auth::guessing::Guessing;
 use crate::broker::{Input, ListenerPolicy, Reconfiguration};
 use crate::callback;
@@ -107,6 +108,8 @@ pub(super) struct Running {
     pub(super) ports: Vec<OpenPort>,
     /// Doors that were closed, until their sockets are.
     pub(super) closing: Vec<Weak<Listener>>,
+    /// What each of the operator's doors listens by, in the order of the settings; `None` for one that is absent.
+    pub(super) operators: Vec<Option<Rc<Listener>>>,
     pub(super) own_hooks: OwnHooks,
     /// Those of doors, ports and the HTTP callback.
     pub(super) tasks: JoinSet<()>,
@@ -139,6 +142,8 @@ struct Read {
     settings: Settings,
     /// Of each listener.
     servers: Vec<Option<tls::Server>>,
+    /// Of each of the operator's doors.
+    operator_servers: Vec<Option<tls::Server>>,
     /// What the HTTP server is dialled by that is asked.
     connector: Option<Connector>,
 }
@@ -147,6 +152,8 @@ struct Read {
 struct Plan {
     settings: Settings,
     doors: Vec<PlannedDoor>,
+    /// Of each of the operator's doors.
+    operator_servers: Vec<Option<tls::Server>>,
     connector: Option<Connector>,
 }
 
@@ -179,13 +186,18 @@ impl Source {
     /// Reads everything; slow, so on a thread of its own.
     fn read(&self, clock: &Arc<dyn TimeProvider>) -> Result<Read, Vec<String>> {
         let settings = (self.load)().map_err(|mistakes| texts_of(&mistakes))?;
-        let (mut servers, mut mistakes) = (Vec::new(), Vec::new());
-        for door in &settings.listeners {
-            match Listener::tls_of(&door.net, clock.clone()) {
-                Ok(server) => servers.push(server),
-                Err(error) => mistakes.push(error.to_string()),
+        let mut mistakes = Vec::new();
+        let mut read = |net| match Listener::tls_of(net, clock.clone()) {
+            Ok(server) => server,
+            Err(error) => {
+                mistakes.push(error.to_string());
+                None
             }
-        }
+        };
+        let servers = (settings.listeners.iter()).map(|door| read(&door.net));
+        let servers = servers.collect();
+        let operator_servers = (settings.admin.doors.iter()).map(|door| read(&door.net));
+        let operator_servers = operator_servers.collect();
         let http = settings.hooks.http.as_ref();
         let connector = http.map(|http| callback::connector(http, clock.clone()));
         let connector = connector.transpose().unwrap_or_else(|error| {
@@ -196,6 +208,7 @@ impl Source {
             Ok(Read {
                 settings,
                 servers,
+                operator_servers,
                 connector: connector.flatten(),
             })
         } else {
@@ -354,6 +367,7 @@ impl Running {
         let Read {
             settings,
             servers,
+            operator_servers,
             connector,
         } = read;
         let mut doors = Vec::new();
@@ -426,6 +440,7 @@ impl Running {
             Ok(Plan {
                 settings,
                 doors,
+                operator_servers,
                 connector,
             })
         } else {
@@ -468,9 +483,18 @@ impl Running {
         let Plan {
             mut settings,
             doors,
+            operator_servers,
             connector,
         } = plan;
         let mut reloaded = Reloaded::default();
+        if is_same_but_for_certificates(&self.settings.admin, &settings.admin) {
+            for (door, server) in self.operators.iter().zip(operator_servers) {
+                if let (Some(door), Some(server)) = (door, server) {
+                    door.replace_tls(server);
+                    reloaded.certificates += 1;
+                }
+            }
+        }
         keep_what_needs_a_restart(&self.settings, &mut settings, &mut reloaded.warnings);
         self.switch_doors(core, doors, &settings, &mut reloaded);
         self.switch_core(core, &settings, connector, &mut reloaded);
@@ -717,10 +741,20 @@ fn keep_what_needs_a_restart(old: &Settings, new: &mut Settings, warnings: &mut 
         warn(queue_class);
         new.limits.kick_queue_class = old.limits.kick_queue_class;
     }
-    if old.admin != new.admin {
+    if !is_same_but_for_certificates(&old.admin, &new.admin) {
         warn(admin);
         new.admin.clone_from(&old.admin);
     }
+}
+
+/// Whether two settings want the same of the operator's doors, whichever files their certificates are in.
+fn is_same_but_for_certificates(one: &admin::settings::Settings, other: &admin::settings::Settings) -> bool {
+    let plain = |settings: &admin::settings::Settings| {
+        let mut doors = settings.doors.clone();
+        let had_tls: Vec<bool> = (doors.iter_mut()).map(|door| door.net.tls.take().is_some()).collect();
+        (doors, had_tls)
+    };
+    plain(one) == plain(other)
 }
 
 fn texts_of(mistakes: &[Mistake]) -> Vec<String> {
