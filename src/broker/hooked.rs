@@ -27,6 +27,7 @@ use super::will::Testament;
 use super::{Broker, DetachReason, Event, Output, Refusal};
 use crate::auth::Identity;
 use crate::auth::access::{Action, Rights, Who};
+use crate::auth::groups::Groups;
 use crate::hooks::{
     Answered, Change, Client, Departure, Hook, Interests, Later, Login, Message, Origin, Post, Question,
     Ruling, TICK_MIN, Verdict,
@@ -109,8 +110,8 @@ enum Matter<'a> {
 enum Outcome {
     /// None of them had anything to say, or to say against it.
     Abstain,
-    /// Authentication only: the user, where another than the client says.
-    Allow(Option<Utf8String>),
+    /// Authentication only: the user, where another than the client says, and groups it is in.
+    Allow(Option<Utf8String>, Groups),
     Deny,
     Unavailable,
     /// The answer comes later; then this hook is asked.
@@ -176,9 +177,12 @@ impl Hooked {
             let decides = matches!(matter, Matter::Login(_));
             match verdict {
                 Some(Verdict::Abstain) => {}
-                Some(Verdict::Allow) if decides => return Outcome::Allow(None),
-                Some(Verdict::AllowAs(user)) if decides => return Outcome::Allow(Some(user)),
-                Some(Verdict::Allow | Verdict::AllowAs(_)) => {}
+                Some(Verdict::Allow) if decides => return Outcome::Allow(None, Groups::default()),
+                Some(Verdict::AllowAs(user)) if decides => {
+                    return Outcome::Allow(Some(user), Groups::default());
+                }
+                Some(Verdict::AllowIn { user, groups }) if decides => return Outcome::Allow(user, groups),
+                Some(Verdict::Allow | Verdict::AllowAs(_) | Verdict::AllowIn { .. }) => {}
                 Some(Verdict::Deny) => return Outcome::Deny,
                 Some(Verdict::Later) if later.is_taken() => return Outcome::Later(question, index + 1),
                 // A panic, or a promise that nobody could keep.
@@ -424,13 +428,16 @@ impl Broker {
                 certificate_user: credentials.certificate_user.as_ref(),
                 ..origin_of(arrival)
             },
-            client: verifying.admission.client_id(),
+            client: (verifying.admission.client_id()).or(arrival.certificate_client.as_deref()),
             user: credentials.user.as_ref(),
             password: credentials.password.as_deref(),
         };
         let user = match hooked.ask(link, from, &Matter::Login(&login)) {
             Outcome::Abstain => return self.log_in(now, link, verifying, credentials),
-            Outcome::Allow(user) => user.or(credentials.certificate_user).or(credentials.user),
+            Outcome::Allow(user, groups) => {
+                verifying.admission.groups = groups;
+                user.or(credentials.certificate_user).or(credentials.user)
+            }
             Outcome::Deny => return self.refuse(now, link, Refusal::BadCredentials),
             Outcome::Unavailable => return self.refuse(now, link, Refusal::CheckUnavailable),
             Outcome::Later(question, next_hook) => {
@@ -481,7 +488,8 @@ impl Broker {
         else {
             return;
         };
-        let client_id = admission.client_id().cloned();
+        let client_id = admission.client_id().or(arrival.certificate_client.as_deref());
+        let client_id = client_id.cloned();
         let client = Client {
             identity: &identity,
             client: client_id.as_ref(),
@@ -514,10 +522,7 @@ impl Broker {
             qos: kept.qos,
             retain: will.retain(),
         };
-        let who = Who {
-            identity: client.identity,
-            client: client.client,
-        };
+        let who = Who::new(client.identity, client.client).in_groups(&admission.groups);
         // What the rights forbid is refused where the client is let in.
         let outcome = match self.rights.authorize(who, Action::Publish, kept.topic.as_str()) {
             true => hooked.ask(link, from.unwrap_or(0), &Matter::Publish(&client, &message)),
@@ -525,7 +530,7 @@ impl Broker {
         };
         admission.will = Some(Box::new(will));
         match outcome {
-            Outcome::Abstain | Outcome::Allow(_) => self.admit(now, link, admission, identity, proved),
+            Outcome::Abstain | Outcome::Allow(..) => self.admit(now, link, admission, identity, proved),
             Outcome::Deny | Outcome::Unavailable => {
                 self.stats.publishes_denied += 1;
                 self.refuse(now, link, Refusal::WillDenied);
@@ -580,7 +585,7 @@ impl Broker {
             _ => return,
         };
         match outcome {
-            Outcome::Abstain | Outcome::Allow(_) => self.finish_publish_of_hooks(now, link, incoming),
+            Outcome::Abstain | Outcome::Allow(..) => self.finish_publish_of_hooks(now, link, incoming),
             Outcome::Deny | Outcome::Unavailable => self.deny_publish(now, link, &incoming),
             Outcome::Later(question, next_hook) => {
                 let incoming = incoming.detached();
@@ -679,10 +684,10 @@ impl Broker {
                 None => Some(subscription.filter.clone()),
                 Some(mount_point) => mount_point.mounted_filter(&subscription.filter),
             };
-            let who = Who {
-                identity: client.identity,
-                client: client.client,
+            let Some(session) = self.sessions.get(known.session) else {
+                return;
             };
+            let who = session.who();
             let outcome = match &mounted {
                 Some(filter) if self.rights.authorize(who, Action::Subscribe, filter.matched()) => {
                     hooked.ask(link, from, &Matter::Subscribe(&client, filter, subscription.qos))
@@ -691,7 +696,7 @@ impl Broker {
             };
             from = 0;
             match outcome {
-                Outcome::Abstain | Outcome::Allow(_) => refused.push(false),
+                Outcome::Abstain | Outcome::Allow(..) => refused.push(false),
                 Outcome::Deny | Outcome::Unavailable => refused.push(true),
                 Outcome::Later(question, next_hook) => {
                     let waiting = detached(Packet::Subscribe(subscribe));
@@ -829,7 +834,10 @@ impl Broker {
             mut behind,
             ..
         } = held;
-        let is_allowed = matches!(verdict, Verdict::Allow | Verdict::AllowAs(_) | Verdict::Abstain);
+        let is_allowed = matches!(
+            verdict,
+            Verdict::Allow | Verdict::AllowAs(_) | Verdict::AllowIn { .. } | Verdict::Abstain
+        );
         match what {
             // Its rights may be others since it was asked about.
             Asked::Publish(incoming) if is_allowed && self.may_publish(link, &incoming.topic) => {
@@ -868,11 +876,19 @@ impl Broker {
             (Door::Login(credentials), Verdict::Abstain) => {
                 self.ask_about_login(now, link, verifying, credentials, next_hook);
             }
-            (Door::Login(credentials), verdict @ (Verdict::Allow | Verdict::AllowAs(_))) => {
+            (
+                Door::Login(credentials),
+                verdict @ (Verdict::Allow | Verdict::AllowAs(_) | Verdict::AllowIn { .. }),
+            ) => {
                 let user = match verdict {
                     Verdict::AllowAs(user) => Some(user),
-                    _ => credentials.certificate_user.or(credentials.user),
+                    Verdict::AllowIn { user, groups } => {
+                        verifying.admission.groups = groups;
+                        user
+                    }
+                    _ => None,
                 };
+                let user = user.or(credentials.certificate_user).or(credentials.user);
                 let identity = self.identity_of(user);
                 self.admit_with_all(now, link, verifying, identity);
             }
@@ -880,7 +896,10 @@ impl Broker {
             (Door::Login(_), Verdict::Unavailable | Verdict::Later) => {
                 self.refuse(now, link, Refusal::CheckUnavailable);
             }
-            (Door::Will(identity, proved), Verdict::Allow | Verdict::AllowAs(_) | Verdict::Abstain) => {
+            (
+                Door::Will(identity, proved),
+                Verdict::Allow | Verdict::AllowAs(_) | Verdict::AllowIn { .. } | Verdict::Abstain,
+            ) => {
                 let Verifying {
                     admission, waiting, ..
                 } = verifying;

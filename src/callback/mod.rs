@@ -31,6 +31,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::auth::Identity;
+use crate::auth::groups::Groups;
 use crate::auth::passwords::Users;
 use crate::hooks::{Answer, Client, Hook, Interests, Later, Login, Message, Verdict};
 use crate::mqtt::{QoS, TopicFilter, Utf8String};
@@ -356,7 +357,7 @@ impl Workers {
         shared.tell(verdict.as_ref().err());
         let verdict = verdict.unwrap_or(Verdict::Unavailable);
         let keep = match verdict {
-            Verdict::Allow | Verdict::AllowAs(_) => settings.cache_time,
+            Verdict::Allow | Verdict::AllowAs(_) | Verdict::AllowIn { .. } => settings.cache_time,
             Verdict::Deny => settings.denied_cache_time,
             _ => Duration::ZERO,
         };
@@ -394,20 +395,34 @@ fn verdict_of(reply: &Reply) -> Result<Verdict, Failure> {
     match reply.status {
         204 => Ok(Verdict::Allow),
         200 => match serde_json::from_slice::<Value>(&reply.body) {
-            Ok(Value::Object(said)) => match said.get("user") {
-                None | Some(Value::Null) => Ok(Verdict::Allow),
-                Some(Value::String(user)) => match Utf8String::try_from(user.as_str()) {
-                    Ok(user) if !user.as_str().is_empty() => Ok(Verdict::AllowAs(user)),
-                    _ => Err(Failure::NoUser),
-                },
-                Some(_) => Err(Failure::NoUser),
-            },
+            Ok(Value::Object(said)) => verdict_of_body(&said),
             _ => Ok(Verdict::Allow),
         },
         status @ (408 | 429) => Err(Failure::Status(status)),
         400..=499 => Ok(Verdict::Deny),
         status => Err(Failure::Status(status)),
     }
+}
+
+/// What the body of a yes says.
+fn verdict_of_body(said: &Map<String, Value>) -> Result<Verdict, Failure> {
+    let user = match said.get("user") {
+        None | Some(Value::Null) => None,
+        Some(user) => {
+            let user = user.as_str().filter(|user| !user.is_empty());
+            let user = user.and_then(|user| Utf8String::try_from(user).ok());
+            Some(user.ok_or(Failure::NoUser)?)
+        }
+    };
+    let groups = match said.get("groups") {
+        None | Some(Value::Null) => Groups::default(),
+        Some(groups) => Groups::of_json(groups).ok_or(Failure::NoGroups)?,
+    };
+    Ok(match user {
+        user if !groups.is_empty() => Verdict::AllowIn { user, groups },
+        Some(user) => Verdict::AllowAs(user),
+        None => Verdict::Allow,
+    })
 }
 
 impl FromStr for Url {
@@ -550,6 +565,17 @@ mod tests {
         assert_eq!(verdict(200, "{\"user\": \"ann\"}"), Ok(Verdict::AllowAs(ann)));
         assert_eq!(verdict(200, "{\"user\": 7}"), Err(Failure::NoUser));
         assert_eq!(verdict(200, "{\"user\": \"\"}"), Err(Failure::NoUser));
+        let groups = Groups::of(vec![Utf8String::try_from("ops").unwrap()]).unwrap();
+        let user = Some(Utf8String::try_from("ann").unwrap());
+        for (body, user) in [
+            ("{\"groups\": [\"ops\"]}", None),
+            ("{\"user\": \"ann\", \"groups\": \"ops\"}", user),
+        ] {
+            let groups = groups.clone();
+            assert_eq!(verdict(200, body), Ok(Verdict::AllowIn { user, groups }));
+        }
+        assert_eq!(verdict(200, "{\"groups\": []}"), Ok(Verdict::Allow));
+        assert_eq!(verdict(200, "{\"groups\": [7]}"), Err(Failure::NoGroups));
         assert_eq!(verdict(403, ""), Ok(Verdict::Deny));
         for status in [201, 301, 408, 429, 500, 503] {
             assert_eq!(verdict(status, ""), Err(Failure::Status(status)));
