@@ -23,6 +23,7 @@ mod kicks;
 mod links;
 mod logins;
 mod operator;
+mod own_hooks;
 pub mod reload;
 mod reports;
 mod state;
@@ -47,21 +48,21 @@ use crate::admin::settings::{CONNECTIONS_MAX, DOOR};
 use crate::admin::statistics::Statistics;
 use crate::auth::guessing::Guessing;
 use crate::broker::{Broker, Input, LinkId, ListenerPolicy, Message};
-use crate::callback::{self, Workers};
+use crate::callback;
 use crate::config::{Mistake, Settings};
 use crate::hooks::Hook;
-use crate::hooks::rewrite::Rewriting;
 use crate::kick::{KickHandle, KickQueue};
 use crate::net::clock::FlooredClock;
 use crate::net::endpoint::Endpoint;
 use crate::net::listener::{Entrance, Listener, NetError, descriptors_left};
-use crate::net::tls::TlsError;
+use crate::net::tls::{Connector, TlsError};
 use crate::storage::{StateDirectory, StorageError};
 use crate::watch::{self, Shop, Watch};
-use answers::{Letterbox, take_answers};
+use answers::take_answers;
 use audit::Audit;
 use logins::check_passwords;
 use operator::Office;
+use own_hooks::OwnHooks;
 use reload::{OpenDoor, ReloadHandle, Running, Source, reload_when_asked};
 use state::{Hold, LINGER, now};
 
@@ -93,9 +94,10 @@ pub struct Gateway {
     supervisor: Option<Supervisor>,
     watch: Watch,
     shop: Shop,
+    /// The embedder's own.
     hooks: Vec<Box<dyn Hook>>,
-    hook_timeout: Duration,
-    callback: Option<Workers>,
+    /// What the HTTP server is dialled by that is asked; `None` where none is, or without TLS.
+    connector: Option<Connector>,
 }
 
 impl Gateway {
@@ -115,7 +117,7 @@ impl Gateway {
     fn build(builder: Builder) -> Result<Self, StartError> {
         let Builder {
             settings,
-            mut hooks,
+            hooks,
             hook_timeout,
             kick_handle,
             mut kicks,
@@ -138,30 +140,19 @@ impl Gateway {
                 Err(error) => return Err(StartError::Net(error)),
             }
         }
-        let mut operators = Vec::new();
+        let (mut operators, mut operator_listeners) = (Vec::new(), Vec::new());
         for door in &settings.admin.doors {
-            operators.extend(operator::open_door(door, &clock).map_err(StartError::Net)?);
+            let door = operator::open_door(door, &clock).map_err(StartError::Net)?;
+            operator_listeners.push(door.as_ref().map(Door::listener));
+            operators.extend(door);
         }
         let state = state.map(|state| Arc::new(Mutex::new(state)));
         let (watch, mut shop) = watch::window();
         // A gateway cannot leave its thread, so this is the one that would wait for itself.
         kicks.runs_here();
         shop.runs_here();
-        let callback = match settings.hooks.http.clone() {
-            None => None,
-            Some(http) => {
-                let users = settings.users.clone();
-                let (hook, workers) = callback::callback(http, users, &random_bytes(), clock.clone())
-                    .map_err(StartError::Callback)?;
-                hooks.insert(0, Box::new(hook));
-                Some(workers)
-            }
-        };
-        let rules = settings.hooks.rewrite.clone();
-        if !rules.is_empty() {
-            hooks.insert(0, Box::new(Rewriting::new(rules)));
-        }
-        let hook_timeout = hook_timeout.or(settings.hooks.timeout).unwrap_or(HOOK_TIMEOUT);
+        let connector = (settings.hooks.http.as_ref()).map(|http| callback::connector(http, clock.clone()));
+        let connector = connector.transpose().map_err(StartError::Callback)?.flatten();
         Ok(Self {
             running: Running {
                 settings,
@@ -170,6 +161,8 @@ impl Gateway {
                 doors,
                 ports: Vec::new(),
                 closing: Vec::new(),
+                operators: operator_listeners,
+                own_hooks: OwnHooks::new(hook_timeout),
                 tasks: JoinSet::new(),
             },
             state,
@@ -182,8 +175,7 @@ impl Gateway {
             watch,
             shop,
             hooks,
-            hook_timeout,
-            callback,
+            connector,
         })
     }
 
@@ -242,19 +234,22 @@ impl Gateway {
     /// When one of its tasks did: that is a bug, and half a gateway is worse than none.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let seed = u64::from_ne_bytes(random_bytes());
-        let hooks = std::mem::take(&mut self.hooks);
-        let settings = &self.running.settings;
+        let Running {
+            settings,
+            own_hooks,
+            tasks,
+            ..
+        } = &mut self.running;
         let broker = Broker::new(settings.limits.clone(), settings.rights.clone(), seed);
         let broker = broker.with_settings(settings.choices.clone());
-        let letterbox = (!hooks.is_empty()).then(|| Arc::new(Letterbox::default()));
-        let broker = match &letterbox {
-            Some(letterbox) => broker.with_hooks(Instant::now(), hooks, letterbox.clone(), self.hook_timeout),
-            None => broker,
-        };
-        self.serve(Hold::new(broker), letterbox, stop).await;
+        let own = own_hooks.make(settings, self.connector.take(), tasks);
+        let (now, hooks) = (Instant::now(), std::mem::take(&mut self.hooks));
+        let broker = broker.with_hooks(now, hooks, own.post.clone(), own.timeout);
+        let broker = broker.with_installation(now, own);
+        self.serve(Hold::new(broker), stop).await;
     }
 
-    async fn serve(mut self, core: Hold, letterbox: Option<Arc<Letterbox>>, stop: impl Future<Output = ()>) {
+    async fn serve(mut self, core: Hold, stop: impl Future<Output = ()>) {
         let broken = core.borrow().broken.clone();
         let _end = End(core.clone());
 
@@ -273,12 +268,7 @@ impl Gateway {
         core.borrow_mut().guessing = Guessing::new(settings.guessing);
         core.borrow_mut().audit = Audit::new(settings.audit, Instant::now());
         tasks.spawn_local(check_passwords(core.clone(), self.running.clock.clone()));
-        if let Some(callback) = self.callback {
-            tasks.spawn_local(callback.run());
-        }
-        if let Some(letterbox) = letterbox {
-            tasks.spawn_local(take_answers(core.clone(), letterbox));
-        }
+        tasks.spawn_local(take_answers(core.clone(), self.running.own_hooks.letterbox()));
         self.running.begin(&core);
         let doors = self.running.addresses().len();
         let running = Rc::new(RefCell::new(self.running));
@@ -287,6 +277,9 @@ impl Gateway {
         let desk = operator::desk(core.clone(), office);
         // Not among the doors that close first: an operator may ask how the end goes.
         for door in self.operators {
+            if door.listener().has_tls() {
+                tasks.spawn_local(trust::watch(core.clone(), door.listener()));
+            }
             tasks.spawn_local(server::serve(door, desk.clone()));
         }
         let reloads = tasks.spawn_local(reload_when_asked(
@@ -556,7 +549,7 @@ mod tests {
             let (gateway, core) = bound();
             let (_, endpoint) = gateway.addresses()[0].clone();
             let address = endpoint.ip().expect("it listens on TCP");
-            tokio::task::spawn_local(gateway.serve(core.clone(), None, std::future::pending()));
+            tokio::task::spawn_local(gateway.serve(core.clone(), std::future::pending()));
             for _ in 0..20 {
                 let mut stream = TcpStream::connect(address).await.expect("the door is open");
                 // CONNECT with a keep-alive of a minute, and DISCONNECT.
@@ -580,7 +573,7 @@ mod tests {
         let runtime = runtime().expect("an event queue");
         runtime.block_on(async {
             let (gateway, core) = bound();
-            let running = tokio::task::spawn_local(gateway.serve(core.clone(), None, std::future::pending()));
+            let running = tokio::task::spawn_local(gateway.serve(core.clone(), std::future::pending()));
 
             let ends = core.clone();
             tokio::task::spawn_local(async move { drop(ends) })
@@ -603,7 +596,7 @@ mod tests {
     fn running() -> (Hold, SocketAddr) {
         let (gateway, core) = bound();
         let (_, endpoint) = gateway.addresses()[0].clone();
-        tokio::task::spawn_local(gateway.serve(core.clone(), None, std::future::pending()));
+        tokio::task::spawn_local(gateway.serve(core.clone(), std::future::pending()));
         (core, endpoint.ip().expect("it listens on TCP"))
     }
 

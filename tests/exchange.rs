@@ -16,6 +16,9 @@ use conversation::judge::*;
 use conversation::*;
 use ring::{digest, hmac, pbkdf2};
 use scram::Scram;
+use tidegate::auth::access::{Action, Rights};
+use tidegate::auth::acl::{Acl, Actions, Effect, Rule, Source, Whom};
+use tidegate::auth::groups::Groups;
 use tidegate::broker::{
     DetachReason, Event, Input, KickOptions, LinkId, ListenerPolicy, Output, Refusal, Target,
 };
@@ -438,7 +441,7 @@ fn what_a_client_has_proved_holds_until_it_expires_or_is_proved_anew() {
         proved(Proved {
             user: Some(text("bill")),
             expires_at: Some(house.now.mono + secs(secs_left)),
-            data: None,
+            ..Proved::default()
         })
     };
     let mut house = house();
@@ -484,6 +487,64 @@ fn what_a_client_has_proved_holds_until_it_expires_or_is_proved_anew() {
     let judgement = until(&house, 0);
     let outputs = answered(&mut house, judgement);
     assert_eq!(connack(&outputs, link).reason, ReasonCode::NotAuthorized);
+}
+
+/// Rules by which nobody may publish or subscribe but the members of one group each, and everybody may receive.
+fn rights_of_groups() -> Rights {
+    let mut acl = Acl::new(Effect::Deny);
+    let source = Source {
+        file: "rules".into(),
+        line: 1,
+    };
+    let rule = |action| Rule {
+        effect: Effect::Allow,
+        actions: Actions::of(action),
+        topics: filter("#").into(),
+        client: None,
+        source: source.clone(),
+    };
+    for (group, action) in [("writers", Action::Publish), ("readers", Action::Subscribe)] {
+        acl.add_group(group, Vec::new());
+        acl.push(&Whom::Group(group.to_owned()), rule(action));
+    }
+    acl.push(&Whom::Everybody, rule(Action::Receive));
+    Rights::within(acl)
+}
+
+#[test]
+fn the_groups_a_client_has_proved_to_be_in_bind_it_until_it_proves_others() {
+    let in_groups = |names: &[&str]| {
+        let names = names.iter().map(|&name| text(name)).collect();
+        proved(Proved {
+            groups: Groups::of(names).expect("few and short"),
+            ..Proved::default()
+        })
+    };
+    let (granted, denied) = (ReasonCode::GrantedQos1, ReasonCode::NotAuthorized);
+    let may_write = |house: &mut House, link| {
+        let outputs = house.publish(link, message1(1, "t", "x"));
+        sent(&outputs, link) == [&puback_with(1, ReasonCode::NoMatchingSubscribers)]
+    };
+    let mut house = house();
+    house.step(Input::RightsChanged(rights_of_groups()));
+    let (link, _) = house.connect(proving("bill", METHOD));
+    answered(&mut house, in_groups(&["readers"]));
+    assert_eq!(house.subscribe(link, "a", QoS::AtLeastOnce), granted);
+    assert!(!may_write(&mut house, link));
+
+    house.receive(link, again());
+    assert!(!may_write(&mut house, link), "nothing is proved yet");
+    answered(&mut house, in_groups(&["nobody knows", "writers"]));
+    assert!(may_write(&mut house, link));
+    assert_eq!(house.subscribe(link, "b", QoS::AtLeastOnce), denied);
+
+    // A session keeps them where the next proof fails, and has those of the one after.
+    house.receive(link, again());
+    answered(&mut house, deny());
+    let (link, _) = house.connect(proving("bill", METHOD));
+    answered(&mut house, in_groups(&[]));
+    assert!(!may_write(&mut house, link));
+    assert_eq!(house.subscribe(link, "b", QoS::AtLeastOnce), denied);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::api::{self, Call, Done, Object, Reply, Trouble};
 use super::figures::{FIGURES, Figures, resident_bytes};
-use super::operator::{Operator, ReloadView};
+use super::operator::{Operator, Reloaded};
 use super::shapes::{self, Shape};
 use super::statistics::Sample;
 use super::{log_level, metrics as prometheus};
@@ -304,7 +304,7 @@ pub(super) fn kicked_object(outcome: &KickOutcome) -> Object {
 }
 
 /// What a reload changed.
-pub(super) fn reloaded_object(view: ReloadView) -> Object {
+pub(super) fn reloaded_object(view: Reloaded) -> Object {
     Object::default()
         .with("listeners_added", view.listeners_added)
         .with("listeners_removed", view.listeners_removed)
@@ -313,6 +313,7 @@ pub(super) fn reloaded_object(view: ReloadView) -> Object {
         .with("users_revoked", view.users_revoked)
         .with("rights_changed", view.rights_changed)
         .with("limits_changed", view.limits_changed)
+        .with("hooks_changed", view.hooks_changed)
         .with("ports_opened", view.ports_opened)
         .with("ports_closed", view.ports_closed)
         .with("warnings", view.warnings)

@@ -49,11 +49,11 @@ pub trait Operator {
 }
 
 /// A reload that is under way.
-pub type Reloading = Pin<Box<dyn Future<Output = Result<ReloadView, Trouble>>>>;
+pub type Reloading = Pin<Box<dyn Future<Output = Result<Reloaded, Trouble>>>>;
 
 /// What a reload changed.
-#[derive(Debug, Clone)]
-pub struct ReloadView {
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reloaded {
     /// Doors that were opened.
     pub listeners_added: usize,
     /// Doors that were closed.
@@ -68,6 +68,8 @@ pub struct ReloadView {
     pub rights_changed: bool,
     /// Whether limits, or what MQTT leaves to the server, are others.
     pub limits_changed: bool,
+    /// Whether hooks, or the HTTP server that is asked, are others.
+    pub hooks_changed: bool,
     /// Serial ports that were opened.
     pub ports_opened: usize,
     /// Serial ports that were closed.

@@ -235,6 +235,7 @@ shapes! {
         users_revoked: Integer, always, "Users whose password holds no more.";
         rights_changed: Flag, always, "Whether rights are others.";
         limits_changed: Flag, always, "Whether limits, or what MQTT leaves to the server, are others.";
+        hooks_changed: Flag, always, "Whether hooks, or the HTTP server that is asked, are others.";
         ports_opened: Integer, always, "Serial ports that were opened.";
         ports_closed: Integer, always, "Serial ports that were closed.";
         warnings: Texts, always, "What is unwise in the configuration, and what needs a restart.";

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::connect::Admission;
 use super::hooked::{client_of, origin_of};
 use super::link::{Link, LinkId, Proof, Stage, Verifying};
+use super::session::Session;
 use super::tailor::fits;
 use super::timers::Timer;
 use super::{Broker, DetachReason, Refusal};
@@ -213,6 +214,7 @@ impl Broker {
     fn prove(&mut self, now: Instant, link: LinkId, proved: Proved) {
         let Proved {
             user,
+            groups,
             expires_at,
             data,
         } = proved;
@@ -238,6 +240,7 @@ impl Broker {
                 }
                 let identity = self.identity_of(user);
                 let mut admission = verifying.admission;
+                admission.groups = groups;
                 if let Some(at) = expires_at {
                     admission.expire_at(at);
                 }
@@ -245,15 +248,20 @@ impl Broker {
             }
             Stage::Attached(attachment) => attachment,
         };
-        let session = self.sessions.get(attachment.session);
-        let is_same = session.is_some_and(|session| match (&user, &*session.identity) {
+        let is_same = |session: &&mut Session| match (&user, &*session.identity) {
             (None, _) => true,
             (Some(user), Identity::User(known)) => user == known,
             (Some(_), Identity::Anonymous | Identity::Gateway) => false,
-        });
-        if !is_same {
+        };
+        let key = attachment.session;
+        let Some(session) = self.sessions.get_mut(key).filter(is_same) else {
             // A session belongs to one identity for as long as it lives.
             return self.refuse(now, link, Refusal::AuthenticationFailed); // [MQTT-4.12.1-2]
+        };
+        if session.groups != groups {
+            self.retained.forget_author(key); // what it publishes from here on is in the name of others
+            session.set_groups(groups);
+            self.attachments += 1; // what it may receive was found out under the old ones
         }
         let expired_at = attachment.login_expires_at.take().map(|at| *at);
         attachment.login_expires_at = expires_at.map(Box::new);

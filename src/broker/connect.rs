@@ -22,6 +22,7 @@ use super::{Broker, DetachReason, Event, ListenerPolicy, Output, Refusal, Verdic
 use crate::auth::Identity;
 use crate::auth::access::{Action, Who};
 use crate::auth::acl::AmbiguousName;
+use crate::auth::groups::Groups;
 use crate::hooks::Interests;
 use crate::mqtt::{
     Ack, ClientId, ConnAck, ConnAckProperties, Connect, Disconnect, DisconnectProperties, Packet,
@@ -60,6 +61,8 @@ pub(super) struct Admission {
     wants_response_information: bool,
     /// When what proved its client expires; `None`: never.
     login_expires_at: Option<Instant>,
+    /// The groups it is in by the word of what proved it.
+    pub(super) groups: Groups,
 }
 
 /// What a client shows to prove who it is.
@@ -459,7 +462,7 @@ impl Broker {
             && !admission.is_will_asked
             && self.has_hooks_for(Interests::MESSAGE | Interests::PUBLISH)
         {
-            return self.ask_about_will(now, link, admission, identity, proved, 0);
+            return self.ask_about_will(now, link, admission, identity, proved, None);
         }
         let own = arrival.certificate_client.clone();
         let asked = admission.client_id.take();
@@ -483,7 +486,7 @@ impl Broker {
                 }
             }
         };
-        let who = Who::client(&identity, &client);
+        let who = Who::client(&identity, &client).in_groups(&admission.groups);
         match self.rights.ambiguity(who) {
             None => {}
             Some(AmbiguousName::Client) => return self.refuse(now, link, Refusal::ClientIdAmbiguous),
@@ -575,6 +578,10 @@ impl Broker {
         });
         if let Some(session) = self.sessions.get_mut(key) {
             session.link = Some(link);
+            if session.groups != admission.groups {
+                self.retained.forget_author(key); // what it publishes from here on is in the name of others
+                session.set_groups(std::mem::take(&mut admission.groups));
+            }
             session.expiry_secs = granted.session_expiry_secs;
             session.will = admission.will.take(); // [MQTT-3.1.2-7]
             let will = session.will.as_ref();
@@ -797,6 +804,7 @@ impl Admission {
             wants_reasons: properties.request_problem_information != Some(false),
             wants_response_information: properties.request_response_information == Some(true),
             login_expires_at: None,
+            groups: Groups::default(),
         })
     }
 }

@@ -3,6 +3,8 @@
 //! A client whose PUBLISH or SUBSCRIBE waits is not read ([`Output::Pause`]), and what it had sent already waits behind
 //! it, so that everything happens in its order. A client that waits at the door waits as for its password's check.
 
+mod installation;
+
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,6 +27,7 @@ use super::will::Testament;
 use super::{Broker, DetachReason, Event, Output, Refusal};
 use crate::auth::Identity;
 use crate::auth::access::{Action, Rights, Who};
+use crate::auth::groups::Groups;
 use crate::hooks::{
     Answered, Change, Client, Departure, ExchangeEnd, ExchangeId, Hook, Interests, Judgement, Later, Login,
     Message, Origin, Post, Question, Ruling, Said, Step, TICK_MIN, Verdict,
@@ -34,11 +37,15 @@ use crate::mqtt::{
     WillProperties,
 };
 
+pub use installation::Installation;
+
 /// The hooks, and what waits for their answers.
 ///
 /// 1. Only a link whose client is in has a packet held, and then [`Timer::Hook`] runs for it.
 pub(super) struct Hooked {
     hooks: Vec<Installed>,
+    /// How many of the first are those of the configuration.
+    configured: usize,
     /// What any of them is interested in.
     interests: Interests,
     post: Arc<dyn Post>,
@@ -106,8 +113,8 @@ enum Matter<'a> {
 enum Outcome {
     /// None of them had anything to say, or to say against it.
     Abstain,
-    /// Authentication only: the user, where another than the client says.
-    Allow(Option<Utf8String>),
+    /// Authentication only: the user, where another than the client says, and groups it is in.
+    Allow(Option<Utf8String>, Groups),
     Deny,
     Unavailable,
     /// The answer comes later; then this hook is asked.
@@ -116,23 +123,13 @@ enum Outcome {
 
 impl Hooked {
     fn new(now: Instant, hooks: Vec<Box<dyn Hook>>, post: Arc<dyn Post>, timeout: Duration) -> Self {
-        let mut interests = Interests::NONE;
-        let hooks: Vec<Installed> = hooks
-            .into_iter()
-            .map(|hook| {
-                let of_hook = hook.interests();
-                interests = interests | of_hook;
-                Installed {
-                    methods: hook.authentication_methods(),
-                    hook,
-                    interests: of_hook,
-                    tick_at: of_hook.hold(Interests::TICK).then_some(now),
-                }
-            })
-            .collect();
+        let hooks = hooks.into_iter().map(|hook| Installed::new(hook, now));
+        let hooks: Vec<Installed> = hooks.collect();
+        let interests = (hooks.iter()).fold(Interests::NONE, |all, hook| all | hook.interests);
         let tick_due = hooks.iter().filter_map(|installed| installed.tick_at).min();
         Self {
             hooks,
+            configured: 0,
             interests,
             post,
             timeout,
@@ -184,9 +181,12 @@ impl Hooked {
             let decides = matches!(matter, Matter::Login(_));
             match verdict {
                 Some(Verdict::Abstain) => {}
-                Some(Verdict::Allow) if decides => return Outcome::Allow(None),
-                Some(Verdict::AllowAs(user)) if decides => return Outcome::Allow(Some(user)),
-                Some(Verdict::Allow | Verdict::AllowAs(_)) => {}
+                Some(Verdict::Allow) if decides => return Outcome::Allow(None, Groups::default()),
+                Some(Verdict::AllowAs(user)) if decides => {
+                    return Outcome::Allow(Some(user), Groups::default());
+                }
+                Some(Verdict::AllowIn { user, groups }) if decides => return Outcome::Allow(user, groups),
+                Some(Verdict::Allow | Verdict::AllowAs(_) | Verdict::AllowIn { .. }) => {}
                 Some(Verdict::Deny) => return Outcome::Deny,
                 Some(Verdict::Later) if later.is_taken() => return Outcome::Later(question, index + 1),
                 // A panic, or a promise that nobody could keep.
@@ -337,6 +337,18 @@ impl Hooked {
     }
 }
 
+impl Installed {
+    fn new(hook: Box<dyn Hook>, now: Instant) -> Self {
+        let interests = hook.interests();
+        Self {
+            methods: hook.authentication_methods(),
+            hook,
+            interests,
+            tick_at: interests.hold(Interests::TICK).then_some(now),
+        }
+    }
+}
+
 fn question_about(link: LinkId, number: u64) -> Question {
     Question::new(link.data().as_ffi(), number)
 }
@@ -474,13 +486,16 @@ impl Broker {
                 certificate_user: credentials.certificate_user.as_ref(),
                 ..origin_of(arrival)
             },
-            client: verifying.admission.client_id(),
+            client: (verifying.admission.client_id()).or(arrival.certificate_client.as_deref()),
             user: credentials.user.as_ref(),
             password: credentials.password.as_deref(),
         };
         let user = match hooked.ask(link, from, &Matter::Login(&login)) {
             Outcome::Abstain => return self.log_in(now, link, verifying, credentials),
-            Outcome::Allow(user) => user.or(credentials.certificate_user).or(credentials.user),
+            Outcome::Allow(user, groups) => {
+                verifying.admission.groups = groups;
+                user.or(credentials.certificate_user).or(credentials.user)
+            }
             Outcome::Deny => return self.refuse(now, link, Refusal::BadCredentials),
             Outcome::Unavailable => return self.refuse(now, link, Refusal::CheckUnavailable),
             Outcome::Later(question, next_hook) => {
@@ -514,8 +529,8 @@ impl Broker {
         }
     }
 
-    /// Shows the will of a client to the hooks and asks whether it may be published; then goes on with
-    /// [`Broker::admit`].
+    /// Shows the will of a client to the hooks, and asks those from the one at `from` on whether it may be published;
+    /// then goes on with [`Broker::admit`]. `None` to `from` stands for a will that was not shown yet.
     #[inline(never)]
     pub(super) fn ask_about_will(
         &mut self,
@@ -524,14 +539,15 @@ impl Broker {
         mut admission: Admission,
         identity: Rc<Identity>,
         proved: Option<(Box<Exchange>, Option<Bytes>)>,
-        from: usize,
+        from: Option<usize>,
     ) {
         let (Some(hooked), Some(Stage::Arrived(arrival))) =
             (&mut self.hooked, self.links.get(link).map(|link| &link.stage))
         else {
             return;
         };
-        let client_id = admission.client_id().cloned();
+        let client_id = admission.client_id().or(arrival.certificate_client.as_deref());
+        let client_id = client_id.cloned();
         let client = Client {
             identity: &identity,
             client: client_id.as_ref(),
@@ -543,8 +559,8 @@ impl Broker {
         };
         let mount_point = arrival.listener.mount_point.as_ref();
         let shown = match from {
-            0 => show_will(hooked, &client, *will, mount_point, &self.budget.account),
-            _ => Ok(Some(*will)),
+            None => show_will(hooked, &client, *will, mount_point, &self.budget.account),
+            Some(_) => Ok(Some(*will)),
         };
         admission.is_will_asked = true;
         let will = match shown {
@@ -564,18 +580,15 @@ impl Broker {
             qos: kept.qos,
             retain: will.retain(),
         };
-        let who = Who {
-            identity: client.identity,
-            client: client.client,
-        };
+        let who = Who::new(client.identity, client.client).in_groups(&admission.groups);
         // What the rights forbid is refused where the client is let in.
         let outcome = match self.rights.authorize(who, Action::Publish, kept.topic.as_str()) {
-            true => hooked.ask(link, from, &Matter::Publish(&client, &message)),
+            true => hooked.ask(link, from.unwrap_or(0), &Matter::Publish(&client, &message)),
             false => Outcome::Abstain,
         };
         admission.will = Some(Box::new(will));
         match outcome {
-            Outcome::Abstain | Outcome::Allow(_) => self.admit(now, link, admission, identity, proved),
+            Outcome::Abstain | Outcome::Allow(..) => self.admit(now, link, admission, identity, proved),
             Outcome::Deny | Outcome::Unavailable => {
                 self.stats.publishes_denied += 1;
                 self.refuse(now, link, Refusal::WillDenied);
@@ -630,7 +643,7 @@ impl Broker {
             _ => return,
         };
         match outcome {
-            Outcome::Abstain | Outcome::Allow(_) => self.finish_publish_of_hooks(now, link, incoming),
+            Outcome::Abstain | Outcome::Allow(..) => self.finish_publish_of_hooks(now, link, incoming),
             Outcome::Deny | Outcome::Unavailable => self.deny_publish(now, link, &incoming),
             Outcome::Later(question, next_hook) => {
                 let incoming = incoming.detached();
@@ -642,6 +655,15 @@ impl Broker {
                 }
             }
         }
+    }
+
+    fn may_publish(&self, link: LinkId, topic: &TopicName) -> bool {
+        let attachment = self.links.get(link).and_then(Link::attachment);
+        let session = attachment.and_then(|attachment| self.sessions.get(attachment.session));
+        session.is_some_and(|session| {
+            self.rights
+                .authorize(session.who(), Action::Publish, topic.as_str())
+        })
     }
 
     fn deny_publish(&mut self, now: Instant, link: LinkId, incoming: &Incoming) {
@@ -720,10 +742,10 @@ impl Broker {
                 None => Some(subscription.filter.clone()),
                 Some(mount_point) => mount_point.mounted_filter(&subscription.filter),
             };
-            let who = Who {
-                identity: client.identity,
-                client: client.client,
+            let Some(session) = self.sessions.get(known.session) else {
+                return;
             };
+            let who = session.who();
             let outcome = match &mounted {
                 Some(filter) if self.rights.authorize(who, Action::Subscribe, filter.matched()) => {
                     hooked.ask(link, from, &Matter::Subscribe(&client, filter, subscription.qos))
@@ -732,7 +754,7 @@ impl Broker {
             };
             from = 0;
             match outcome {
-                Outcome::Abstain | Outcome::Allow(_) => refused.push(false),
+                Outcome::Abstain | Outcome::Allow(..) => refused.push(false),
                 Outcome::Deny | Outcome::Unavailable => refused.push(true),
                 Outcome::Later(question, next_hook) => {
                     let waiting = detached(Packet::Subscribe(subscribe));
@@ -879,9 +901,15 @@ impl Broker {
             mut behind,
             ..
         } = held;
-        let is_allowed = matches!(verdict, Verdict::Allow | Verdict::AllowAs(_) | Verdict::Abstain);
+        let is_allowed = matches!(
+            verdict,
+            Verdict::Allow | Verdict::AllowAs(_) | Verdict::AllowIn { .. } | Verdict::Abstain
+        );
         match what {
-            Asked::Publish(incoming) if is_allowed => self.go_on_publishing(now, link, incoming, next_hook),
+            // Its rights may be others since it was asked about.
+            Asked::Publish(incoming) if is_allowed && self.may_publish(link, &incoming.topic) => {
+                self.go_on_publishing(now, link, incoming, next_hook);
+            }
             Asked::Publish(incoming) => self.deny_publish(now, link, &incoming),
             Asked::Subscribe(subscribe, refused) if is_allowed => {
                 self.go_on_subscribing(now, link, subscribe, refused, next_hook);
@@ -915,11 +943,19 @@ impl Broker {
             (Door::Login(credentials), Verdict::Abstain) => {
                 self.ask_about_login(now, link, verifying, credentials, next_hook);
             }
-            (Door::Login(credentials), verdict @ (Verdict::Allow | Verdict::AllowAs(_))) => {
+            (
+                Door::Login(credentials),
+                verdict @ (Verdict::Allow | Verdict::AllowAs(_) | Verdict::AllowIn { .. }),
+            ) => {
                 let user = match verdict {
                     Verdict::AllowAs(user) => Some(user),
-                    _ => credentials.certificate_user.or(credentials.user),
+                    Verdict::AllowIn { user, groups } => {
+                        verifying.admission.groups = groups;
+                        user
+                    }
+                    _ => None,
                 };
+                let user = user.or(credentials.certificate_user).or(credentials.user);
                 let identity = self.identity_of(user);
                 self.admit_with_all(now, link, verifying, identity);
             }
@@ -927,11 +963,14 @@ impl Broker {
             (Door::Login(_), Verdict::Unavailable | Verdict::Later) => {
                 self.refuse(now, link, Refusal::CheckUnavailable);
             }
-            (Door::Will(identity, proved), Verdict::Allow | Verdict::AllowAs(_) | Verdict::Abstain) => {
+            (
+                Door::Will(identity, proved),
+                Verdict::Allow | Verdict::AllowAs(_) | Verdict::AllowIn { .. } | Verdict::Abstain,
+            ) => {
                 let Verifying {
                     admission, waiting, ..
                 } = verifying;
-                self.ask_about_will(now, link, admission, identity, proved, next_hook);
+                self.ask_about_will(now, link, admission, identity, proved, Some(next_hook));
                 for packet in waiting {
                     self.handle_packet(now, link, packet);
                 }

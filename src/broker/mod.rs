@@ -87,6 +87,7 @@ use subscriptions::Subscriptions;
 use timers::{Timer, Timers};
 
 pub use bans::{Ban, BanSubject, KeptOut};
+pub use hooked::Installation;
 pub use kick::{
     Found, Kick, KickId, KickOptions, KickOutcome, KickReason, KickedSession, KickedWill, Target,
 };
@@ -444,6 +445,8 @@ pub struct Broker {
     bans: Bans,
     /// `None` where there are no hooks, and then nothing but this is looked at.
     hooked: Option<Box<Hooked>>,
+    /// Questions that were asked by hooks that are gone.
+    hook_questions: u64,
     /// What most sessions share where a listener asks for no proof.
     anonymous: Rc<Identity>,
     /// The writer of what we retain ourselves.
@@ -481,6 +484,7 @@ impl Broker {
             kicks: Kicks::default(),
             bans: Bans::default(),
             hooked: None,
+            hook_questions: 0,
             anonymous: Rc::new(Identity::Anonymous),
             gateway: Rc::new(Author::gateway()),
             stopping: false,

@@ -7,6 +7,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::hooked::Installation;
 use super::kick::KickReason;
 use super::limits::Limits;
 use super::link::Stage;
@@ -31,6 +32,8 @@ pub struct Reconfiguration {
     pub listeners: Vec<Rc<ListenerPolicy>>,
     /// Users whose proof holds no more, in alphabetical order: their connections are ended with 0x87.
     pub revoked: Vec<Utf8String>,
+    /// The hooks of the configuration; `None` where those stay as they are.
+    pub hooks: Option<Installation>,
 }
 
 impl Limits {
@@ -79,6 +82,7 @@ impl Broker {
             rights,
             listeners,
             revoked,
+            hooks,
         } = changed;
         if let Some(rights) = rights {
             self.handle_rights(rights);
@@ -98,6 +102,9 @@ impl Broker {
             .collect();
         for (link, reason) in leaving {
             self.detach(now, link, DetachReason::Kicked(reason));
+        }
+        if let Some(installation) = hooks {
+            self.install(now, installation); // who goes is not asked about any more
         }
         // There may be more room than before.
         let waiting: Vec<_> = (self.sessions.iter())

@@ -13,6 +13,7 @@ use super::owners::{Owner, Owners};
 use super::session::{Session, SessionKey};
 use crate::auth::Identity;
 use crate::auth::access::Who;
+use crate::auth::groups::Groups;
 use crate::mqtt::{ClientId, TopicFilter, TopicName};
 
 /// The retained message of every topic, in the order of their names.
@@ -54,6 +55,8 @@ struct Key(TopicName);
 pub(super) struct Author {
     identity: Rc<Identity>,
     client: Option<ClientId>,
+    /// As they were when it published.
+    groups: Groups,
     charge: Charge,
 }
 
@@ -82,6 +85,7 @@ impl Author {
         Self {
             identity: Rc::new(Identity::Gateway),
             client: None,
+            groups: Groups::default(),
             charge: Charge::default(),
         }
     }
@@ -90,6 +94,7 @@ impl Author {
         Self {
             identity: session.identity.clone(),
             client: Some(session.client.clone()),
+            groups: session.groups.clone(),
             charge: Charge::new(account, AUTHOR_BYTES + session.client.as_str().len()),
         }
     }
@@ -99,10 +104,7 @@ impl Author {
     }
 
     pub(super) fn who(&self) -> Who<'_> {
-        Who {
-            identity: &self.identity,
-            client: self.client.as_ref(),
-        }
+        Who::new(&self.identity, self.client.as_ref()).in_groups(&self.groups)
     }
 }
 

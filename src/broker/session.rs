@@ -20,6 +20,7 @@ use super::will::Testament;
 use super::{Broker, DetachReason, Event, Output, Refusal};
 use crate::auth::Identity;
 use crate::auth::access::Who;
+use crate::auth::groups::Groups;
 use crate::mqtt::{ClientId, Disconnect, QoS, ReasonCode, TopicName};
 
 slotmap::new_key_type! {
@@ -38,6 +39,8 @@ slotmap::new_key_type! {
 pub(super) struct Session {
     pub(super) client: ClientId,
     pub(super) identity: Rc<Identity>,
+    /// The groups its client is in by the word of what it came in by last.
+    pub(super) groups: Groups,
     pub(super) owner: Owner,
     /// Where its topics stand in the tree; like the identity it never changes.
     pub(super) mount_point: Option<MountPoint>,
@@ -62,7 +65,7 @@ pub(super) struct Session {
 }
 
 // An idle client costs these two and its entries in the tables: around 1 KiB.
-const _: () = assert!(size_of::<Session>() + size_of::<Link>() <= 552);
+const _: () = assert!(size_of::<Session>() + size_of::<Link>() <= 560);
 
 /// All sessions, found by key or by client identifier.
 ///
@@ -86,6 +89,7 @@ impl Session {
             charge: Charge::new(account, Self::cost_bytes(&client)),
             client,
             identity,
+            groups: Groups::default(),
             owner,
             mount_point,
             left: 0,
@@ -110,7 +114,13 @@ impl Session {
     /// Who it is to the rights.
     #[inline(always)]
     pub(super) fn who(&self) -> Who<'_> {
-        Who::client(&self.identity, &self.client)
+        Who::client(&self.identity, &self.client).in_groups(&self.groups)
+    }
+
+    /// Has its client be in other groups.
+    pub(super) fn set_groups(&mut self, groups: Groups) {
+        self.charge.set(Self::cost_bytes(&self.client) + groups.bytes());
+        self.groups = groups;
     }
 
     /// What it costs beside what its parts are charged for.

@@ -47,6 +47,8 @@ pub(super) enum Failure {
     Status(u16),
     /// The answer names a user and there is none in it.
     NoUser,
+    /// The answer names groups, and they are none.
+    NoGroups,
 }
 
 /// How long the body is.
@@ -306,6 +308,7 @@ impl fmt::Display for Failure {
             Self::TooLarge => f.write_str("the answer is too large"),
             Self::TimedOut => f.write_str("no answer in time"),
             Self::Status(status) => write!(f, "status {status}, expected 200, 204 or 4xx"),
+            Self::NoGroups => f.write_str("\"groups\" of the answer is no list of names"),
             Self::NoUser => f.write_str("\"user\" of the answer is no user name"),
         }
     }

@@ -232,6 +232,12 @@ pub static JWT: Section = Section {
             about: "The claim that the client identifier must be.",
         },
         Key {
+            name: "groups_claim",
+            expects: "the name of a claim",
+            default: "none: a token says nothing of groups",
+            about: "The claim with groups of [access.groups] that the user is in, a list or one.",
+        },
+        Key {
             name: "leeway",
             expects: "a duration such as \"30s\"",
             default: "\"30s\"",

@@ -12,7 +12,7 @@ use super::reload::{ReloadError, ReloadHandle, Running};
 use super::state::{Core, Hold, now};
 use crate::admin::api::{self, Trouble};
 use crate::admin::operator::{
-    AboutView, LinkView, ListenerView, Operator, ReloadView, Reloading, SerialPortView, ValueView,
+    AboutView, LinkView, ListenerView, Operator, Reloading, SerialPortView, ValueView,
 };
 use crate::admin::server::{Desk, Door};
 use crate::admin::settings::DoorSettings;
@@ -154,18 +154,7 @@ impl Operator for View<'_> {
         let pending = self.office.reloads.ask();
         Box::pin(async move {
             match pending.await {
-                Ok(reloaded) => Ok(ReloadView {
-                    listeners_added: reloaded.listeners_added,
-                    listeners_removed: reloaded.listeners_removed,
-                    listeners_changed: reloaded.listeners_changed,
-                    certificates: reloaded.certificates,
-                    users_revoked: reloaded.users_revoked,
-                    rights_changed: reloaded.rights_changed,
-                    limits_changed: reloaded.limits_changed,
-                    ports_opened: reloaded.ports_opened,
-                    ports_closed: reloaded.ports_closed,
-                    warnings: reloaded.warnings,
-                }),
+                Ok(reloaded) => Ok(reloaded),
                 Err(error) => {
                     let status = match &error {
                         ReloadError::Rejected(_) => 422,

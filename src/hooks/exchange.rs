@@ -27,6 +27,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::{Client, Login};
+use crate::auth::groups::Groups;
 use crate::mqtt::{ReasonCode, Utf8String};
 
 /// One exchange, by a number that never comes back.
@@ -82,6 +83,9 @@ pub struct Proved {
     /// The user it is. `None`: whom its verified certificate names, or nobody in particular; what CONNECT says is not
     /// believed. A client that proves itself again is to be who it was, which `None` says as well.
     pub user: Option<Utf8String>,
+    /// Of `[access.groups]`, those whose rules bind it as well, besides those that list it; others mean nothing. They
+    /// take the place of what was said before.
+    pub groups: Groups,
     /// When that holds no more, and the connection ends with 0xA0 unless the client has proved itself again before;
     /// `None`: never. Takes the place of what was said before.
     pub expires_at: Option<Instant>,
@@ -187,6 +191,7 @@ impl fmt::Debug for Proved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proved")
             .field("user", &self.user)
+            .field("groups", &self.groups)
             .field("expires_at", &self.expires_at)
             .finish_non_exhaustive()
     }

@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::auth::Identity;
+use crate::auth::groups::Groups;
 use crate::mqtt::{ClientId, QoS, ReasonCode, TopicFilter, TopicName, Utf8String};
 
 pub use answer::{Answer, Answered, Later, Post, Question, Reply, Said};
@@ -189,6 +190,14 @@ pub enum Verdict {
     Allow,
     /// In authentication: the client is this user, whatever it says. Elsewhere as [`Verdict::Allow`].
     AllowAs(Utf8String),
+    /// In authentication: the client is this user, or without one whom it says; and the access rules of these groups
+    /// bind it as well, until it logs in anew. Elsewhere as [`Verdict::Allow`].
+    AllowIn {
+        /// Who it is.
+        user: Option<Utf8String>,
+        /// Of `[access.groups]`, besides those that list it; others mean nothing.
+        groups: Groups,
+    },
     /// No: 0x86 in authentication, 0x87 elsewhere, or what the client's version has for it.
     Deny,
     /// Somebody else may decide.

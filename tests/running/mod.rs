@@ -12,6 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use tempfile::TempDir;
 use tidegate::board::Boards;
 use tidegate::client::{Address, Client, Message, Options, Target};
 use tidegate::config::{Listener, Settings};
+use tidegate::gateway::reload::{Outcome, ReloadHandle};
 use tidegate::gateway::{self, Builder, Gateway};
 use tidegate::kick::KickHandle;
 use tidegate::mqtt::{
@@ -47,12 +49,19 @@ pub fn with_gateway(settings: Settings, story: impl AsyncFnOnce(&Doors)) {
 /// The same for a gateway that was put together from parts.
 pub fn with_gateway_of(builder: Builder, story: impl AsyncFnOnce(&Doors)) {
     let told = async {
-        let gateway = builder.bind().expect("the gateway can start");
+        let next: Arc<Mutex<Option<Settings>>> = Arc::default();
+        let read = next.clone();
+        let gateway = builder.bind().expect("the gateway can start").reloading(
+            move || read.lock().expect("nobody panicked").clone().ok_or_else(Vec::new),
+            |_| {},
+        );
         let (stop, stopped) = oneshot::channel();
         let doors = Doors {
             addresses: gateway.addresses(),
             kicks: gateway.kick_handle(),
             watch: gateway.watch(),
+            reloads: gateway.reload_handle(),
+            next,
             listeners: gateway
                 .listeners()
                 .map(|listener| Rc::downgrade(&listener))
@@ -89,6 +98,9 @@ pub struct Doors {
     addresses: Vec<(String, Endpoint)>,
     kicks: KickHandle,
     watch: Watch,
+    reloads: ReloadHandle,
+    /// What a reload is to find.
+    next: Arc<Mutex<Option<Settings>>>,
     /// Not held, so that they close when the gateway ends.
     listeners: Vec<Weak<tidegate::net::listener::Listener>>,
     stop: RefCell<Option<oneshot::Sender<()>>>,
@@ -112,6 +124,12 @@ impl Doors {
     /// What its clients are watched by.
     pub fn watch(&self) -> Watch {
         self.watch.clone()
+    }
+
+    /// Has the gateway run on `settings` from here on; without any, on what it cannot read.
+    pub async fn reload(&self, settings: impl Into<Option<Settings>>) -> Outcome {
+        *self.next.lock().expect("nobody panicked") = settings.into();
+        self.reloads.reload().await
     }
 
     /// Has the door called `name` do TLS by other files from here on.
