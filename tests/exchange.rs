@@ -8,6 +8,8 @@ mod running;
 #[allow(dead_code, unreachable_pub, reason = "it is a program")]
 mod scram;
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use base64ct::{Base64, Encoding};
@@ -24,7 +26,8 @@ use tidegate::broker::{
 };
 use tidegate::gateway::Gateway;
 use tidegate::hooks::{
-    DenialReason, ExchangeEnd, ExchangeId, Hook, Interests, Judgement, Later, Login, Proved, Step, Verdict,
+    Answer, Client, DenialReason, ExchangeEnd, ExchangeId, Hook, Interests, Judgement, Later, Login, Message,
+    Proved, Step, Verdict,
 };
 use tidegate::mqtt::{
     Auth, AuthProperties, Connect, ConnectProperties, DecodeError, Packet, QoS, ReasonCode, Utf8String,
@@ -654,6 +657,53 @@ fn data_that_is_too_long_for_the_client_or_for_mqtt_ends_the_exchange() {
         panic!("expected AUTH, found {outputs:?}")
     };
     assert_eq!(auth.properties.authentication_data, long(65_535));
+}
+
+/// A hook that takes its time over every message.
+#[derive(Clone, Default)]
+struct Pensive(Rc<RefCell<Vec<Answer>>>);
+
+impl Hook for Pensive {
+    fn name(&self) -> &str {
+        "pensive"
+    }
+
+    fn interests(&self) -> Interests {
+        Interests::PUBLISH
+    }
+
+    fn publish(&mut self, from: &Client<'_>, _: &Message<'_>, later: &mut Later<'_>) -> Verdict {
+        assert_eq!(from.identity.to_string(), "ann");
+        self.0.borrow_mut().push(later.answer());
+        Verdict::Later
+    }
+}
+
+#[test]
+fn what_a_client_has_proved_is_kept_while_its_will_is_asked_about() {
+    for (verdict, reason) in [
+        (Verdict::Allow, ReasonCode::Success),
+        (Verdict::Deny, ReasonCode::NotAuthorized),
+    ] {
+        let pensive = Pensive::default();
+        let mut house = house_with(vec![Box::new(pensive.clone())]);
+        let (link, _) = house.connect(Connect {
+            will: Some(will("t", "gone")),
+            ..proving("bill", METHOD)
+        });
+        let outputs = answered(&mut house, allow("ann", Some("proof".into())));
+        assert_eq!(outputs, [Output::Pause { link }]);
+        assert_eq!(house.judge.heard(), ["begin - - hello", "Allowed"]);
+        let answer = pensive.0.borrow_mut().pop();
+        answer.expect("it was asked").give(verdict);
+        let letters = house.letters.clone();
+        let outputs = house.take_answers(&letters);
+        let connack = connack(&outputs, link);
+        assert_eq!(connack.reason, reason);
+        let proof = (reason == ReasonCode::Success).then(|| Bytes::from_static(b"proof"));
+        assert_eq!(connack.properties.authentication_data, proof);
+        assert_eq!(house.judge.heard(), [""; 0]);
+    }
 }
 
 /// A hook that lets everybody in who names no method.

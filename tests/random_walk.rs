@@ -371,6 +371,7 @@ impl Walk {
                 user: user.map(text),
                 expires_at: life_secs.map(|secs| self.house.now.mono + Duration::from_secs(secs)),
                 data: Some("proof".into()),
+                ..Proved::default()
             })),
         };
         match self.chance.below(8) {

@@ -20,9 +20,8 @@ use libfuzzer_sys::fuzz_target;
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial, Rights};
 use tidegate::broker::{
-    BanSubject, Input, KickOptions, KickedSession, KickedWill, Limits, LinkId,
-    ListenerPolicy, Message, MountPoint, Output, Overflow, Pattern, QueueClass, Settings, Target, Verdict,
-    Versions,
+    BanSubject, Input, KickOptions, KickedSession, KickedWill, Limits, LinkId, ListenerPolicy, Message,
+    MountPoint, Output, Overflow, Pattern, QueueClass, Settings, Target, Verdict, Versions,
 };
 use tidegate::hooks::{DenialReason, Hook, Judgement, Proved};
 use tidegate::mqtt::{
@@ -540,13 +539,17 @@ impl World {
                         user: Some(text(of(&USERS, user))),
                         expires_at: (answer == 5).then(|| self.house.now.mono + Duration::from_secs(30)),
                         data,
+                        ..Proved::default()
                     })),
                 };
                 self.judge.give_nth(usize::from(at), judgement);
                 let outputs = self.house.take_answers(&self.letters);
                 self.see(outputs);
                 let connections = usize::try_from(self.house.stats().links).expect("few");
-                assert!(self.judge.open() <= connections, "an exchange outlived its connection");
+                assert!(
+                    self.judge.open() <= connections,
+                    "an exchange outlived its connection"
+                );
             }
             Step::Flushed { at } => self.step_at(at, |link| Input::Flushed { link }),
             Step::AllFlushed => {

@@ -85,7 +85,7 @@ impl Broker {
                 certificate_user: certificate_user.as_ref(),
                 ..origin_of(arrival)
             },
-            client: connect.client_id.as_ref(),
+            client: (connect.client_id.as_ref()).or(arrival.certificate_client.as_deref()),
             user: connect.user_name.as_ref(),
             password: connect.password.as_deref(),
         };

@@ -83,7 +83,8 @@ impl<'a, R: Reply> Later<'a, R> {
         }
     }
 
-    /// What the answer can be given by; the hook returns [`Verdict::Later`] then. Of several, the first counts.
+    /// What the answer can be given by; the hook returns [`Verdict::Later`], or
+    /// [`Judgement::Later`], then. Of several, the first counts.
     pub fn answer(&mut self) -> Answer<R> {
         self.is_taken = true;
         Answer {
