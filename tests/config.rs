@@ -1470,9 +1470,7 @@ fn the_rules_of_the_configuration_come_before_those_of_the_acl_file() {
                 [[access.rule]]\ndeny = 'read'\ntopics = 'a/x'\n\
                 [[access.rule]]\nallow = 'read'\ntopics = 'b'\n";
     let rights = folder.load(text).expect("right").rights;
-    let may = |topic| {
-        rights.authorize(Who::new(&Identity::Anonymous, None), Action::Receive, topic)
-    };
+    let may = |topic| rights.authorize(Who::new(&Identity::Anonymous, None), Action::Receive, topic);
     assert_eq!(
         [may("a/x"), may("a/y"), may("b"), may("c")],
         [false, true, true, false]

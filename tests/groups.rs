@@ -26,7 +26,9 @@ fn rights(rules: &str) -> Rights {
     let file = folder.path().join("tidegate.toml");
     let head = "[access.groups]\noperators = ['bob']\nguests = []\n";
     std::fs::write(&file, format!("{head}{rules}")).expect("written");
-    config::load(&file, None).unwrap_or_else(|told| panic!("{told:#?}")).rights
+    config::load(&file, None)
+        .unwrap_or_else(|told| panic!("{told:#?}"))
+        .rights
 }
 
 fn rule(effect: &str, actions: &str, group: &str, topics: &str) -> String {

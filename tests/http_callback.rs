@@ -484,7 +484,11 @@ fn a_reload_tells_the_callback_who_is_in_the_password_file() {
             (ann().await, bob().await),
             (ReasonCode::BadUserNameOrPassword, ReasonCode::Success)
         );
-        assert_eq!(server.asked().len(), 2, "each is asked about while not in the file");
+        assert_eq!(
+            server.asked().len(),
+            2,
+            "each is asked about while not in the file"
+        );
     });
 }
 
@@ -513,11 +517,21 @@ fn a_reload_reads_the_authorities_again_by_which_the_server_is_known() {
         std::fs::copy(&others.ca, &ca).expect("the folder is ours");
         doors.reload(settings.clone()).await.expect("nothing is wrong");
         let reason = knock(doors, login("bob", "right")).await;
-        assert_eq!(reason, ReasonCode::ServerUnavailable, "not by the old connection either");
+        assert_eq!(
+            reason,
+            ReasonCode::ServerUnavailable,
+            "not by the old connection either"
+        );
         std::fs::write(&ca, "no PEM").expect("the folder is ours");
-        let refused = doors.reload(settings).await.expect_err("there is no authority in it");
+        let refused = doors
+            .reload(settings)
+            .await
+            .expect_err("there is no authority in it");
         let told = refused.to_string();
-        assert!(told.starts_with("1 mistake, all stays as it was; hook.http: "), "{told}");
+        assert!(
+            told.starts_with("1 mistake, all stays as it was; hook.http: "),
+            "{told}"
+        );
     });
 }
 

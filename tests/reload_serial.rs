@@ -74,7 +74,10 @@ impl Listener {
         loop {
             sensor.say("t=1\n");
             let heard = self.hear_until(wanted);
-            if tokio::time::timeout(Duration::from_millis(200), heard).await.is_ok() {
+            if tokio::time::timeout(Duration::from_millis(200), heard)
+                .await
+                .is_ok()
+            {
                 return;
             }
         }
@@ -105,20 +108,25 @@ fn ports_are_added_changed_and_removed_and_one_that_stays_is_not_closed_for_a_mo
             heard.contains(&"tidegate/port/changes/status offline".to_owned()),
             "{heard:?}"
         );
-        let of_stays = heard.iter().filter(|said| said.starts_with("tidegate/port/stays"));
+        let of_stays = heard
+            .iter()
+            .filter(|said| said.starts_with("tidegate/port/stays"));
         assert_eq!(of_stays.count(), 0, "{heard:?}");
 
-        let reloaded = doors.reload(settings(&after[1..])).await.expect("nothing is wrong");
+        let reloaded = doors
+            .reload(settings(&after[1..]))
+            .await
+            .expect("nothing is wrong");
         assert_eq!((reloaded.ports_opened, reloaded.ports_closed), (0, 1));
         listener.hear_until("tidegate/port/comes/status offline").await;
-        let reloaded = doors.reload(settings(&after[1..])).await.expect("nothing is wrong");
+        let reloaded = doors
+            .reload(settings(&after[1..]))
+            .await
+            .expect("nothing is wrong");
         assert_eq!((reloaded.ports_opened, reloaded.ports_closed), (0, 0));
         stays.say("t=3\n");
         let heard = listener.hear_until("read/stays/t {\"v\":3").await;
-        assert!(
-            !heard.iter().any(|said| said.contains("stays")),
-            "{heard:?}"
-        );
+        assert!(!heard.iter().any(|said| said.contains("stays")), "{heard:?}");
     });
 }
 

@@ -125,7 +125,9 @@ fn kicks_bans_refused_logins_and_reloads_are_told_below_a_branch_of_our_own() {
                 keep_out: (name == "unlucky").then_some(Duration::from_secs(60)),
                 ..KickOptions::default()
             };
-            let ticket = kicks.kick(Target::Client(client), options).expect("there is room");
+            let ticket = kicks
+                .kick(Target::Client(client), options)
+                .expect("there is room");
             ticket.await.expect("it is carried out");
         }
         let mut banned = Peer::stranger(doors.stream().await, connect("unlucky").version);
@@ -141,7 +143,12 @@ fn kicks_bans_refused_logins_and_reloads_are_told_below_a_branch_of_our_own() {
         let mut reader = reader(doors).await;
         let told = read(&mut reader, "$SYS/tidegate/#").await;
         let told: Vec<(&str, &[u8])> = (told.iter())
-            .map(|(topic, value)| (topic.strip_prefix("$SYS/tidegate/").expect("below it"), &value[..]))
+            .map(|(topic, value)| {
+                (
+                    topic.strip_prefix("$SYS/tidegate/").expect("below it"),
+                    &value[..],
+                )
+            })
             .collect();
         let expected: [(&str, &[u8]); 9] = [
             ("bans", b"1"),

@@ -189,9 +189,14 @@ impl Connection {
         let mut body = Vec::new();
         loop {
             let line = self.take_line().await?;
+            // httparse takes no digits for a zero, which would end the body here.
+            let has_digits = line.first().is_some_and(u8::is_ascii_hexdigit);
             let Ok(Status::Complete((_, bytes))) = httparse::parse_chunk_size(&line) else {
                 return Err(Failure::Malformed);
             };
+            if !has_digits {
+                return Err(Failure::Malformed);
+            }
             let bytes = usize::try_from(bytes).map_err(|_| Failure::TooLarge)?;
             if bytes == 0 {
                 break;
@@ -370,7 +375,11 @@ mod tests {
     async fn an_answer_is_the_same_however_it_comes_in_pieces() {
         for (said, expected, is_kept) in [
             ("HTTP/1.1 204 No Content\r\n\r\n", reply(204, ""), true),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", reply(200, "ok"), true),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+                reply(200, "ok"),
+                true,
+            ),
             (
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nok\r\n00A\r\n0123456789\r\n\
                  0\r\nTrailer: 1\r\n\r\n",
@@ -388,8 +397,16 @@ mod tests {
                 reply(200, "ok"),
                 false,
             ),
-            ("HTTP/1.1 200 OK\r\n\r\nto the end", reply(200, "to the end"), false),
-            ("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", reply(200, "ok"), false),
+            (
+                "HTTP/1.1 200 OK\r\n\r\nto the end",
+                reply(200, "to the end"),
+                false,
+            ),
+            (
+                "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+                reply(200, "ok"),
+                false,
+            ),
         ] {
             for piece in [1, 2, 7, said.len()] {
                 let found = answered_with(said.as_bytes(), piece).await;
@@ -408,7 +425,10 @@ mod tests {
         for (said, failure) in [
             (String::new(), Failure::Ended),
             ("HTTP/1.1 200".to_owned(), Failure::Ended),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok".to_owned(), Failure::Ended),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok".to_owned(),
+                Failure::Ended,
+            ),
             (format!("{chunked}2\r\nok\r\n"), Failure::Ended),
             (format!("{chunked}2\r\no"), Failure::Ended),
             (format!("{chunked}2\r\nokay\r\n0\r\n\r\n"), Failure::Malformed),
@@ -417,8 +437,14 @@ mod tests {
             (format!("{chunked}fffffffffffffffff\r\n"), Failure::Malformed),
             ("HTTP/2 200 OK\r\n\r\n".to_owned(), Failure::Malformed),
             ("HTTP/1.1 20 OK\r\n\r\n".to_owned(), Failure::Malformed),
-            ("HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok".to_owned(), Failure::Malformed),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok".to_owned(), Failure::Malformed),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok".to_owned(),
+                Failure::Malformed,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok".to_owned(),
+                Failure::Malformed,
+            ),
             (
                 "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\n".to_owned(),
                 Failure::Malformed,
@@ -443,7 +469,10 @@ mod tests {
         let chunks = "400\r\n".to_owned() + &"x".repeat(0x400) + "\r\n";
         for said in [
             format!("HTTP/1.1 200 OK\r\nX: {long}"),
-            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", BODY_BYTES_MAX + 1),
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+                BODY_BYTES_MAX + 1
+            ),
             format!("HTTP/1.1 200 OK\r\n\r\n{long}"),
             format!("{chunked}{}", chunks.repeat(BODY_BYTES_MAX / 0x400 + 1)),
             format!("{chunked}{:x}\r\n", BODY_BYTES_MAX + 1),
@@ -467,12 +496,18 @@ mod tests {
             let (mut stream, _) = listener.accept().await.expect("somebody comes");
             for number in [b"1", b"2"] {
                 hear(&mut stream).await;
-                stream.write_all(&[answer, &number[..]].concat()).await.expect("it listens");
+                stream
+                    .write_all(&[answer, &number[..]].concat())
+                    .await
+                    .expect("it listens");
             }
             drop(stream);
             let (mut stream, _) = listener.accept().await.expect("it comes again");
             hear(&mut stream).await;
-            stream.write_all(&[answer, &b"3"[..]].concat()).await.expect("it listens");
+            stream
+                .write_all(&[answer, &b"3"[..]].concat())
+                .await
+                .expect("it listens");
             // It hangs up on a question; the next connection hears it again.
             hear(&mut stream).await;
             drop(stream);

@@ -126,10 +126,7 @@ struct Job {
 ///
 /// # Errors
 /// [`TlsError`] where they cannot be read.
-pub fn connector(
-    settings: &Settings,
-    clock: Arc<dyn TimeProvider>,
-) -> Result<Option<Connector>, TlsError> {
+pub fn connector(settings: &Settings, clock: Arc<dyn TimeProvider>) -> Result<Option<Connector>, TlsError> {
     if !settings.url.tls {
         return Ok(None);
     }
@@ -339,13 +336,7 @@ impl Workers {
         }
         let left = job.due.saturating_duration_since(Instant::now());
         let connector = shared.connector.borrow().clone();
-        let asked = http::ask(
-            connection,
-            &settings.url,
-            connector.as_deref(),
-            &job.body,
-            left,
-        );
+        let asked = http::ask(connection, &settings.url, connector.as_deref(), &job.body, left);
         let outcome = match tokio::time::timeout(left, asked).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Failure::TimedOut),

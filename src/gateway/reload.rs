@@ -762,7 +762,9 @@ fn keep_what_needs_a_restart(old: &Settings, new: &mut Settings, warnings: &mut 
 fn is_same_but_for_certificates(one: &admin::settings::Settings, other: &admin::settings::Settings) -> bool {
     let plain = |settings: &admin::settings::Settings| {
         let mut doors = settings.doors.clone();
-        let had_tls: Vec<bool> = (doors.iter_mut()).map(|door| door.net.tls.take().is_some()).collect();
+        let had_tls: Vec<bool> = (doors.iter_mut())
+            .map(|door| door.net.tls.take().is_some())
+            .collect();
         (doors, had_tls)
     };
     plain(one) == plain(other)

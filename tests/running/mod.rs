@@ -53,11 +53,7 @@ pub fn with_gateway_of(builder: Builder, story: impl AsyncFnOnce(&Doors)) {
 }
 
 /// The same, where a reload finds these settings.
-fn with_gateway_that_reads(
-    builder: Builder,
-    settings: Option<Settings>,
-    story: impl AsyncFnOnce(&Doors),
-) {
+fn with_gateway_that_reads(builder: Builder, settings: Option<Settings>, story: impl AsyncFnOnce(&Doors)) {
     let told = async {
         let next = Arc::new(Mutex::new(settings));
         let read = next.clone();
