@@ -1,5 +1,5 @@
-//! Serial ports that come, change and go while the gateway runs; the others do not notice. The sensor's end of a port is
-//! the master of a pseudo-terminal.
+//! Serial ports that come, change and go while the gateway runs; the others do not notice. The sensor's end of a port
+//! is the master of a pseudo-terminal.
 
 mod running;
 
@@ -42,6 +42,7 @@ fn settings(ports: &[(&str, &Sensor, &str)]) -> Settings {
         text += &format!(
             "[serial.{name}]\npath = '{}'\nline = '115200 8N1'\nreopen_min = '100ms'\n\
              [serial.{name}.lines]\nformat = 'key-value'\nidle_gap = '60s'\ntopic = 'read/{{device}}/{{point}}'\n\
+             payload = 'json'\n\
              [[serial.{name}.lines.point]]\nname = 't'\nunit = '{unit}'\n",
             sensor.device
         );
@@ -110,7 +111,7 @@ fn ports_are_added_changed_and_removed_and_one_that_stays_is_not_closed_for_a_mo
         );
         let of_stays = heard
             .iter()
-            .filter(|said| said.starts_with("tidegate/port/stays"));
+            .filter(|said| said.starts_with("tidegate/port/stays/status"));
         assert_eq!(of_stays.count(), 0, "{heard:?}");
 
         let reloaded = doors
@@ -126,7 +127,10 @@ fn ports_are_added_changed_and_removed_and_one_that_stays_is_not_closed_for_a_mo
         assert_eq!((reloaded.ports_opened, reloaded.ports_closed), (0, 0));
         stays.say("t=3\n");
         let heard = listener.hear_until("read/stays/t {\"v\":3").await;
-        assert!(!heard.iter().any(|said| said.contains("stays")), "{heard:?}");
+        assert!(
+            !heard.iter().any(|said| said.contains("/stays/status")),
+            "{heard:?}"
+        );
     });
 }
 
