@@ -528,6 +528,8 @@ mod tests {
     use tokio::task::yield_now;
 
     use super::*;
+    use crate::admin::api::{self, Found};
+    use crate::admin::http::Requests;
     use crate::auth::access::Rights;
     use crate::config;
     use crate::mqtt::{QoS, TopicName};
@@ -609,6 +611,65 @@ mod tests {
         stream.read_exact(&mut connack).await.expect("an answer");
         assert_eq!(connack, *b"\x20\x02\x00\x00");
         stream
+    }
+
+    /// The status with which an operator is answered.
+    fn status(desk: &server::Desk, said: &str) -> u16 {
+        let mut requests = Requests::default();
+        requests.feed(said.as_bytes());
+        let request = requests.poll_request().expect("HTTP").expect("a whole request");
+        let Found::Route(route, call) = api::find(&request) else {
+            panic!("no route for {said}");
+        };
+        match desk(route, &call) {
+            Ok(_) => 200,
+            Err(trouble) => trouble.status,
+        }
+    }
+
+    #[test]
+    fn while_it_stops_an_operator_is_told_so_and_can_look() {
+        let runtime = runtime().expect("an event queue");
+        runtime.block_on(async {
+            let (gateway, core) = bound();
+            let Gateway {
+                running,
+                kick_handle,
+                kicks,
+                reload_handle,
+                ..
+            } = gateway;
+            core.borrow_mut().kicks = Some(kicks);
+            let running = Rc::new(RefCell::new(running));
+            let office = Office::new(running, kick_handle, reload_handle.clone());
+            let desk = operator::desk(core.clone(), office);
+            let body = r#"{"target":"everyone"}"#;
+            let length = body.len();
+            let kick =
+                format!("POST /api/v1/kicks HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}");
+            let ready = "GET /api/v1/ready HTTP/1.1\r\nHost: x\r\n\r\n";
+            let look = "GET /api/v1/statistics HTTP/1.1\r\nHost: x\r\n\r\n";
+            assert_eq!((status(&desk, ready), status(&desk, &kick)), (200, 200));
+
+            core.borrow_mut().stop_serving_threads();
+            reload_handle.close();
+            core.borrow_mut().input(now(), Input::Shutdown);
+            assert_eq!((status(&desk, ready), status(&desk, &kick)), (503, 503));
+            assert_eq!(status(&desk, look), 200);
+            let outcome = reload_handle.reload().await;
+            assert_eq!(outcome, Err(reload::ReloadError::Closed));
+            let reload = "POST /api/v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
+            let mut requests = Requests::default();
+            requests.feed(reload.as_bytes());
+            let request = requests.poll_request().expect("HTTP").expect("a whole request");
+            let Found::Route(route, call) = api::find(&request) else {
+                panic!("no route for a reload");
+            };
+            let Ok(api::Done::Reload(reloading)) = desk(route, &call) else {
+                panic!("a reload is waited for");
+            };
+            assert_eq!(reloading.await.expect_err("it ends").status, 503);
+        });
     }
 
     #[test]

@@ -79,7 +79,10 @@ fn a_reload_replaces_the_certificate_of_the_operators_door_and_nothing_else_of_i
         assert_eq!(first_line, "HTTP/1.1 200 OK");
 
         fs::copy(&new.server.certificate, &old.server.certificate).expect("the folder is ours");
-        assert!(doors.reload(settings.clone()).await.is_err(), "it does not fit the key");
+        assert!(
+            doors.reload(settings.clone()).await.is_err(),
+            "it does not fit the key"
+        );
         ask(address, &old.ca).await.expect("all stays as it was");
 
         fs::copy(&new.server.key, &old.server.key).expect("the folder is ours");
@@ -188,6 +191,9 @@ fn the_end_of_the_operators_certificate_is_told_at_the_start_after_a_reload_and_
         .output()
         .expect("the program is there");
     let told = String::from_utf8(checked.stderr).expect("text");
-    assert!(told.contains("admin.tls: ") && told.contains("within a week"), "{told}");
+    assert!(
+        told.contains("admin.tls: ") && told.contains("within a week"),
+        "{told}"
+    );
     assert!(checked.status.success());
 }

@@ -89,7 +89,9 @@ impl Scene {
     }
 
     fn install(&mut self, configured: &[&Slow]) -> Vec<Output> {
-        let hooks = configured.iter().map(|&hook| Box::new(hook.clone()) as Box<dyn Hook>);
+        let hooks = configured
+            .iter()
+            .map(|&hook| Box::new(hook.clone()) as Box<dyn Hook>);
         let installation = Installation {
             hooks: hooks.collect(),
             post: self.letters.clone(),

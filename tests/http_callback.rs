@@ -484,7 +484,11 @@ fn a_reload_tells_the_callback_who_is_in_the_password_file() {
             (ann().await, bob().await),
             (ReasonCode::BadUserNameOrPassword, ReasonCode::Success)
         );
-        assert_eq!(server.asked().len(), 2, "each is asked about while not in the file");
+        assert_eq!(
+            server.asked().len(),
+            2,
+            "each is asked about while not in the file"
+        );
     });
 }
 
@@ -513,10 +517,45 @@ fn a_reload_reads_the_authorities_again_by_which_the_server_is_known() {
         std::fs::copy(&others.ca, &ca).expect("the folder is ours");
         doors.reload(settings.clone()).await.expect("nothing is wrong");
         let reason = knock(doors, login("bob", "right")).await;
-        assert_eq!(reason, ReasonCode::ServerUnavailable, "not by the old connection either");
+        assert_eq!(
+            reason,
+            ReasonCode::ServerUnavailable,
+            "not by the old connection either"
+        );
         std::fs::write(&ca, "no PEM").expect("the folder is ours");
-        let refused = doors.reload(settings).await.expect_err("there is no authority in it");
+        let refused = doors
+            .reload(settings)
+            .await
+            .expect_err("there is no authority in it");
         let told = refused.to_string();
-        assert!(told.starts_with("1 mistake, all stays as it was; hook.http: "), "{told}");
+        assert!(
+            told.starts_with("1 mistake, all stays as it was; hook.http: "),
+            "{told}"
+        );
+    });
+}
+
+#[test]
+fn a_server_says_which_groups_a_client_is_in_and_their_rules_bind_it() {
+    let (mut settings, listener) = asking(Interests::AUTHENTICATE, IN_VAIN);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("tidegate.toml");
+    let rules = "[access.groups]\noperators = []\n\
+                 [[access.rule]]\nallow = 'all'\ngroup = 'operators'\ntopics = 'plant/#'\n";
+    std::fs::write(&file, rules).expect("the folder is ours");
+    settings.rights = tidegate::config::load(&file, None).expect("right").rights;
+    with_gateway(settings, async |doors| {
+        let _server = Server::begin(listener, |question| {
+            let groups = question["user"].as_str().expect("a name");
+            answer("200 OK", &format!("{{\"groups\": [\"{groups}\"]}}"))
+        });
+        for (user, reason) in [
+            ("operators", ReasonCode::NoMatchingSubscribers),
+            ("guests", ReasonCode::NotAuthorized),
+        ] {
+            let mut peer = doors.peer(login(user, "right")).await;
+            peer.say(&Packet::Publish(message1(1, "plant/x", "x"))).await;
+            assert_eq!(peer.hear().await, Some(puback_with(1, reason)), "{user}");
+        }
     });
 }

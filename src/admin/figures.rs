@@ -119,6 +119,11 @@ figures! {
         |of| of.sample.stats.subscriptions_refused;
     counter publishers_paused "Times a client published too fast and was not read."
         |of| of.sample.stats.publishers_paused;
+    counter logins_refused "Connections of clients that could not prove who they are, or may not be who they say."
+        |of| of.sample.stats.logins_refused;
+    counter reloads "Times the configuration was read again and took effect." |of| of.sample.reloads.done;
+    counter reloads_rejected "Times it was read again and was rejected for a mistake."
+        |of| of.sample.reloads.rejected;
     gauge bans "Clients, users and networks that are kept out." |of| of.sample.stats.bans;
     counter kicks "Kicks that were begun." |of| of.sample.stats.kicks;
     counter kicks_in_vain "Kicks that found nobody." |of| of.sample.stats.kicks_in_vain;

@@ -339,6 +339,7 @@ fn figures(operator: &dyn Operator) -> Figures<'_> {
             stats: broker.stats(),
             traffic: operator.traffic(),
             shared_subscriptions: broker.shared_subscriptions(),
+            reloads: operator.reloads(),
         },
         memory_bytes: broker.memory_bytes(),
         memory_bytes_max: broker.limits().memory_bytes_max,

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use super::api::Trouble;
-use super::statistics::Traffic;
+use super::statistics::{Reloads, Traffic};
 use crate::broker::{BanSubject, Broker, LinkId, Message, Now};
 use crate::kick::KickHandle;
 
@@ -19,6 +19,9 @@ pub trait Operator {
 
     /// What passed all links.
     fn traffic(&self) -> &Traffic;
+
+    /// How often the configuration was read again.
+    fn reloads(&self) -> Reloads;
 
     /// What runs here.
     fn about(&self) -> AboutView;

@@ -326,8 +326,14 @@ mod tests {
             idle_max: IN_VAIN,
             request_max: SHORT,
         };
-        for half in [&b"G"[..], b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nab"] {
-            let refusal = hear(half, hasty).await.expect("it is told").expect_err("it is no request");
+        for half in [
+            &b"G"[..],
+            b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nab",
+        ] {
+            let refusal = hear(half, hasty)
+                .await
+                .expect("it is told")
+                .expect_err("it is no request");
             assert_eq!(refusal.told().0, 408);
         }
         let bored = Patience {

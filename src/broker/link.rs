@@ -277,6 +277,8 @@ impl Broker {
         match ended.stage {
             Stage::Arrived(_) => {
                 self.stats.connections_refused += 1;
+                let is_login = matches!(reason, DetachReason::Refused(refusal) if refusal.is_of_identity());
+                self.stats.logins_refused += u64::from(is_login);
                 self.outputs
                     .push_back(Output::Event(Event::ConnectionRefused { link, reason }));
             }

@@ -34,6 +34,8 @@ pub struct Stats {
     pub clients_accepted: u64,
     /// Connections that ended before a client came in.
     pub connections_refused: u64,
+    /// Of these, those of clients that could not prove who they are, or may not come in as who they say.
+    pub logins_refused: u64,
     /// Clients whose connection another one took over.
     pub takeovers: u64,
     /// Clients that were silent for one and a half keep-alives.

@@ -5,6 +5,8 @@
 //!     └──── not known: Later ─▶ waiting questions ─▶ POST, JSON ─▶ 200, 204: yes; 4xx: no; else: unavailable
 //! ```
 //!
+//! The body of a yes may say who a client is, and which groups it is in: `{"user": "ann", "groups": ["operators"]}`.
+//!
 //! Answers are kept for a while, under a keyed hash of all that was asked, password included; the password itself is
 //! kept nowhere. A user of the password file, or one whom a certificate names, is not asked about when it comes, so an
 //! operator gets in while the server is down; what they may do is asked like everybody's. Everybody else is asked
@@ -126,10 +128,7 @@ struct Job {
 ///
 /// # Errors
 /// [`TlsError`] where they cannot be read.
-pub fn connector(
-    settings: &Settings,
-    clock: Arc<dyn TimeProvider>,
-) -> Result<Option<Connector>, TlsError> {
+pub fn connector(settings: &Settings, clock: Arc<dyn TimeProvider>) -> Result<Option<Connector>, TlsError> {
     if !settings.url.tls {
         return Ok(None);
     }
@@ -339,13 +338,7 @@ impl Workers {
         }
         let left = job.due.saturating_duration_since(Instant::now());
         let connector = shared.connector.borrow().clone();
-        let asked = http::ask(
-            connection,
-            &settings.url,
-            connector.as_deref(),
-            &job.body,
-            left,
-        );
+        let asked = http::ask(connection, &settings.url, connector.as_deref(), &job.body, left);
         let outcome = match tokio::time::timeout(left, asked).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Failure::TimedOut),

@@ -16,7 +16,7 @@ use crate::admin::operator::{
 };
 use crate::admin::server::{Desk, Door};
 use crate::admin::settings::DoorSettings;
-use crate::admin::statistics::Traffic;
+use crate::admin::statistics::{Reloads, Traffic};
 use crate::broker::{BanSubject, Broker, Input, LinkId, ListenerPolicy, Message, Now};
 use crate::config::effective;
 use crate::kick::KickHandle;
@@ -89,6 +89,10 @@ impl Operator for View<'_> {
 
     fn traffic(&self) -> &Traffic {
         &self.core.traffic
+    }
+
+    fn reloads(&self) -> Reloads {
+        self.core.reloads
     }
 
     fn about(&self) -> AboutView {

@@ -38,7 +38,7 @@ use tracing::{Level, debug, info, warn};
 
 use super::audit::Audit;
 use super::own_hooks::OwnHooks;
-use super::state::{Hold, now};
+use super::state::{Core, Hold, now};
 use super::{accept, is_no_such_address};
 use crate::admin::{self, statistics::Statistics};
 use crate::auth::guessing::Guessing;
@@ -674,9 +674,20 @@ pub(super) async fn reload_when_asked(
             None => Err(ReloadError::NothingToRead),
         };
         let doors = running.borrow().doors.len();
+        core.borrow_mut().count_reload(&outcome);
         core.borrow_mut().tell_ready(doors);
         tell(&outcome);
         answer(waiting, &outcome);
+    }
+}
+
+impl Core {
+    fn count_reload(&mut self, outcome: &Outcome) {
+        match outcome {
+            Ok(_) => self.reloads.done += 1,
+            Err(ReloadError::Rejected(_)) => self.reloads.rejected += 1,
+            Err(_) => {}
+        }
     }
 }
 
@@ -751,7 +762,9 @@ fn keep_what_needs_a_restart(old: &Settings, new: &mut Settings, warnings: &mut 
 fn is_same_but_for_certificates(one: &admin::settings::Settings, other: &admin::settings::Settings) -> bool {
     let plain = |settings: &admin::settings::Settings| {
         let mut doors = settings.doors.clone();
-        let had_tls: Vec<bool> = (doors.iter_mut()).map(|door| door.net.tls.take().is_some()).collect();
+        let had_tls: Vec<bool> = (doors.iter_mut())
+            .map(|door| door.net.tls.take().is_some())
+            .collect();
         (doors, had_tls)
     };
     plain(one) == plain(other)

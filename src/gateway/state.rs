@@ -16,7 +16,7 @@ use super::audit::{Audit, Claimed};
 use super::random_bytes;
 use super::supervisor::Supervisor;
 use super::turns::Turns;
-use crate::admin::statistics::{Statistics, Traffic};
+use crate::admin::statistics::{Reloads, Statistics, Traffic};
 use crate::auth::guessing::{Guessing, GuessingLimits};
 use crate::auth::passwords::Users;
 use crate::auth::remembered::Remembered;
@@ -110,6 +110,7 @@ pub(super) struct Core {
     /// What is told below `$SYS`; `None` where that is not wanted.
     pub(super) statistics: Option<Statistics>,
     pub(super) traffic: Traffic,
+    pub(super) reloads: Reloads,
     /// Who is told how it goes; `None` where nobody watches.
     pub(super) supervisor: Option<Supervisor>,
     pub(super) flush_task: Option<Waker>,
@@ -186,6 +187,7 @@ impl Core {
             kicks_at: None,
             statistics: None,
             traffic: Traffic::default(),
+            reloads: Reloads::default(),
             supervisor: None,
             flush_task: None,
             tick_task: None,

@@ -9,11 +9,13 @@
 //! - [`rewrite`]: the hook that ships with the broker to rename topics.
 //!
 //! # In which order
-//! Hooks are asked in the order they were installed. The rights come first where both have a say, and a hook can only
-//! take away what they grant: **one denial is enough**. In authentication the first that decides has decided; where all
-//! abstain, certificate, password file and `anonymous` decide as without hooks. A client that names an authentication
-//! method is the business of the first hook that speaks it, and of nobody else. A message goes through all hooks, each
-//! sees what the one before made of it, and only what comes out is asked for rights.
+//! Hooks are asked in the order they were installed, those of the configuration before an embedder's own; a reload may
+//! put others in the place of the former, and what waits for one that is gone is asked anew. The rights come first
+//! where both have a say, and a hook can only take away what they grant: **one denial is enough**. In authentication
+//! the first that decides has decided; where all abstain, certificate, password file and `anonymous` decide as without
+//! hooks. A client that names an authentication method is the business of the first hook that speaks it, and of nobody
+//! else. A message goes through all hooks, each sees what the one before made of it, and only what comes out is asked
+//! for rights.
 //!
 //! # When a hook panics
 //! The panic is contained, counted ([`Stats::hook_panics`](crate::broker::Stats)), and taken for a refusal where a

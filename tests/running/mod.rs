@@ -43,13 +43,19 @@ pub const IN_VAIN: Duration = Duration::from_secs(120);
 
 /// Runs a gateway until `story` is told, and then stops it.
 pub fn with_gateway(settings: Settings, story: impl AsyncFnOnce(&Doors)) {
-    with_gateway_of(Gateway::builder(settings), story);
+    let builder = Gateway::builder(settings.clone());
+    with_gateway_that_reads(builder, Some(settings), story);
 }
 
 /// The same for a gateway that was put together from parts.
 pub fn with_gateway_of(builder: Builder, story: impl AsyncFnOnce(&Doors)) {
+    with_gateway_that_reads(builder, None, story);
+}
+
+/// The same, where a reload finds these settings.
+fn with_gateway_that_reads(builder: Builder, settings: Option<Settings>, story: impl AsyncFnOnce(&Doors)) {
     let told = async {
-        let next: Arc<Mutex<Option<Settings>>> = Arc::default();
+        let next = Arc::new(Mutex::new(settings));
         let read = next.clone();
         let gateway = builder.bind().expect("the gateway can start").reloading(
             move || read.lock().expect("nobody panicked").clone().ok_or_else(Vec::new),
