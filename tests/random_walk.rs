@@ -531,6 +531,7 @@ impl Walk {
                 self.peers.get_mut(&link).expect("a link that lives").proving = true;
             }
             Output::Event(event) => self.see_event(event),
+            Output::Store(_) => unreachable!("the house keeps these"),
             Output::Kicked { outcome, .. } => {
                 self.seen.insert(KICKS[outcome.found() as usize]);
             }

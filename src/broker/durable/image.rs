@@ -73,3 +73,27 @@ fn add_message(durable: &Durable, message: &Kept, image: &mut Restored) -> Messa
     image.add_named(number, || durable.body_of(message));
     number
 }
+
+impl Restored {
+    /// Whether this is what `image` says: all of it, but that records still name a shared subscription by which a
+    /// message came and which has ended since.
+    pub fn is_like(&self, image: &Self) -> bool {
+        let mut like = self.clone();
+        for (number, session) in &mut like.sessions {
+            let Some(other) = image.sessions.get(number) else {
+                return false;
+            };
+            for (delivery, (_, terms)) in &mut session.queue {
+                let told = other.queue.get(delivery);
+                terms.share = terms.share.take().filter(|_| told.is_some_and(|(_, terms)| terms.share.is_some()));
+            }
+            for (sent, told) in session.sent.iter_mut().zip(&other.sent) {
+                let has_share = (told.message.as_ref()).is_some_and(|(_, terms)| terms.share.is_some());
+                if let Some((_, terms)) = &mut sent.message {
+                    terms.share = terms.share.take().filter(|_| has_share);
+                }
+            }
+        }
+        like == *image
+    }
+}

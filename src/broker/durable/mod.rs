@@ -389,6 +389,11 @@ impl Durable {
                 let is_named = origin == Origin::Retained && !queued.message.topic.is_reserved();
                 self.note_new(outputs, subscriptions, session, (queued, Some(packet_id)), is_named);
             }
+            Origin::Queue if self.being_taken(queued.number).is_some() => {
+                if let Some(delivery) = self.being_taken(queued.number) {
+                    delivery.packet_id = Some(packet_id);
+                }
+            }
             Origin::Queue => {
                 let change = Change::Sent {
                     session: SessionNumber(session),
@@ -418,6 +423,28 @@ impl Durable {
         };
         let record = self.accepting(outputs, &queued.message, is_named);
         record.deliveries.push(delivery);
+    }
+
+    /// A delivery of a stored session has ended without being sent.
+    fn note_dropped(&mut self, outputs: &mut VecDeque<Output>, session: u64, number: u64) {
+        if self.being_taken(number).is_some()
+            && let Some(accepting) = &mut self.accepting
+        {
+            // It made room for another delivery of its own message.
+            (accepting.record.deliveries).retain(|delivery| delivery.number.0 != number);
+            return;
+        }
+        let change = Change::Dropped {
+            session: SessionNumber(session),
+            delivery: DeliveryNumber(number),
+        };
+        self.give(outputs, change);
+    }
+
+    /// The delivery of this number, where its message is just being taken.
+    fn being_taken(&mut self, number: u64) -> Option<&mut Delivery> {
+        let record = &mut self.accepting.as_mut()?.record;
+        record.deliveries.iter_mut().find(|delivery| delivery.number.0 == number)
     }
 
     /// Where packets go that must not be seen before what is given next is stored.
@@ -784,9 +811,12 @@ impl Broker {
 
     /// A delivery that waited has ended without being sent.
     pub(super) fn store_dropped(&mut self, key: SessionKey, queued: &Queued) {
-        if queued.number != 0 {
-            let delivery = DeliveryNumber(queued.number);
-            self.store_change(key, |session| Change::Dropped { session, delivery });
+        if queued.number != 0
+            && let Some(durable) = &mut self.durable
+            && let Some(session) = self.sessions.get(key)
+            && session.number != 0
+        {
+            durable.note_dropped(&mut self.outputs, session.number, queued.number);
         }
     }
 
