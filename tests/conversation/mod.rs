@@ -46,8 +46,8 @@ pub struct House {
     pub stored: Option<Restored>,
     /// Whether what is given is stored at once; otherwise when [`House::store`] says so.
     pub stores_at_once: bool,
-    /// Changes given and not stored.
-    pub given: u64,
+    /// Every change that was given and is not lost.
+    pub journal: Vec<Change>,
     /// What is stored is not whole before the checkpoint that goes on has ended.
     pub is_healing: bool,
     keys: SlotMap<LinkId, ()>,
@@ -122,12 +122,11 @@ impl House {
             tells_reasons: false,
             stored: None,
             stores_at_once: false,
-            given: 0,
+            journal: Vec::new(),
             is_healing: false,
             keys: SlotMap::with_key(),
             witness: witness::Witness::default(),
         }
-        .with_store()
     }
 
     /// A house where `denials` hold beside the rules of the standard.
@@ -200,11 +199,11 @@ impl House {
         while let Some(output) = self.broker.poll_output() {
             match output {
                 Output::Store(change) => {
-                    self.given += 1;
                     self.is_healing &= change != Change::CheckpointEnded;
                     if let Some(stored) = &mut self.stored {
-                        stored.apply(change);
+                        stored.apply(change.clone());
                     }
+                    self.journal.push(change);
                 }
                 output => outputs.extend(one_by_one(output)),
             }
@@ -218,6 +217,51 @@ impl House {
         self.stored = Some(Restored::default());
         self.stores_at_once = true;
         self
+    }
+
+    /// The same house, in which what is given is stored when [`House::store`] says so.
+    pub fn storing_when_told(mut self) -> Self {
+        self.stores_at_once = false;
+        self
+    }
+
+    /// Has everything stored that was given so far.
+    pub fn store(&mut self) -> Vec<Output> {
+        let upto = self.broker.store().expect("there is a store").given;
+        self.step(Input::Stored { upto })
+    }
+
+    /// The same for one change more than is stored.
+    pub fn store_one(&mut self) -> Vec<Output> {
+        let upto = self.broker.store().expect("there is a store").stored + 1;
+        self.step(Input::Stored { upto })
+    }
+
+    /// The power goes: what was not stored is lost, and `broker` goes on with what was, after the gateway was `off`.
+    ///
+    /// What it says before its first input is told.
+    pub fn restart(&mut self, broker: Broker, off: Duration, trusted: bool) -> Vec<Output> {
+        let stored = self.broker.store().expect("there is a store").stored;
+        let count = self.journal.len() - self.unstored();
+        self.journal.truncate(count);
+        let mut restored = Restored::default();
+        self.journal.iter().cloned().for_each(|change| restored.apply(change));
+        restored.finish();
+        self.now.wall += off;
+        self.broker = broker.with_store(self.now);
+        self.broker.restore(self.now, restored.clone(), stored, trusted);
+        self.stored = Some(restored);
+        self.is_healing = false;
+        self.witness = witness::Witness::default();
+        let mut outputs = self.drain();
+        outputs.extend(self.step(Input::Tick));
+        outputs
+    }
+
+    /// How many changes were given and are not stored.
+    fn unstored(&self) -> usize {
+        let view = self.broker.store().expect("there is a store");
+        usize::try_from(view.given - view.stored).expect("a count of the test")
     }
 
     /// Has the witness read `outputs`, wherever they come from.

@@ -214,9 +214,13 @@ impl Durable {
         }
     }
 
-    /// The same the other way round; what was before the start is due at the start.
-    pub(super) fn instant(&self, at: JournalTime) -> Option<Instant> {
-        self.started.checked_add(at.since(self.since))
+    /// The same the other way round; what the monotonic clock has no moment for is due at the start.
+    pub(super) fn instant(&self, at: JournalTime) -> Instant {
+        let moment = match at >= self.since {
+            true => self.started.checked_add(at.since(self.since)),
+            false => self.started.checked_sub(self.since.since(at)),
+        };
+        moment.unwrap_or(self.started)
     }
 
     /// A number for one more delivery.

@@ -66,7 +66,7 @@ impl Broker {
         }
         self.stats.subscriptions = self.subscriptions.len() as u64;
         for (subject, until) in bans {
-            let until = until.map(|until| durable.instant(until).unwrap_or(now.mono));
+            let until = until.map(|until| durable.instant(until));
             self.ban_again(subject, until);
         }
         self.count_retained();
@@ -93,8 +93,7 @@ impl Broker {
             &body.payload,
             body.properties.as_deref(),
             body.qos,
-            body.expires_at
-                .map(|at| durable.instant(at).unwrap_or(durable.started)),
+            body.expires_at.map(|at| durable.instant(at)),
         ))
     }
 
@@ -147,12 +146,12 @@ impl Broker {
         session.left = self.departures;
         if let (Some(left_at), true) = (head.left_at, head.expiry_secs != u32::MAX) {
             let expires_at = left_at.after(Duration::from_secs(u64::from(head.expiry_secs)));
-            session.expires_at = durable.instant(expires_at);
+            session.expires_at = Some(durable.instant(expires_at));
         }
         if let Some(will) = head.will {
             let message = self.keep_again(durable, will.message);
             self.stats.wills_bytes += message.size_bytes as u64;
-            let due = will.due_at.map(|due| durable.instant(due).unwrap_or(now.mono));
+            let due = will.due_at.map(|due| durable.instant(due));
             session.will = Some(Box::new(Testament::again(message, will.retain, will.delay, due)));
         }
         let key = self.sessions.insert(session);
