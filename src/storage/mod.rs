@@ -4,15 +4,9 @@
 //! - [`clock`]: the latest time ever seen, for boards whose clock starts in 1970.
 
 pub mod clock;
+pub mod record;
+pub mod settings;
 pub mod state_directory;
 
-use std::path::PathBuf;
-
+pub use settings::{JournalSettings, Mode, Settings};
 pub use state_directory::{StateDirectory, StorageError};
-
-/// Where state is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// A folder of the gateway's own, on a file system that keeps what is synced to it.
-    pub directory: PathBuf,
-}

@@ -65,7 +65,9 @@ impl Broker {
 
     /// Gives the next slice of a checkpoint that has begun.
     pub(super) fn go_on_with_checkpoint(&mut self) {
-        let Some(durable) = self.durable.as_deref_mut() else { return };
+        let Some(durable) = self.durable.as_deref_mut() else {
+            return;
+        };
         let Some(mut checkpoint) = durable.checkpoint.take() else {
             return;
         };

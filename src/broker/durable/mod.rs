@@ -288,7 +288,12 @@ impl Durable {
     }
 
     /// The record that is being made of `message`; of another one, that is given first.
-    fn accepting(&mut self, outputs: &mut VecDeque<Output>, message: &Rc<Kept>, is_named: bool) -> &mut Accepted {
+    fn accepting(
+        &mut self,
+        outputs: &mut VecDeque<Output>,
+        message: &Rc<Kept>,
+        is_named: bool,
+    ) -> &mut Accepted {
         let is_other = self.accepting.as_ref().is_some_and(|accepting| {
             (accepting.message.as_ref()).is_some_and(|other| !Rc::ptr_eq(other, message))
         });
@@ -374,7 +379,9 @@ impl Durable {
     fn left_at(&self, session: &Session) -> JournalTime {
         let expiry_millis = u64::from(session.expiry_secs) * 1000;
         let expires_at = session.expires_at.map(|at| self.at(at));
-        expires_at.map_or(JournalTime::default(), |at| JournalTime(at.0.saturating_sub(expiry_millis)))
+        expires_at.map_or(JournalTime::default(), |at| {
+            JournalTime(at.0.saturating_sub(expiry_millis))
+        })
     }
 
     /// A delivery of a stored session was sent for the first time.
@@ -391,7 +398,13 @@ impl Durable {
         match origin {
             Origin::New | Origin::Retained => {
                 let is_named = origin == Origin::Retained && !queued.message.topic.is_reserved();
-                self.note_new(outputs, subscriptions, session, (queued, Some(packet_id)), is_named);
+                self.note_new(
+                    outputs,
+                    subscriptions,
+                    session,
+                    (queued, Some(packet_id)),
+                    is_named,
+                );
             }
             Origin::Queue if self.being_taken(queued.number).is_some() => {
                 if let Some(delivery) = self.being_taken(queued.number) {
@@ -448,7 +461,10 @@ impl Durable {
     /// The delivery of this number, where its message is just being taken.
     fn being_taken(&mut self, number: u64) -> Option<&mut Delivery> {
         let record = &mut self.accepting.as_mut()?.record;
-        record.deliveries.iter_mut().find(|delivery| delivery.number.0 == number)
+        record
+            .deliveries
+            .iter_mut()
+            .find(|delivery| delivery.number.0 == number)
     }
 
     /// Where packets go that must not be seen before what is given next is stored.
@@ -594,9 +610,9 @@ impl Broker {
     pub(super) fn end_input(&mut self) {
         self.settle();
         let Some(durable) = &mut self.durable else { return };
-        let is_old = durable.clock.is_none_or(|told| {
-            durable.now.mono.saturating_duration_since(told.mono) >= CLOCK_TOLD_EVERY
-        });
+        let is_old = durable
+            .clock
+            .is_none_or(|told| durable.now.mono.saturating_duration_since(told.mono) >= CLOCK_TOLD_EVERY);
         if durable.given > durable.given_before && is_old {
             durable.tell_clock(&mut self.outputs);
         }
@@ -665,10 +681,18 @@ impl Broker {
             if let Output::Send { link, .. } = parked.output
                 && let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut)
             {
-                if durable.waiting.get(&link).is_some_and(|&last| last <= durable.stored) {
+                if durable
+                    .waiting
+                    .get(&link)
+                    .is_some_and(|&last| last <= durable.stored)
+                {
                     durable.waiting.remove(&link);
                 }
-                if let Output::Send { packet: Packet::ConnAck(_), .. } = &parked.output {
+                if let Output::Send {
+                    packet: Packet::ConnAck(_),
+                    ..
+                } = &parked.output
+                {
                     attachment.awaits_connack = false;
                     resumed.push(attachment.session);
                 }
@@ -835,8 +859,7 @@ impl Broker {
             return true;
         }
         let resolved = self.subscriptions.resolve(topic);
-        let is_stored =
-            |key: SessionKey| self.sessions.get(key).is_some_and(|session| session.number != 0);
+        let is_stored = |key: SessionKey| self.sessions.get(key).is_some_and(|session| session.number != 0);
         let mut found = resolved.targets.iter().any(|target| is_stored(target.session));
         for &group in &resolved.groups {
             let (_, members) = self.subscriptions.members(group);
@@ -857,7 +880,11 @@ impl Broker {
         if durable.accepting.is_some() || !durable.holding.is_empty() {
             return Err("a message is being taken between two inputs".into());
         }
-        if durable.parked.front().is_some_and(|parked| parked.after <= durable.stored) {
+        if durable
+            .parked
+            .front()
+            .is_some_and(|parked| parked.after <= durable.stored)
+        {
             return Err("a packet is parked for what is stored".into());
         }
         let mut last = 0;

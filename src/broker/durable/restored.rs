@@ -323,10 +323,10 @@ impl Restored {
 
     /// Adds a message that something names, unless it is there; the one more name is counted.
     pub(super) fn add_named(&mut self, number: MessageNumber, body: impl FnOnce() -> MessageBody) {
-        let message = self
-            .messages
-            .entry(number)
-            .or_insert_with(|| RestoredMessage { body: body(), names: 0 });
+        let message = self.messages.entry(number).or_insert_with(|| RestoredMessage {
+            body: body(),
+            names: 0,
+        });
         message.names += 1;
     }
 
