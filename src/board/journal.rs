@@ -28,8 +28,8 @@ pub static SECTION: Section = Section {
             name: "idle_interval",
             expects: "a duration from \"0s\" to \"1h\"",
             default: "the board's",
-            about: "How long is waited with what nobody is told about, such as retained messages at QoS 0, so that more \
-                    of it is written together.",
+            about: "How long is waited with what nobody is told about, such as retained messages at QoS 0, so that \
+                    more of it is written together.",
         },
         Key {
             name: "bytes_max",

@@ -848,8 +848,8 @@ impl Broker {
         }
     }
 
-    /// Whether a message on `topic` at QoS 1 or 2 may be taken: not where that is a promise to store it, and that cannot
-    /// be.
+    /// Whether a message on `topic` at QoS 1 or 2 may be taken: not where that is a promise to store it that cannot be
+    /// kept.
     pub(super) fn may_be_promised(&mut self, topic: &TopicName, retain: bool) -> bool {
         self.can_promise() || topic.is_reserved() || !self.would_be_stored(topic, retain)
     }
