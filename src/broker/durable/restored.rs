@@ -172,6 +172,11 @@ impl Restored {
         }
     }
 
+    /// What the board's clock showed when that was stored last.
+    pub fn told_at(&self) -> Option<SystemTime> {
+        self.clock.map(|(_, wall)| wall)
+    }
+
     /// How many sessions, messages and retained messages there are.
     pub fn counts(&self) -> (usize, usize, usize) {
         (self.sessions.len(), self.messages.len(), self.retained.len())
