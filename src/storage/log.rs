@@ -152,8 +152,8 @@ struct Checkpoint {
 const FILL_BYTES: u64 = 128 * 1024;
 /// The file that is used when there is no room for a new one, and one at hand so that nobody waits for it.
 const SPARES: usize = 2;
-/// So many files are kept for being used again, as many as a checkpoint of a small journal lets go; what is freed beyond
-/// goes back to the disk.
+/// So many files are kept for being used again, as many as a checkpoint of a small journal lets go; what is freed
+/// beyond goes back to the disk.
 const SPARES_MAX: usize = 8;
 /// Below so much room in the last segment it is full for the caller.
 const LEFT_BYTES_MIN: u64 = 1024;
@@ -180,8 +180,8 @@ impl<D: Disk> Log<D> {
     /// Opens the journal on `disk`, which may be empty, and gives every record that holds to `replay` in order: number,
     /// kind and content. `fresh_key` is any number nobody can guess, for a journal that is new.
     ///
-    /// Nothing is written to what holds records, and nothing that is damaged stops it. Where the disk fails on what was found, the log
-    /// is given up from the start (see [`is_given_up`](Self::is_given_up)).
+    /// Nothing is written to what holds records, and nothing that is damaged stops it. Where the disk fails on what was
+    /// found, the log is given up from the start (see [`is_given_up`](Self::is_given_up)).
     ///
     /// # Errors
     /// [`OpenError`]; no byte was touched.
@@ -628,9 +628,10 @@ impl<D: Disk> Log<D> {
         self.committed
     }
 
-    /// Tries, after a failure, to begin a new segment. When that works, changes are accepted again, and the caller owes a
-    /// checkpoint, which runs from now on, for some are missing. Until [`end_checkpoint`](Self::end_checkpoint) a commit
-    /// is no promise: where the disk fails again before, all since goes and the next attempt begins where this one did.
+    /// Tries, after a failure, to begin a new segment. When that works, changes are accepted again, and the caller owes
+    /// a checkpoint, which runs from now on, for some are missing. Until [`end_checkpoint`](Self::end_checkpoint) a
+    /// commit is no promise: where the disk fails again before, all since goes and the next attempt begins where this
+    /// one did.
     ///
     /// # Errors
     /// [`Failure`]; it can be tried again later.

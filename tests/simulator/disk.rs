@@ -1,5 +1,5 @@
-//! A disk that does what disks do, all of it from one seed: forget at a power cut what was not synced, or half of it, and
-//! in any order; fail; fill up; lie; rot.
+//! A disk that does what disks do, all of it from one seed: forget at a power cut what was not synced, or half of it,
+//! and in any order; fail; fill up; lie; rot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
