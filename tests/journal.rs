@@ -4,9 +4,16 @@
 mod disk;
 
 use std::collections::BTreeMap;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use disk::{Faults, SimulatedDisk, Trap};
-use tidegate::storage::{Batch, Failure, Log, LogSettings, OpenError, Recovery, Room};
+use tidegate::broker::change::SessionNumber;
+use tidegate::broker::{Change, StoreHealth};
+use tidegate::storage::{
+    Answer, Batch, Disk, Failure, JournalWriter, Log, LogSettings, Mode, OpenError, Recovery, Room,
+    StateDirectory, WriterSettings, record,
+};
 
 const KEY: u64 = 0x5EED;
 const CAPACITY: u64 = 1 << 20;
@@ -654,4 +661,232 @@ fn the_journal_asks_for_a_checkpoint_before_it_is_half_full_and_then_lets_go() {
     );
     disk.cut_power();
     writer.recover();
+}
+
+/// A writer on its thread, and what wakes the gateway.
+struct Running {
+    writer: JournalWriter,
+    woken: mpsc::Receiver<()>,
+    number: u64,
+}
+
+const AT_ONCE: WriterSettings = WriterSettings {
+    mode: Mode::Durable,
+    bytes_per_day_max: 0,
+    retry_pause: Duration::from_millis(1),
+};
+/// So long that nothing happens by itself within a test.
+const AGES: Duration = Duration::from_secs(3600);
+
+impl Running {
+    fn start<D>(disk: D, settings: WriterSettings) -> Self
+    where
+        D: Disk + Send + 'static,
+        D::File: Send,
+    {
+        let (log, report) = Log::open(disk, SMALL, KEY, |_, _, _| ()).unwrap();
+        let (wake, woken) = mpsc::channel();
+        let writer = JournalWriter::start(log, settings, move || wake.send(()).unwrap_or_default()).unwrap();
+        Self {
+            writer,
+            woken,
+            number: report.last,
+        }
+    }
+
+    fn push(&mut self, change: &Change) {
+        self.number += 1;
+        self.writer.push(self.number, change).unwrap();
+    }
+
+    fn wait_for(&mut self, wanted: Answer) {
+        loop {
+            match self.writer.poll() {
+                Some(answer) if answer == wanted => return,
+                Some(_) => {}
+                None => self
+                    .woken
+                    .recv_timeout(Duration::from_secs(60))
+                    .unwrap_or_else(|_| panic!("waited for {wanted:?}")),
+            }
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        self.push(&Change::CheckpointBegun);
+        self.push(&ending(999));
+        self.push(&Change::CheckpointEnded);
+        self.writer.flush(Duration::ZERO);
+        self.wait_for(Answer::Stored { upto: self.number });
+    }
+}
+
+fn ending(session: u64) -> Change {
+    Change::SessionEnded {
+        session: SessionNumber(session),
+    }
+}
+
+/// The changes in the journal, by their numbers.
+fn changes(disk: impl Disk) -> Vec<(u64, Change)> {
+    let mut changes = Vec::new();
+    Log::open(disk, SMALL, KEY, |number, kind, content| {
+        changes.push((number, record::decode(kind, content).unwrap()));
+    })
+    .unwrap();
+    changes
+}
+
+#[test]
+fn what_is_told_to_be_stored_survives_a_power_cut_and_goes_together() {
+    let disk = SimulatedDisk::new(1, CAPACITY);
+    let mut running = Running::start(disk.clone(), AT_ONCE);
+    for session in 1..=50 {
+        running.push(&ending(session));
+        running.writer.flush(AGES);
+    }
+    assert_eq!(running.writer.poll(), None, "nobody was in a hurry");
+    running.writer.flush(Duration::ZERO);
+    running.wait_for(Answer::Stored { upto: 50 });
+    disk.cut_power();
+    let statistics = running.writer.statistics();
+    assert_eq!((statistics.log.commits, statistics.log.records), (1, 50));
+    assert!(statistics.bytes_today >= statistics.log.bytes_written);
+    running.writer.close();
+    let expected: Vec<_> = (1..=50).map(|number| (number, ending(number))).collect();
+    assert_eq!(changes(disk), expected);
+}
+
+#[test]
+fn closing_stores_what_was_pushed_and_not_asked_for() {
+    for mode in [Mode::Durable, Mode::Relaxed(AGES)] {
+        let disk = SimulatedDisk::new(1, CAPACITY);
+        let mut running = Running::start(disk.clone(), WriterSettings { mode, ..AT_ONCE });
+        running.push(&ending(1));
+        running.push(&ending(2));
+        running.writer.close();
+        disk.cut_power();
+        assert_eq!(changes(disk), [(1, ending(1)), (2, ending(2))]);
+    }
+}
+
+#[test]
+fn relaxed_means_stored_before_the_medium_has_it_and_safe_from_the_end_of_the_process() {
+    let disk = SimulatedDisk::new(1, CAPACITY);
+    let settings = WriterSettings {
+        mode: Mode::Relaxed(AGES),
+        ..AT_ONCE
+    };
+    let mut running = Running::start(disk.clone(), settings);
+    running.push(&ending(1));
+    running.writer.flush(Duration::ZERO);
+    running.wait_for(Answer::Stored { upto: 1 });
+    assert_eq!(running.writer.statistics().log.commits, 0);
+    // As after kill -9: the machine still has what was written.
+    assert_eq!(changes(disk.copy()), [(1, ending(1))]);
+    // A checkpoint lets older segments go, so that it is on the medium first.
+    running.checkpoint();
+    assert!(running.writer.statistics().log.commits > 0);
+}
+
+#[test]
+fn when_the_disk_fails_it_is_told_and_when_it_works_again_a_checkpoint_makes_everything_hold() {
+    let disk = SimulatedDisk::new(1, CAPACITY);
+    let mut running = Running::start(disk.clone(), AT_ONCE);
+    running.push(&ending(1));
+    running.writer.flush(Duration::ZERO);
+    running.wait_for(Answer::Stored { upto: 1 });
+    disk.set_faults(Faults {
+        sync_fails_one_in: 1,
+        ..Faults::default()
+    });
+    running.push(&ending(2));
+    running.writer.flush(Duration::ZERO);
+    running.wait_for(Answer::Health(StoreHealth::Failed));
+    disk.set_faults(Faults::default());
+    running.wait_for(Answer::Health(StoreHealth::Ready));
+    // Some were given to nobody meanwhile.
+    running.number += 5;
+    running.checkpoint();
+    running.push(&ending(3));
+    running.writer.flush(Duration::ZERO);
+    running.wait_for(Answer::Stored { upto: 11 });
+    running.writer.close();
+    disk.cut_power();
+    let found = changes(disk);
+    assert!(
+        !found.contains(&(2, ending(2))),
+        "it was told to be lost: {found:?}"
+    );
+    assert_eq!(found.last(), Some(&(11, ending(3))));
+}
+
+#[test]
+fn what_was_pushed_before_a_failure_was_told_is_not_taken_for_part_of_what_follows() {
+    let disk = SimulatedDisk::new(1, CAPACITY);
+    let mut running = Running::start(disk.clone(), AT_ONCE);
+    disk.set_faults(Faults {
+        sync_fails_one_in: 1,
+        ..Faults::default()
+    });
+    running.push(&ending(1));
+    running.writer.flush(Duration::ZERO);
+    running
+        .woken
+        .recv_timeout(Duration::from_secs(60))
+        .expect("it fails");
+    disk.set_faults(Faults::default());
+    // The gateway has not looked yet, and goes on.
+    running.push(&ending(2));
+    running.writer.flush(Duration::ZERO);
+    running.wait_for(Answer::Health(StoreHealth::Failed));
+    running.wait_for(Answer::Health(StoreHealth::Ready));
+    running.checkpoint();
+    running.writer.close();
+    let numbers: Vec<u64> = changes(disk).into_iter().map(|(number, _)| number).collect();
+    assert_eq!(numbers, [3, 4, 5]);
+}
+
+#[test]
+fn the_writer_asks_for_checkpoints_and_lets_go_what_they_replace() {
+    let disk = SimulatedDisk::new(1, CAPACITY);
+    let mut running = Running::start(disk.clone(), AT_ONCE);
+    for _ in 0..4 {
+        let mut is_due = false;
+        for session in 0..1_000 {
+            running.push(&ending(session));
+            running.writer.flush(Duration::ZERO);
+            running.wait_for(Answer::Stored { upto: running.number });
+            // It may be told a moment later, with the next.
+            is_due |=
+                std::iter::from_fn(|| running.writer.poll()).any(|answer| answer == Answer::CheckpointDue);
+            if is_due {
+                break;
+            }
+        }
+        assert!(is_due);
+        running.checkpoint();
+        assert_eq!(running.writer.statistics().log.failures, 0);
+    }
+    let last = running.number;
+    running.writer.close();
+    assert!(disk.bytes() < SMALL.bytes_max / 2);
+    assert_eq!(changes(disk).last(), Some(&(last, Change::CheckpointEnded)));
+}
+
+#[test]
+fn a_journal_in_a_real_folder_is_there_at_the_next_start() {
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().join("state");
+    let directory = StateDirectory::open(&path).unwrap();
+    for round in 1..=3 {
+        let mut running = Running::start(directory.journal().unwrap(), AT_ONCE);
+        assert_eq!(running.number, (round - 1) * 100);
+        for session in 0..100 {
+            running.push(&ending(session));
+        }
+        running.writer.flush(Duration::ZERO);
+        running.wait_for(Answer::Stored { upto: round * 100 });
+    }
+    assert_eq!(changes(directory.journal().unwrap()).len(), 300);
 }

@@ -95,7 +95,9 @@ pub enum Failure {
 pub struct LogStatistics {
     /// Bytes given to the disk, with everything around the records.
     pub bytes_written: u64,
-    /// Of those, contents of records.
+    /// What the medium was given: pages of 4,096 bytes, each as often as it was synced.
+    pub device_bytes: u64,
+    /// Of the bytes written, contents of records.
     pub content_bytes: u64,
     /// How often the disk was asked to sync a file or the folder.
     pub syncs: u64,
@@ -174,6 +176,8 @@ const CHECKPOINTING_PERCENT: u64 = 90;
 /// Below so many segments a checkpoint is not worth its bytes.
 const CHECKPOINT_SEGMENTS_MIN: u64 = 4;
 
+/// What systems write to a medium at once.
+const PAGE_BYTES: u64 = 4096;
 static ZEROS: [u8; 4096] = [0; 4096];
 
 impl<D: Disk> Log<D> {
@@ -347,6 +351,9 @@ impl<D: Disk> Log<D> {
                 segment.after = Some(after);
             }
         }
+        let first_page = position / PAGE_BYTES;
+        let pages = writing.position.div_ceil(PAGE_BYTES).saturating_sub(first_page);
+        self.statistics.device_bytes += pages * PAGE_BYTES;
         write_all(disk, &writing.file, position, run, written)?;
         write_all(
             disk,
@@ -489,6 +496,7 @@ impl<D: Disk> Log<D> {
             let written = &mut self.statistics.bytes_written;
             write_all_io(&mut self.disk, &growing.file, growing.filled, zeros, written)?;
             growing.filled += count as u64;
+            self.statistics.device_bytes += count as u64;
         }
         let mut synced = self.sync(&growing.file);
         if growing.filled >= length {

@@ -8,7 +8,7 @@
 //! - [`segment`]: the bytes; drawn there.
 //! - [`record`]: changes as contents of records. [`batch`]: records on their way. [`scan`]: records found again.
 //!   [`recover`]: what holds, at the start.
-//! - [`log`]: appending, committing, and letting go.
+//! - [`log`]: appending, committing, and letting go. [`writer`]: the thread that waits for the disk.
 
 pub mod batch;
 pub mod clock;
@@ -20,6 +20,7 @@ mod scan;
 pub mod segment;
 pub mod settings;
 pub mod state_directory;
+pub mod writer;
 
 pub use batch::{Batch, RecordTooLarge};
 pub use disk::{Disk, RealDisk};
@@ -28,3 +29,4 @@ pub use recover::{OpenError, Recovery};
 pub use segment::RECORD_BYTES_MAX;
 pub use settings::{JournalSettings, Mode, Settings};
 pub use state_directory::{StateDirectory, StorageError};
+pub use writer::{Answer, JournalStatistics, JournalWriter, WriterSettings};

@@ -1,6 +1,13 @@
 //! A disk that does what disks do, all of it from one seed: forget at a power cut what was not synced, or half of it,
 //! and in any order; fail; fill up; lie; rot.
 
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "several chapters share this, and none uses all of it"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -178,6 +185,15 @@ impl SimulatedDisk {
         let mut medium = self.lock();
         medium.names.remove(name);
         medium.lasting_names.remove(name);
+    }
+
+    /// Another disk with everything that programs see on this one.
+    pub fn copy(&self) -> Self {
+        let copy = Self::new(0, self.lock().capacity);
+        for (name, content) in self.image() {
+            copy.put(&name, &content);
+        }
+        copy
     }
 
     /// Everything as programs see it.
