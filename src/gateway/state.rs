@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 
 use super::audit::{Audit, Claimed};
 use super::random_bytes;
+use super::store::Store;
 use super::supervisor::Supervisor;
 use super::turns::Turns;
 use crate::admin::statistics::{Statistics, Traffic};
