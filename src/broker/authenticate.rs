@@ -258,16 +258,21 @@ impl Broker {
             // A session belongs to one identity for as long as it lives.
             return self.refuse(now, link, Refusal::AuthenticationFailed); // [MQTT-4.12.1-2]
         };
+        let mut is_other = false;
         if session.groups != groups {
             self.retained.forget_author(key); // what it publishes from here on is in the name of others
             session.set_groups(groups);
             self.attachments += 1; // what it may receive was found out under the old ones
+            is_other = true;
         }
         let expired_at = attachment.login_expires_at.take().map(|at| *at);
         attachment.login_expires_at = expires_at.map(Box::new);
         self.timers.cancel(expired_at, Timer::LoginExpiry(link));
         if let Some(at) = expires_at {
             self.timers.set(at, Timer::LoginExpiry(link));
+        }
+        if is_other {
+            self.store_session(key);
         }
         if let Some(method) = self.end_exchange(link, ExchangeEnd::Allowed) {
             self.send_auth(now, link, ReasonCode::Success, method, data);
