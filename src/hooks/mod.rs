@@ -9,10 +9,11 @@
 //!
 //! # In which order
 //! Hooks are asked in the order they were installed, those of the configuration before an embedder's own; a reload may
-//! put others in the place of the former, and what waits for one that is gone is asked anew. The rights come first where both have a say, and a hook can only
-//! take away what they grant: **one denial is enough**. In authentication the first that decides has decided; where all
-//! abstain, certificate, password file and `anonymous` decide as without hooks. A message goes through all hooks, each
-//! sees what the one before made of it, and only what comes out is asked for rights.
+//! put others in the place of the former, and what waits for one that is gone is asked anew. The rights come first
+//! where both have a say, and a hook can only take away what they grant: **one denial is enough**. In authentication
+//! the first that decides has decided; where all abstain, certificate, password file and `anonymous` decide as without
+//! hooks. A message goes through all hooks, each sees what the one before made of it, and only what comes out is asked
+//! for rights.
 //!
 //! # When a hook panics
 //! The panic is contained, counted ([`Stats::hook_panics`](crate::broker::Stats)), and taken for a refusal where a
