@@ -473,3 +473,20 @@ fn a_member_that_has_to_be_sent_something_again_is_not_the_first_choice_of_its_s
         assert_eq!(payloads(&outputs, reader), [""; 0]);
     }
 }
+
+#[test]
+fn a_connection_for_which_there_is_no_memory_at_all_is_closed_without_being_told() {
+    let mut house = House::within(Limits {
+        memory_bytes_max: 4_000,
+        ..Limits::default()
+    });
+    // The third is over the share of connections, and may still be told so.
+    let links = [(); 4].map(|()| house.arrive());
+    let outputs = house.wait(secs(0));
+    assert_eq!(outputs, []);
+    assert!(house.broker.memory_bytes() <= 4_000);
+    let (_, outputs) = house.connect(client(V5, "fifth"));
+    assert!(house.broker.memory_bytes() <= 4_000, "{outputs:?}");
+    assert_eq!(house.stats().connections_refused, 2);
+    assert_eq!(house.stats().links, 3, "{links:?}");
+}

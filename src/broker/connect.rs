@@ -123,7 +123,10 @@ impl Broker {
             self.limit_reached(now, "connections_max");
         }
         surplus |= !self.has_memory(now, Use::Connection, LINK_BYTES);
-        if self.stopping || self.links.len() >= self.limits.connections_max.saturating_add(SURPLUS_MAX) {
+        let is_crowd = self.links.len() >= self.limits.connections_max.saturating_add(SURPLUS_MAX);
+        // There is not even room to tell it so.
+        let is_spent = !self.budget.allows(Use::Transit, LINK_BYTES);
+        if self.stopping || is_crowd || is_spent {
             self.stats.connections_refused += 1;
             let reason = DetachReason::Refused(Refusal::ConnectionsFull);
             self.outputs.push_back(Output::Close { link });

@@ -104,8 +104,8 @@ impl Opened {
         })
     }
 
-    /// The same broker with all that was stored, and the journal that goes on from there. `is_right`: whether the board's
-    /// clock may be believed.
+    /// The same broker with all that was stored, and the journal that goes on from there. `is_right`: whether the
+    /// board's clock may be believed.
     pub(super) fn begin(self, broker: Broker, is_right: bool) -> (Broker, Store) {
         let now = now();
         let trusted = is_right && self.restored.told_at().is_some_and(|wall| wall >= released());
