@@ -299,6 +299,8 @@ impl Core {
                 self.arisen.push_back(Input::Authenticated { link, answer });
             }
             Output::Kicked { id, outcome } => self.answer_kick(id, outcome),
+            // This gateway has no store.
+            Output::Store(_) => {}
             Output::Event(event) => self.tell(&event),
         }
     }
