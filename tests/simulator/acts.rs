@@ -9,7 +9,7 @@ use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial, Rights};
 use tidegate::broker::{
     BanSubject, Input, Kick, KickId, KickOptions, KickedSession, KickedWill, Message, QueueClass, Reconfiguration,
-    Settings, Target, Verdict,
+    Settings, StoreHealth, Target, Verdict,
 };
 use tidegate::mqtt::{
     Ack, ClientId, Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, PacketId,
@@ -71,10 +71,18 @@ pub enum Kind {
     Untrust,
     /// The operator changes limits.
     Reload,
+    /// What was given is stored, or some of it. No fault, but it stands here for its weight in worlds without a store.
+    Commit,
+    /// Everything is given again.
+    Checkpoint,
+    /// The disk fails, fills up, or is well again.
+    Health,
+    /// The process ends, and another goes on.
+    Crash,
 }
 
 impl Kind {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 29] = [
         Self::Connect,
         Self::Publish,
         Self::Subscribe,
@@ -100,6 +108,10 @@ impl Kind {
         Self::WallJump,
         Self::Untrust,
         Self::Reload,
+        Self::Commit,
+        Self::Checkpoint,
+        Self::Health,
+        Self::Crash,
     ];
 
     pub const fn is_fault(self) -> bool {
@@ -114,6 +126,7 @@ impl Kind {
             Self::Connect => 20,
             Self::Subscribe | Self::Verify => 10,
             Self::Clock => 8,
+            Self::Commit => 30,
             Self::Own | Self::Cut => 6,
             Self::Unsubscribe | Self::Ping | Self::Disconnect => 4,
             Self::Takeover | Self::StopReading | Self::Stray => 3,
@@ -165,7 +178,7 @@ impl World {
             }
             Kind::LateClock => {
                 let pause_ms = chance.of(&[1_000, 20_000, 600_000]);
-                self.now.mono += Duration::from_millis(pause_ms);
+                self.advance(Duration::from_millis(pause_ms));
                 Ok(())
             }
             Kind::WallJump => {
@@ -202,6 +215,20 @@ impl World {
                 _ => Ok(()),
             },
             Kind::Reload => self.reload(&mut chance),
+            Kind::Commit => {
+                let count = chance.of(&[usize::MAX, usize::MAX, 1, 3]);
+                self.commit(count)
+            }
+            Kind::Checkpoint if self.store.is_some() => self.input(Cause::Checkpoint, Input::Checkpoint),
+            Kind::Health => {
+                let health = chance.of(&[StoreHealth::Ready, StoreHealth::Ready, StoreHealth::Full, StoreHealth::Failed]);
+                self.set_health(health)
+            }
+            Kind::Crash => {
+                let off_ms = chance.of(&[0, 10, 3_000, 200_000]);
+                self.crash(chance.below(64), Duration::from_millis(off_ms))
+            }
+            Kind::Checkpoint => Ok(()),
         }?;
         self.after_act()
     }
@@ -571,6 +598,7 @@ impl World {
 
     pub fn set_rights(&mut self, denials: Vec<Denial>) -> Held {
         let rights = Rights::denying(denials.clone());
+        self.denials.clone_from(&denials);
         self.input(Cause::Rights(denials), Input::RightsChanged(rights))
     }
 }

@@ -28,6 +28,7 @@ mod network;
 mod oracle;
 mod setup;
 mod shrink;
+mod store;
 mod world;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -51,7 +52,7 @@ fn check(seed: u64, steps: usize, walk_every: u64) -> world::Outcome {
         return outcome;
     };
     eprintln!("{}: SEED={seed} after {} steps: {}", violation.id, outcome.steps, violation.text);
-    let (setup, history) = shrink::shrink(&setup, &history, violation.id);
+    let (setup, history) = shrink::shrink(&setup, &history, violation);
     let told = run(&setup, &history, 1, true);
     eprintln!("{setup:#?}");
     for line in &told.story {

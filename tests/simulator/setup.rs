@@ -32,6 +32,9 @@ pub struct Setup {
     pub shares: bool,
     pub aliases: bool,
     pub properties: bool,
+    /// Whether what has to outlive the process is stored, and whether the process may end.
+    pub stores: bool,
+    pub crashes: bool,
 }
 
 /// One client of a world.
@@ -70,7 +73,22 @@ impl Setup {
                 false => chance.of(&[usual / 3, usual, usual, usual * 3]).max(1),
             };
         }
+        let stores = !chance.one_in(3);
+        let weight_of = |kind: Kind| kind as usize;
+        weights[weight_of(Kind::Commit)] = if stores { chance.of(&[10, 30, 100]) } else { 0 };
+        if !stores {
+            for kind in [Kind::Checkpoint, Kind::Health, Kind::Crash] {
+                weights[weight_of(kind)] = 0;
+            }
+        }
+        let crashes = weights[weight_of(Kind::Crash)] > 0;
+        if crashes {
+            // How long the process was off is known by a clock that nobody moves.
+            weights[weight_of(Kind::WallJump)] = 0;
+        }
         Self {
+            stores,
+            crashes,
             clients,
             limits: limits(chance, is_roomy),
             is_roomy,

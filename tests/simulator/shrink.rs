@@ -1,18 +1,19 @@
 //! The shortest history that still breaks the same invariant: parts are left out as long as it does, larger parts first.
 
 use crate::acts::Act;
+use crate::oracle::Violation;
 use crate::setup::Setup;
 use crate::world::run;
 
 /// Runs that are spent on it at most.
 const RUNS_MAX: usize = 3_000;
 
-/// A history of `setup` that breaks the invariant `id`, as short as it was found to get.
-pub fn shrink(setup: &Setup, history: &[Act], id: &str) -> (Setup, Vec<Act>) {
+/// A history of `setup` that breaks the same invariant, as short as it was found to get.
+pub fn shrink(setup: &Setup, history: &[Act], found: &Violation) -> (Setup, Vec<Act>) {
     let mut runs = 0;
     let mut breaks = |setup: &Setup, history: &[Act]| {
         runs += 1;
-        runs <= RUNS_MAX && run(setup, history, 1, false).held.is_err_and(|violation| violation.id == id)
+        runs <= RUNS_MAX && run(setup, history, 1, false).held.is_err_and(|violation| (violation.id, violation.line) == (found.id, found.line))
     };
     let mut setup = setup.clone();
     let mut history = history.to_vec();

@@ -6,16 +6,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::BytesMut;
 use slotmap::SlotMap;
-use tidegate::auth::access::Rights;
-use tidegate::broker::{Broker, Input, LinkId, ListenerPolicy, Now, Output, Verdict};
+use tidegate::auth::access::{Denial, Rights};
+use tidegate::broker::{Broker, Input, LinkId, ListenerPolicy, Now, Output, StoreHealth, Verdict};
 use tidegate::mqtt::{Connect, Packet, ProtocolVersion, QoS, Subscribe, SubscribeProperties, encode};
 
 use crate::acts::{Act, Kind};
 use crate::chance::Chance;
 use crate::clients::Client;
 use crate::network::{Connection, Read};
-use crate::oracle::{Cause, Held, Oracle, Terms, Violation, hold};
+use crate::oracle::{Cause, Held, Oracle, Progress, Terms, Violation, hold};
 use crate::setup::Setup;
+use crate::store::{self, Store};
 
 /// Everything there is.
 pub struct World {
@@ -37,6 +38,9 @@ pub struct World {
     pub story: Option<Vec<String>>,
     /// How many inputs pass between two walks over the whole state.
     walk_every: u64,
+    /// Where what is given is stored, in a world that stores anything.
+    pub store: Option<Store>,
+    pub denials: Vec<Denial>,
     inputs: u64,
     outputs: Vec<Output>,
     bytes: BytesMut,
@@ -58,15 +62,21 @@ impl World {
         let terms = Terms {
             is_roomy: setup.is_roomy,
             session_expiry_max_secs: u32::try_from(setup.limits.session_expiry_max.as_secs()).unwrap_or(u32::MAX),
+            keep_alive_max_secs: setup.limits.keep_alive_max_secs,
             connect_timeout: setup.limits.connect_timeout,
+            stores: setup.stores,
             outputs_max: 10_000,
         };
         let clients = (setup.clients.iter())
             .map(|who| Client::new(who.name.clone(), who.user.clone(), who.version))
             .collect();
+        let broker = Broker::new(setup.limits.clone(), Rights::default(), 7);
+        let oracle = Oracle::new(terms, now.mono);
         Self {
-            broker: Broker::new(setup.limits.clone(), Rights::default(), 7),
-            oracle: Oracle::new(terms, now.mono),
+            broker: if setup.stores { broker.with_store(now) } else { broker },
+            store: setup.stores.then(|| Store::new(&oracle)),
+            oracle,
+            denials: Vec::new(),
             now,
             connections: SlotMap::with_key(),
             clients,
@@ -102,7 +112,7 @@ impl World {
             story.push(format!("    {cause:?}"));
             story.extend(outputs.iter().map(|output| format!("        {output:?}")));
         }
-        self.oracle.judge(self.now.mono, &cause, &outputs, self.broker.stats())?;
+        self.oracle.judge(self.now.mono, &cause, &outputs, (self.broker.stats(), self.progress()))?;
         self.inputs += 1;
         if self.inputs.is_multiple_of(self.walk_every) {
             self.walk()?;
@@ -111,11 +121,88 @@ impl World {
             self.carry_out(output);
         }
         self.outputs = outputs;
+        let given = self.progress().given;
+        if let Some(store) = self.store.as_mut().filter(|_| self.setup.crashes) {
+            store.remember(given, &self.oracle);
+        }
         Ok(())
     }
 
+    fn progress(&self) -> Progress {
+        let view = self.broker.store().unwrap_or_default();
+        Progress {
+            given: view.given,
+            stored: view.stored,
+        }
+    }
+
+    /// Some of what was given is stored.
+    pub fn commit(&mut self, count: usize) -> Held {
+        let given = self.progress().given;
+        let Some(store) = self.store.as_mut().filter(|store| store.health != StoreHealth::Failed) else {
+            return Ok(());
+        };
+        let upto = store.commit(count, given);
+        let is_all = store.is_whole() && upto == given;
+        self.input(Cause::Stored { is_all }, Input::Stored { upto })?;
+        match (&self.store, self.inputs.is_multiple_of(8)) {
+            (Some(store), true) => store::check(&self.broker, store),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn set_health(&mut self, health: StoreHealth) -> Held {
+        let Some(store) = &mut self.store else { return Ok(()) };
+        match health {
+            StoreHealth::Failed => store.fail(),
+            health => store.health = health,
+        }
+        self.input(Cause::Health(health), Input::Store(health))
+    }
+
+    /// The process ends at once, and another one goes on with what was stored, `off` later.
+    pub fn crash(&mut self, pick: usize, off: Duration) -> Held {
+        let Some(store) = self.store.as_mut().filter(|store| store.is_whole()) else {
+            return Ok(());
+        };
+        let (restored, given, oracle) = store.cut(pick);
+        for who in 0..self.clients.len() {
+            self.clients[who].end();
+        }
+        self.connections.clear();
+        self.verifying.clear();
+        self.advance(off);
+        let rights = Rights::denying(self.denials.clone());
+        let limits = self.broker.limits().clone();
+        self.broker = Broker::new(limits, rights, 7).with_store(self.now);
+        self.broker.restore(self.now, restored, given, true);
+        let (seen, accepted) = (self.oracle.delivered, self.oracle.accepted);
+        self.oracle = oracle;
+        (self.oracle.delivered, self.oracle.accepted) = (seen, accepted);
+        let outputs: Vec<_> = std::iter::from_fn(|| self.broker.poll_output()).collect();
+        if let Some(story) = &mut self.story {
+            story.push(format!("    crash, {given} changes are there"));
+            story.extend(outputs.iter().map(|output| format!("        {output:?}")));
+        }
+        let progress = self.progress();
+        (self.oracle).recover(self.now.mono, self.denials.clone(), (self.broker.stats(), progress))?;
+        for output in outputs {
+            self.carry_out(output);
+        }
+        if let Some(store) = &mut self.store {
+            store.remember(progress.given, &self.oracle);
+        }
+        self.walk()
+    }
+
+    /// Moves both clocks.
+    pub fn advance(&mut self, duration: Duration) {
+        self.now.mono += duration;
+        self.now.wall += duration;
+    }
+
     fn walk(&self) -> Held {
-        self.broker.check_invariants().map_err(|text| Violation { id: "M1", text })
+        self.broker.check_invariants().map_err(|text| Violation::new("M1", text))
     }
 
     fn carry_out(&mut self, output: Output) {
@@ -157,6 +244,11 @@ impl World {
                 }
             }
             Output::Verify { link, .. } => self.verifying.push(link),
+            Output::Store(change) => {
+                if let Some(store) = &mut self.store {
+                    store.give(change);
+                }
+            }
             Output::Kicked { .. } | Output::Event(_) | Output::Authenticate { .. } => {}
         }
     }
@@ -324,7 +416,7 @@ impl World {
                 Read::End => {
                     connection.known = false;
                     connection.down_ends = true;
-                    self.input(Cause::Closed { link }, Input::Closed { link })?;
+                    self.input(Cause::Closed, Input::Closed { link })?;
                 }
                 Read::Nothing => break,
             }
@@ -342,7 +434,7 @@ impl World {
             return Ok(());
         }
         let mut packets = Vec::new();
-        let has_ended = (connection.carry_down(bytes_max, &mut packets)).map_err(|text| Violation { id: "P1", text })?;
+        let has_ended = (connection.carry_down(bytes_max, &mut packets)).map_err(|text| Violation::new("P1", text))?;
         let flushes = connection.owes_flush && connection.down_bytes() == 0;
         connection.owes_flush &= !flushes;
         let is_known = connection.known;
@@ -391,11 +483,11 @@ impl World {
         for _ in 0..100_000 {
             match self.broker.poll_timeout() {
                 Some(due) if due <= until => {
-                    self.now.mono = due.max(self.now.mono);
+                    self.advance(due.saturating_duration_since(self.now.mono));
                     self.input(Cause::Tick, Input::Tick)?;
                 }
                 _ => {
-                    self.now.mono = until.max(self.now.mono);
+                    self.advance(until.saturating_duration_since(self.now.mono));
                     return Ok(());
                 }
             }
@@ -406,6 +498,9 @@ impl World {
     /// The end of every world: all faults are over, everybody comes, reads and answers; then nothing is owed, what is
     /// retained is what was, and an empty house is empty.
     pub fn heal(&mut self) -> Held {
+        if self.store.as_ref().is_some_and(|store| store.health != StoreHealth::Ready) {
+            self.set_health(StoreHealth::Ready)?;
+        }
         self.set_rights(Vec::new())?;
         self.unban_all()?;
         self.wait(Duration::from_secs(11))?; // whoever has not come to an end of its CONNECT is gone
@@ -442,6 +537,7 @@ impl World {
                 self.input(Cause::Verified { link, is_right: true }, Input::Verified { link, verdict })?;
             }
             self.carry_all()?;
+            self.commit(usize::MAX)?;
             self.wait(Duration::from_millis(20))?;
             if self.is_quiet() {
                 return Ok(());
@@ -469,6 +565,7 @@ impl World {
         stats.queued_messages == 0
             && stats.inflight_messages == 0
             && self.verifying.is_empty()
+            && self.broker.store().is_none_or(|view| view.stored == view.given && view.parked == 0)
             && self.clients.iter().all(is_done)
             && (self.connections.values()).all(|connection| connection.down_bytes() == 0 && connection.up_bytes() == 0)
     }
@@ -517,6 +614,7 @@ impl World {
                 self.input(Cause::Verified { link, is_right: true }, Input::Verified { link, verdict })?;
             }
             self.carry_all()?;
+            self.commit(usize::MAX)?;
             self.answer(who, usize::MAX)?;
         }
         Ok(())
@@ -580,7 +678,7 @@ pub fn run(setup: &Setup, history: &[Act], walk_every: u64, tells: bool) -> Outc
         let text = (panic.downcast_ref::<String>().cloned())
             .or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()))
             .unwrap_or_default();
-        Err(Violation { id: "PANIC", text })
+        Err(Violation::new("PANIC", text))
     });
     Outcome {
         held,

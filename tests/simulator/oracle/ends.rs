@@ -1,14 +1,16 @@
 //! How connections, sessions and wills end.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tidegate::auth::access::Action;
-use tidegate::broker::{DetachReason, KickOutcome, KickedSession, KickedWill, KeptOut, LinkId, Refusal, Target};
+use tidegate::auth::access::{Action, Denial};
+use tidegate::broker::{
+    DetachReason, KeptOut, KickOutcome, KickedSession, KickedWill, LinkId, Refusal, Stats, StoreHealth, Target,
+};
 use tidegate::mqtt::{QoS, ReasonCode};
 
 use super::model::{Message, SessionNumber, Stage};
-use super::{Held, Oracle, Shared, hold, may, means};
+use super::{Held, Oracle, Progress, Shared, hold, may, means};
 
 impl Oracle {
     /// A connection of a client that was in has ended, as the broker tells it.
@@ -109,11 +111,7 @@ impl Oracle {
             u32::MAX => {}
             secs => session.expires_at = Some(now + Duration::from_secs(u64::from(secs))),
         }
-        match &mut session.will {
-            Some(will) if will.delay.is_zero() => self.send_will(number),
-            Some(will) => will.due = Some(now + will.delay),
-            None => {}
-        }
+        self.fall_due(number);
     }
 
     /// Ends a session that nobody is attached to: its will is sent, and all else is forgotten.
@@ -127,6 +125,7 @@ impl Oracle {
             return;
         };
         self.names.remove(&session.client);
+        self.slack += session.replays.values().map(|topics| topics.len() as u64).sum::<u64>();
         for owed in session.owed.drain(..) {
             if owed.batch == self.batch {
                 self.slack += 1; // perhaps it ended before that was routed
@@ -142,7 +141,8 @@ impl Oracle {
                     self.shared.push(Shared {
                         group,
                         batch: self.batch,
-                        is_sure: flight.owed.is_sure,
+                        is_unsure: false,
+                        after: flight.owed.after,
                         qos: flight.owed.message.qos,
                         message: flight.owed.message,
                     });
@@ -187,6 +187,66 @@ impl Oracle {
             publisher: Some(number),
         };
         self.route(Rc::new(message), &identity);
+    }
+
+    /// The process ended and another went on with what was stored: connections and what was not stored are gone, and
+    /// clients that were connected have left at this moment.
+    pub fn recover(&mut self, now: Instant, denials: Vec<Denial>, (stats, progress): (&Stats, Progress)) -> Held {
+        self.now = now;
+        self.step += 1;
+        self.batch += 1;
+        self.credit = (super::dropped(&self.stats) + self.credit).saturating_sub(self.lost);
+        self.lost = 0;
+        self.stats = Stats::default();
+        self.wills_sent = 0;
+        self.rests_on = 0;
+        self.progress = progress;
+        self.health = StoreHealth::Ready;
+        self.kicks.clear();
+        self.instant.clear();
+        self.subscribing.clear();
+        self.just_ended.clear();
+        for link in self.links.values_mut() {
+            link.stage = Stage::Ended;
+            link.ended_in = self.step;
+        }
+        let gone: Vec<_> = (self.sessions.iter())
+            .filter(|(_, session)| !session.is_stored)
+            .map(|(&number, _)| number)
+            .collect();
+        for number in gone {
+            let Some(session) = self.sessions.remove(&number) else { continue };
+            self.names.remove(&session.client);
+            for shared in &mut self.shared {
+                shared.is_unsure |= session.groups_ever.contains(&shared.group);
+            }
+        }
+        self.denials = denials.clone();
+        let mut left = Vec::new();
+        for (&number, session) in &mut self.sessions {
+            session.replays.clear();
+            if session.link.take().is_some() {
+                let secs = session.expiry_secs;
+                let life = Duration::from_secs(u64::from(secs));
+                session.expires_at = (secs != u32::MAX).then(|| now + life);
+                left.push(number);
+            }
+        }
+        for number in left {
+            self.fall_due(number);
+        }
+        self.hear(&super::Cause::Rights(denials), &[])?;
+        self.settle(&super::Cause::Flushed, stats)
+    }
+
+    /// The will of a client that has left is sent, or falls due.
+    fn fall_due(&mut self, number: SessionNumber) {
+        let now = self.now;
+        match self.sessions.get_mut(&number).and_then(|session| session.will.as_mut()) {
+            Some(will) if will.delay.is_zero() => self.send_will(number),
+            Some(will) => will.due = Some(now + will.delay),
+            None => {}
+        }
     }
 
     /// Sends the wills and ends the sessions whose time has come, in the order of their deadlines.

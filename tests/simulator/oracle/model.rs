@@ -67,8 +67,8 @@ pub struct Owed {
     pub ids: Vec<u32>,
     /// What was routed later has a higher number; what may come in any order has the same.
     pub batch: u64,
-    /// Whether the broker has promised it to anybody; otherwise a crash may have taken it.
-    pub is_sure: bool,
+    /// The last change that has to be stored before it may be seen; 0: none.
+    pub after: u64,
 }
 
 /// A delivery that was sent and not finished.
@@ -82,8 +82,6 @@ pub struct Flight {
     pub released: bool,
     /// On which connection it was sent last.
     pub sent_on: Option<LinkId>,
-    /// Whether its end may have been forgotten by a crash, or its beginning.
-    pub is_sure: bool,
 }
 
 /// One topic filter of a session.
@@ -107,12 +105,14 @@ pub struct Testament {
     pub due: Option<Instant>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Session {
     pub client: Rc<str>,
     pub identity: Identity,
     pub link: Option<LinkId>,
     pub expiry_secs: u32,
+    /// Whether it outlives the process, where anything does: it may outlive its connection.
+    pub is_stored: bool,
     pub expires_at: Option<Instant>,
     pub will: Option<Testament>,
     pub filters: BTreeMap<Rc<str>, Filter>,
@@ -133,6 +133,7 @@ impl Session {
             identity,
             link: None,
             expiry_secs: 0,
+            is_stored: false,
             expires_at: None,
             will: None,
             filters: BTreeMap::new(),
@@ -146,7 +147,7 @@ impl Session {
 }
 
 /// How far a connection has come.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Stage {
     Arrived,
     /// CONNECT came, and the password is being checked; what came behind it waits.
@@ -175,11 +176,13 @@ pub enum Reached {
     Nobody,
     /// It was not taken.
     Denied,
+    /// It was not taken, for it could not be stored.
+    NotStored,
     /// It came before.
     Again,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Link {
     pub stage: Stage,
     /// Whether its door asks for no password.
@@ -189,7 +192,11 @@ pub struct Link {
     pub packet_bytes_max: u32,
     pub last_received: Instant,
     pub silence_max: Duration,
-    pub answers: VecDeque<Answer>,
+    /// What is owed, and the change that has to be stored before.
+    pub answers: VecDeque<(Answer, u64)>,
+    /// CONNACK is owed: Session Present, Session Expiry Interval, Server Keep Alive; and was it said.
+    pub greeting: Option<(bool, Option<u32>, Option<u16>, u64)>,
+    pub greeted: bool,
     /// What the client's aliases stand for, and the broker's.
     pub aliases: [BTreeMap<u16, Rc<str>>; 2],
     /// Deliveries that were sent on this connection and not acknowledged.
@@ -208,6 +215,11 @@ pub struct Link {
 }
 
 impl Link {
+    /// An answer is owed, once the change it rests on is stored.
+    pub fn owe(&mut self, answer: Answer, rests_on: u64) {
+        self.answers.push_back((answer, rests_on));
+    }
+
     pub fn new(is_open: bool, now: Instant) -> Self {
         Self {
             stage: Stage::Arrived,
@@ -218,6 +230,8 @@ impl Link {
             last_received: now,
             silence_max: Duration::ZERO,
             answers: VecDeque::new(),
+            greeting: None,
+            greeted: false,
             aliases: [BTreeMap::new(), BTreeMap::new()],
             outstanding: BTreeSet::new(),
             provoked: false,

@@ -58,6 +58,12 @@ impl Oracle {
     }
 
     fn sent(&mut self, link: LinkId, packet: &Packet) -> Held {
+        self.early = false;
+        self.sent_on_time(link, packet)?;
+        self.check_stored(0, packet)
+    }
+
+    fn sent_on_time(&mut self, link: LinkId, packet: &Packet) -> Held {
         self.check_open(link)?;
         let Some(known) = self.links.get_mut(&link) else {
             return Ok(());
@@ -69,11 +75,28 @@ impl Oracle {
                 format!("{bytes} bytes were sent to a client that takes {bytes_max}: {packet:?}")
             })?;
         }
-        let is_in = known.session.is_some();
+        let is_in = known.greeted;
         match packet {
+            Packet::ConnAck(connack) if connack.reason.is_error() => {
+                known.farewell = true;
+                let was_in = known.session.is_some();
+                hold(!was_in, "A1", || format!("{connack:?} to a client that is in"))
+            }
             Packet::ConnAck(connack) => {
-                known.farewell = connack.reason.is_error();
-                hold(is_in != connack.reason.is_error(), "A1", || format!("{connack:?} to a client that is in: {is_in}"))
+                known.greeted = true;
+                let properties = &connack.properties;
+                let greeting = known.greeting.take();
+                let Some((was_there, expiry_secs, alive_secs, rests_on)) = greeting else {
+                    return hold(false, "A1", || format!("{connack:?} to a client that is not in"));
+                };
+                hold(connack.session_present == was_there, "S1", || {
+                    format!("{connack:?}, and the session was there: {was_there}")
+                })?;
+                let told = (properties.session_expiry_secs, properties.server_keep_alive_secs);
+                hold(told == (expiry_secs, alive_secs), "S1", || {
+                    format!("{connack:?} should tell {expiry_secs:?} and {alive_secs:?}")
+                })?;
+                self.check_stored(rests_on, packet)
             }
             Packet::Disconnect(_) => {
                 known.farewell = true;
@@ -126,11 +149,21 @@ impl Oracle {
         }
     }
 
-    /// Takes the next answer of a kind that is owed on a connection.
+    /// Takes the next answer of a kind that is owed on a connection; none, where what it rests on is not stored.
     fn answer(&mut self, link: LinkId, is_it: impl Fn(&Answer) -> bool) -> Option<Answer> {
         let answers = &mut self.links.get_mut(&link)?.answers;
-        let index = answers.iter().position(is_it)?;
-        answers.remove(index)
+        let index = answers.iter().position(|(answer, _)| is_it(answer))?;
+        let (answer, rests_on) = answers.remove(index)?;
+        self.early |= rests_on > self.progress.stored;
+        Some(answer)
+    }
+
+    /// What is a promise is said when it is stored, and not before.
+    fn check_stored(&self, rests_on: u64, packet: &Packet) -> Held {
+        let stored = self.progress.stored;
+        hold(rests_on <= stored && !self.early, "D1", || {
+            format!("{packet:?} rests on change {rests_on}, and {stored} are stored")
+        })
     }
 
     /// PUBACK or PUBREC: from here on the message is ours.
@@ -147,6 +180,7 @@ impl Oracle {
         };
         let is_allowed = match (known.version, reached) {
             (ProtocolVersion::V5, Reached::Denied) => ack.reason == ReasonCode::NotAuthorized,
+            (_, Reached::NotStored) => ack.reason == ReasonCode::QuotaExceeded,
             (ProtocolVersion::V5, Reached::Nobody) => {
                 matches!(ack.reason, ReasonCode::NoMatchingSubscribers | ReasonCode::Success)
                     || (!self.terms.is_roomy && ack.reason == ReasonCode::QuotaExceeded)
@@ -160,8 +194,8 @@ impl Oracle {
         hold(is_allowed, "D1", || format!("{ack:?} for a message that reached {reached:?}"))?;
         self.accepted += 1;
         let session = known.session.and_then(|number| self.sessions.get_mut(&number));
-        if let (QoS::ExactlyOnce, false, Some(session)) = (qos, ack.reason.is_error(), session) {
-            session.receiving.insert(packet_id);
+        if let (QoS::ExactlyOnce, true, Some(session)) = (qos, ack.reason.is_error(), session) {
+            session.receiving.remove(&packet_id);
         }
         Ok(())
     }
@@ -256,10 +290,18 @@ impl Oracle {
             let (_, owed) = self.instant.remove(index);
             return self.check_life(&owed.message, publish, version);
         }
-        match self.take_shared(number, topic, publish, version) {
+        let brings = self.brings(number, topic, publish);
+        match self.take_shared(number, topic, publish, version, brings) {
             Some((_, owed)) => self.check_life(&owed.message, publish, version),
             None => self.take_retained(link, number, topic, publish, version).map(|_| ()),
         }
+    }
+
+    /// Whether a subscription of the session has yet to bring what its topic retains.
+    fn brings(&self, number: SessionNumber, topic: &str, publish: &Publish) -> bool {
+        let session = self.sessions.get(&number);
+        publish.retain
+            && session.is_some_and(|session| session.replays.values().any(|topics| topics.contains(topic)))
     }
 
     /// A QoS 1 or 2 delivery for the first time.
@@ -272,14 +314,14 @@ impl Oracle {
         packet_id: u16,
         version: ProtocolVersion,
     ) -> Held {
-        let now = self.now;
+        let (now, stores) = (self.now, self.terms.stores);
         let Some(session) = self.sessions.get_mut(&number) else {
             return hold(false, "D6", || format!("{publish:?} to a session that is gone"));
         };
         // What had to be sent again before this and was not has been dropped.
         let mut dropped = Vec::new();
         session.flights.retain(|flight| {
-            let stays = flight.sent_on == Some(link) || flight.released;
+            let stays = flight.sent_on == Some(link) || flight.released || publish.dup;
             if !stays {
                 dropped.push(flight.owed.message.clone());
             }
@@ -295,7 +337,9 @@ impl Oracle {
                 // Those before it gave way: a queue keeps its order.
                 let mut place = 0;
                 session.owed.retain(|other| {
-                    let stays = place >= index || other.batch >= batch;
+                    // What is stored first may come after what is not; of each quality the order is kept.
+                    let may_wait = stores && other.qos != publish.qos;
+                    let stays = place >= index || other.batch >= batch || may_wait;
                     place += 1;
                     if !stays {
                         dropped.push(other.message.clone());
@@ -309,16 +353,20 @@ impl Oracle {
         for message in dropped {
             self.lose(&message);
         }
+        let brings = self.brings(number, topic, publish);
         let taken = taken.or_else(|| {
-            let (group, owed) = self.take_shared(number, topic, publish, version)?;
+            let (group, owed) = self.take_shared(number, topic, publish, version, brings)?;
             Some((Some(group), owed))
         });
         let (group, owed) = match taken {
             Some(taken) => taken,
             None => (None, self.take_retained(link, number, topic, publish, version)?),
         };
-        hold(!owed.message.is_expired(now), "D5", || format!("{publish:?} had expired"))?;
+        let has_waited = self.terms.stores && publish.qos == QoS::ExactlyOnce;
+        hold(!owed.message.is_expired(now) || has_waited || publish.dup, "D5", || format!("{publish:?} had expired"))?;
         self.check_life(&owed.message, publish, version)?;
+        let is_stored = self.sessions.get(&number).is_some_and(|session| session.is_stored);
+        self.early |= is_stored && publish.qos == QoS::ExactlyOnce && owed.after > self.progress.stored;
         if let Some(session) = self.sessions.get_mut(&number) {
             session.flights.push(Flight {
                 packet_id,
@@ -326,7 +374,6 @@ impl Oracle {
                 group,
                 released: false,
                 sent_on: Some(link),
-                is_sure: true,
             });
         }
         self.note_outstanding(link, packet_id)
@@ -347,7 +394,9 @@ impl Oracle {
         };
         let index = session.flights.iter().position(|flight| flight.packet_id == packet_id);
         let Some(index) = index else {
-            return hold(false, "D3", || format!("{publish:?} is repeated and was never sent"));
+            // It was about to be sent when its connection, or the process, ended.
+            hold(self.terms.stores, "D3", || format!("{publish:?} is repeated and was never sent"))?;
+            return self.sent_first(link, number, topic, publish, packet_id, version);
         };
         let was_later = session.flights[index + 1..].iter().any(|flight| flight.sent_on == Some(link));
         let Some(flight) = session.flights.get_mut(index) else {
@@ -376,17 +425,19 @@ impl Oracle {
         })
     }
 
-    /// Takes a delivery that any member of a shared subscription may get, and this session is one.
+    /// Takes a delivery that any member of a shared subscription may get, and this session is one; only of this very
+    /// step, where it may be something else.
     fn take_shared(
         &mut self,
         number: SessionNumber,
         topic: &str,
         publish: &Publish,
         version: ProtocolVersion,
+        is_new: bool,
     ) -> Option<(super::Group, Owed)> {
         let session = self.sessions.get(&number)?;
         let owed_as = |shared: &super::Shared| {
-            if !session.groups_ever.contains(&shared.group) {
+            if !session.groups_ever.contains(&shared.group) || (is_new && shared.batch != self.batch) {
                 return None;
             }
             // It was a member, and what it had granted then is not kept here.
@@ -404,7 +455,7 @@ impl Oracle {
                 retain: retain.filter(|_| shared.batch == self.batch),
                 ids: if shared.batch == self.batch { ids } else { ids_of(publish) },
                 batch: shared.batch,
-                is_sure: shared.is_sure,
+                after: shared.after,
             };
             is_owed(&owed, topic, publish, version).then_some(owed)
         };
@@ -423,10 +474,8 @@ impl Oracle {
         publish: &Publish,
         version: ProtocolVersion,
     ) -> Result<Owed, super::Violation> {
-        let unknown = || super::Violation {
-            id: "D6",
-            text: format!("{publish:?} on {topic} is owed to nobody on {link:?}"),
-        };
+        let unknown =
+            || super::Violation::new("D6", format!("{publish:?} on {topic} is owed to nobody on {link:?}"));
         let session = self.sessions.get_mut(&number).ok_or_else(unknown)?;
         let values = self.retained.get(topic).map(|(_, values)| values.as_slice()).unwrap_or_default();
         let value = (values.iter().flatten()).find(|retained| retained.message.says_the_same(topic, publish, version));
@@ -457,11 +506,11 @@ impl Oracle {
             retain: Some(true),
             ids,
             batch: self.batch,
-            is_sure: true,
+            after: 0,
         })
     }
 
-    /// [MQTT-3.3.2-6]: the life it has left, to the second.
+    /// [MQTT-3.3.2-6]: the life it has left, to the second; of what had to be stored first, what it had then.
     fn check_life(&self, message: &Message, publish: &Publish, version: ProtocolVersion) -> Held {
         let (Some(at), ProtocolVersion::V5) = (message.expires_at, version) else {
             return Ok(());
@@ -469,7 +518,9 @@ impl Oracle {
         let left = at.saturating_duration_since(self.now);
         let left_secs = left.as_secs() + u64::from(left.subsec_nanos() > 0);
         let told = publish.properties.as_deref().and_then(|properties| properties.message_expiry_secs);
-        hold(told.map(u64::from) == Some(left_secs), "D5", || {
+        let has_waited = self.terms.stores && publish.qos == QoS::ExactlyOnce;
+        let is_right = |told: u64| told == left_secs || (has_waited && told > left_secs);
+        hold(told.is_some_and(|told| is_right(told.into())), "D5", || {
             format!("{left_secs} seconds are left, {told:?} are told")
         })
     }
