@@ -376,6 +376,10 @@ impl World {
             true => Bytes::new(),
             false => self.payload(chance, version),
         };
+        // One that is too large would be sent again for ever.
+        if payload.len() + 100 > self.setup.limits.packet_bytes_max as usize {
+            qos = QoS::AtMostOnce;
+        }
         let topic = self.topic(chance);
         let mut properties = PublishProperties::default();
         if version == ProtocolVersion::V5 && self.setup.properties && chance.one_in(2) {

@@ -120,6 +120,8 @@ pub struct Terms {
 #[derive(Debug, Clone)]
 struct Shared {
     group: Group,
+    /// All that the message is owed to: who is in two of them may get either's.
+    groups: Rc<[Group]>,
     message: Rc<Message>,
     batch: u64,
     /// Whether it may have been lost with a session that was not stored.
@@ -681,8 +683,10 @@ impl Oracle {
             }
         }
         reached |= !groups.is_empty();
+        let all: Rc<[Group]> = groups.keys().cloned().collect();
         let shared = groups.into_iter().map(|(group, qos)| Shared {
             group,
+            groups: all.clone(),
             batch: self.batch,
             is_unsure: false,
             after: self.rests_on,

@@ -86,11 +86,16 @@ impl Setup {
             // How long the process was off is known by a clock that nobody moves.
             weights[weight_of(Kind::WallJump)] = 0;
         }
+        let mut limits = limits(chance, is_roomy);
+        if stores {
+            // A SUBACK that tells of a refusal for want of memory may come long after it.
+            limits.memory_bytes_max = limits.memory_bytes_max.max(10_000_000);
+        }
         Self {
             stores,
             crashes,
             clients,
-            limits: limits(chance, is_roomy),
+            limits,
             is_roomy,
             delays: chance.one_in(2),
             names: 1 + chance.below(3),
@@ -133,6 +138,8 @@ fn limits(chance: &mut Chance, is_roomy: bool) -> Limits {
         };
     }
     Limits {
+        // One packet has to fit into what is left when memory is short.
+        packet_bytes_max: 2_500,
         connections_max: chance.of(&[6, 64]),
         queue_class: chance.of(&[QueueClass::N16, QueueClass::N64]),
         queue_bytes_max: chance.of(&[300, 2_000, 100_000]),

@@ -50,7 +50,7 @@ pub struct World {
 const AUDITOR: &str = "auditor";
 
 /// Rounds in which everything owed must have arrived once all faults are over.
-const ROUNDS_MAX: usize = 20_000;
+const ROUNDS_MAX: usize = 3_000;
 
 impl World {
 

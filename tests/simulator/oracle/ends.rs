@@ -9,7 +9,7 @@ use tidegate::broker::{
 };
 use tidegate::mqtt::{QoS, ReasonCode};
 
-use super::model::{Message, SessionNumber, Stage};
+use super::model::{Group, Message, Session, SessionNumber, Stage};
 use super::{Held, Oracle, Progress, Shared, hold, may, means};
 
 impl Oracle {
@@ -134,12 +134,13 @@ impl Oracle {
             self.lose(&owed.message);
         }
         for flight in session.flights.drain(..) {
-            match flight.group {
+            match flight.groups {
                 _ if flight.released => {}
                 // [MQTT-4.8.2-5]: what was not acknowledged at QoS 1 another member may have.
-                Some(group) if flight.owed.qos == QoS::AtLeastOnce && self.has_members(&group) => {
+                Some(groups) if flight.owed.qos == QoS::AtLeastOnce && self.has_members(&groups) => {
                     self.shared.push(Shared {
-                        group,
+                        group: groups.first().cloned().unwrap_or_else(|| Rc::from("")),
+                        groups,
                         batch: self.batch,
                         is_unsure: false,
                         after: flight.owed.after,
@@ -154,8 +155,9 @@ impl Oracle {
         self.just_ended.push(session);
     }
 
-    fn has_members(&self, group: &str) -> bool {
-        self.sessions.values().any(|session| session.filters.contains_key(group))
+    fn has_members(&self, groups: &[Group]) -> bool {
+        let is_member = |session: &Session| groups.iter().any(|group| session.filters.contains_key(group));
+        self.sessions.values().any(is_member)
     }
 
     pub(super) fn lose(&mut self, message: &Message) {
@@ -218,7 +220,7 @@ impl Oracle {
             let Some(session) = self.sessions.remove(&number) else { continue };
             self.names.remove(&session.client);
             for shared in &mut self.shared {
-                shared.is_unsure |= session.groups_ever.contains(&shared.group);
+                shared.is_unsure |= shared.groups.iter().any(|group| session.groups_ever.contains(group));
             }
         }
         self.denials = denials.clone();

@@ -76,8 +76,8 @@ pub struct Owed {
 pub struct Flight {
     pub packet_id: u16,
     pub owed: Owed,
-    /// The shared subscription it came by.
-    pub group: Option<Group>,
+    /// The shared subscriptions it may have come by.
+    pub groups: Option<Rc<[Group]>>,
     /// Whether PUBREC came.
     pub released: bool,
     /// On which connection it was sent last.

@@ -330,7 +330,17 @@ impl Oracle {
         let in_use = session.flights.iter().any(|flight| flight.packet_id == packet_id);
         hold(!in_use, "P1", || format!("{packet_id} is in use: {publish:?}"))?;
         let found = session.owed.iter().position(|owed| is_owed(owed, topic, publish, version));
-        let taken = match found {
+        // The same may be owed by another way, and earlier.
+        let is_earlier = |index: &usize| {
+            let batch = session.owed.get(*index).map_or(0, |owed| owed.batch);
+            let is_it = |shared: &super::Shared| {
+                shared.batch < batch
+                    && shared.groups.iter().any(|group| session.groups_ever.contains(group))
+                    && shared.message.says_the_same(topic, publish, version)
+            };
+            !self.shared.iter().any(is_it)
+        };
+        let taken = match found.filter(is_earlier) {
             Some(index) => {
                 let owed = session.owed.remove(index);
                 let batch = owed.as_ref().map_or(0, |owed| owed.batch);
@@ -355,10 +365,10 @@ impl Oracle {
         }
         let brings = self.brings(number, topic, publish);
         let taken = taken.or_else(|| {
-            let (group, owed) = self.take_shared(number, topic, publish, version, brings)?;
-            Some((Some(group), owed))
+            let (groups, owed) = self.take_shared(number, topic, publish, version, brings)?;
+            Some((Some(groups), owed))
         });
-        let (group, owed) = match taken {
+        let (groups, owed) = match taken {
             Some(taken) => taken,
             None => (None, self.take_retained(link, number, topic, publish, version)?),
         };
@@ -368,13 +378,16 @@ impl Oracle {
         let is_stored = self.sessions.get(&number).is_some_and(|session| session.is_stored);
         self.early |= is_stored && publish.qos == QoS::ExactlyOnce && owed.after > self.progress.stored;
         if let Some(session) = self.sessions.get_mut(&number) {
-            session.flights.push(Flight {
+            // One that was about to be sent takes its place among those that were.
+            let rest = session.flights.iter().position(|flight| publish.dup && flight.sent_on != Some(link));
+            let flight = Flight {
                 packet_id,
                 owed,
-                group,
+                groups,
                 released: false,
                 sent_on: Some(link),
-            });
+            };
+            session.flights.insert(rest.unwrap_or(session.flights.len()), flight);
         }
         self.note_outstanding(link, packet_id)
     }
@@ -434,10 +447,11 @@ impl Oracle {
         publish: &Publish,
         version: ProtocolVersion,
         is_new: bool,
-    ) -> Option<(super::Group, Owed)> {
+    ) -> Option<(Rc<[super::Group]>, Owed)> {
         let session = self.sessions.get(&number)?;
         let owed_as = |shared: &super::Shared| {
-            if !session.groups_ever.contains(&shared.group) || (is_new && shared.batch != self.batch) {
+            let is_member = shared.groups.iter().any(|group| session.groups_ever.contains(group));
+            if !is_member || (is_new && shared.batch != self.batch) {
                 return None;
             }
             // It was a member, and what it had granted then is not kept here.
@@ -448,21 +462,27 @@ impl Oracle {
                 }
                 None => (publish.qos, ids_of(publish), None),
             };
-            // What waits keeps what was granted when it came.
+            // What waits keeps what was granted when it came; and which of two ways it came by nobody can tell.
+            let same = self.shared.iter().filter(|other| Rc::ptr_eq(&other.message, &shared.message));
+            let is_exact = shared.batch == self.batch && same.count() == 1 && shared.groups.len() == 1;
             let owed = Owed {
                 message: shared.message.clone(),
-                qos: if shared.batch == self.batch { qos } else { publish.qos },
-                retain: retain.filter(|_| shared.batch == self.batch),
-                ids: if shared.batch == self.batch { ids } else { ids_of(publish) },
+                qos: if is_exact { qos } else { publish.qos },
+                retain: retain.filter(|_| is_exact),
+                ids: if is_exact { ids } else { ids_of(publish) },
                 batch: shared.batch,
                 after: shared.after,
             };
             is_owed(&owed, topic, publish, version).then_some(owed)
         };
-        let (index, owed) = (self.shared.iter().enumerate())
-            .find_map(|(index, shared)| Some((index, owed_as(shared)?)))?;
+        let mut found = self.shared.iter().enumerate().filter_map(|(index, shared)| Some((index, owed_as(shared)?)));
+        // At QoS 0 rather what was just routed; of the others the oldest.
+        let (index, owed) = match publish.qos {
+            QoS::AtMostOnce => found.max_by_key(|(_, owed)| owed.batch),
+            _ => found.next(),
+        }?;
         let shared = self.shared.remove(index);
-        Some((shared.group, owed))
+        Some((shared.groups, owed))
     }
 
     /// A retained message that a subscription brings.
