@@ -6,7 +6,7 @@ use tidegate::auth::access::Action;
 use tidegate::broker::{BanSubject, Event, LinkId, Output};
 use tidegate::mqtt::{Ack, Packet, ProtocolVersion, Publish, QoS, ReasonCode, encoded_len};
 
-use super::model::{Answer, Flight, Message, Owed, Reached, SessionNumber, Stage, matches};
+use super::model::{Answer, Filter, Flight, Message, Owed, Reached, SessionNumber, Stage, matches};
 use super::{Held, Oracle, hold, may};
 
 impl Oracle {
@@ -264,7 +264,8 @@ impl Oracle {
         self.delivered += 1;
         let identity = self.sessions.get(&number).map(|session| session.identity.clone());
         let is_allowed = identity.is_none_or(|identity| may(&self.denials, &identity, Action::Receive, &topic));
-        hold(is_allowed, "A1", || format!("{publish:?} on {topic} may not be received"))?;
+        let is_parked = self.terms.stores && publish.qos == QoS::ExactlyOnce;
+        hold(is_allowed || is_parked, "A1", || format!("{publish:?} on {topic} may not be received"))?;
         match (publish.qos, publish.packet_id) {
             (QoS::AtMostOnce, _) => self.sent_at_most_once(link, number, &topic, publish, version),
             (_, Some(packet_id)) if publish.dup => {
@@ -475,12 +476,19 @@ impl Oracle {
             };
             is_owed(&owed, topic, publish, version).then_some(owed)
         };
-        let mut found = self.shared.iter().enumerate().filter_map(|(index, shared)| Some((index, owed_as(shared)?)));
-        // At QoS 0 rather what was just routed; of the others the oldest.
-        let (index, owed) = match publish.qos {
-            QoS::AtMostOnce => found.max_by_key(|(_, owed)| owed.batch),
-            _ => found.next(),
-        }?;
+        let found = self.shared.iter().enumerate().filter_map(|(index, shared)| Some((index, owed_as(shared)?)));
+        // At QoS 0 rather what was just routed, of the others the oldest; and by the way that fits best.
+        let (index, owed) = found.min_by_key(|(index, owed)| {
+            let shared = &self.shared[*index];
+            let is_fit = |filter: &Filter| filter.qos.min(shared.message.qos) == publish.qos;
+            let fitness = match session.filters.get(&shared.group) {
+                Some(filter) if is_fit(filter) => 0,
+                _ if session.groups_ever.contains(&shared.group) => 1,
+                _ => 2,
+            };
+            let age = if publish.qos == QoS::AtMostOnce { u64::MAX - owed.batch } else { owed.batch };
+            (age, fitness, shared.qos)
+        })?;
         let shared = self.shared.remove(index);
         Some((shared.groups, owed))
     }
@@ -499,10 +507,15 @@ impl Oracle {
         let session = self.sessions.get_mut(&number).ok_or_else(unknown)?;
         let values = self.retained.get(topic).map(|(_, values)| values.as_slice()).unwrap_or_default();
         let value = (values.iter().flatten()).find(|retained| retained.message.says_the_same(topic, publish, version));
-        let Some(retained) = value.filter(|_| publish.retain) else {
+        let has_waited = self.terms.stores && publish.qos == QoS::ExactlyOnce;
+        let once = || {
+            let is_it = |message: &&Rc<Message>| has_waited && message.says_the_same(topic, publish, version);
+            self.once_retained.iter().find(is_it).cloned()
+        };
+        let message = value.map(|retained| retained.message.clone()).or_else(once);
+        let Some(message) = message.filter(|_| publish.retain) else {
             return Err(unknown());
         };
-        let message = retained.message.clone();
         let ids = ids_of(publish);
         let by = (session.filters.iter()).find(|(_, filter)| {
             let own_ids = if filter.id > 0 { vec![filter.id] } else { Vec::new() };
@@ -511,10 +524,10 @@ impl Oracle {
                 && filter.qos.min(message.qos) == publish.qos
                 && (own_ids == ids || version != ProtocolVersion::V5)
         });
-        if by.is_none() {
+        if by.is_none() && !has_waited {
             return Err(unknown());
         }
-        hold(!message.is_expired(self.now), "D5", || format!("{publish:?} had expired"))?;
+        hold(!message.is_expired(self.now) || has_waited, "D5", || format!("{publish:?} had expired"))?;
         self.check_life(&message, publish, version)?;
         let session = self.sessions.get_mut(&number).ok_or_else(unknown)?;
         if let Some(topics) = session.replays.values_mut().find(|topics| topics.contains(topic)) {
