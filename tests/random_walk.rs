@@ -11,8 +11,8 @@ use conversation::*;
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial, Rights};
 use tidegate::broker::{
-    Authentication, Broker, Event, Input, KickOptions, KickedSession, KickedWill, Limits, LinkId, ListenerPolicy,
-    MountPoint, Output, Overflow, Pattern, QueueClass, Settings, StoreHealth, Target,
+    Authentication, Broker, Event, Input, KickOptions, KickedSession, KickedWill, Limits, LinkId,
+    ListenerPolicy, MountPoint, Output, Overflow, Pattern, QueueClass, Settings, StoreHealth, Target,
     Verdict, Versions,
 };
 use tidegate::mqtt::{
@@ -234,7 +234,11 @@ impl Walk {
                 self.house.step(Input::Store(health))
             }
             1..=4 => self.house.step(Input::Checkpoint),
-            5 if self.house.broker.store().is_some_and(|view| view.health != StoreHealth::Failed)
+            5 if self
+                .house
+                .broker
+                .store()
+                .is_some_and(|view| view.health != StoreHealth::Failed)
                 && !self.house.is_healing =>
             {
                 self.peers.clear();

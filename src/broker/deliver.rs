@@ -16,9 +16,7 @@ use super::hooked::may_receive;
 use super::inflight;
 use super::kept::{Kept, Queued, SubscriptionIds, properties_bytes};
 use super::limits::begins_episode;
-use super::link::{
-    Attachment, Link, LinkId, Stage, publish_bytes, send_publish, send_publish_or_wait,
-};
+use super::link::{Attachment, Link, LinkId, Stage, publish_bytes, send_publish, send_publish_or_wait};
 use super::retained::Writer;
 use super::session::{Session, SessionKey};
 use super::subscriptions::{Grant, GroupKey, Resolved, Subscriber};

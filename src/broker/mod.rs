@@ -90,8 +90,8 @@ use subscriptions::Subscriptions;
 use timers::{Timer, Timers};
 
 pub use authenticate::Authentication;
-pub use change::Change;
 pub use bans::{Ban, BanSubject, KeptOut};
+pub use change::Change;
 pub use durable::change;
 pub use durable::restored::Restored;
 pub use durable::{StoreHealth, StoreView};

@@ -330,17 +330,23 @@ impl Broker {
     }
 
     pub(super) fn handle_puback(&mut self, now: Instant, link: LinkId, ack: &Ack) {
-        self.handle_ack(now, link, ack.packet_id, |inflight| inflight.acknowledge(ack.packet_id));
+        self.handle_ack(now, link, ack.packet_id, |inflight| {
+            inflight.acknowledge(ack.packet_id)
+        });
     }
 
     pub(super) fn handle_pubcomp(&mut self, now: Instant, link: LinkId, ack: &Ack) {
-        self.handle_ack(now, link, ack.packet_id, |inflight| inflight.complete(ack.packet_id));
+        self.handle_ack(now, link, ack.packet_id, |inflight| {
+            inflight.complete(ack.packet_id)
+        });
     }
 
     pub(super) fn handle_pubrec(&mut self, now: Instant, link: LinkId, ack: &Ack) {
         if ack.reason.is_error() {
             // [MQTT-4.3.3-4] [MQTT-4.4.0-2] [MQTT-4.8.2-6]
-            return self.handle_ack(now, link, ack.packet_id, |inflight| inflight.reject(ack.packet_id));
+            return self.handle_ack(now, link, ack.packet_id, |inflight| {
+                inflight.reject(ack.packet_id)
+            });
         }
         let Some(attachment) = self.links.get(link).and_then(Link::attachment) else {
             return;

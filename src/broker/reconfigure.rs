@@ -93,7 +93,9 @@ impl Broker {
         };
         for (_, session) in self.sessions.iter() {
             let (waiting, bytes) = (session.queue.len(), session.held_bytes());
-            let class = QueueClass::ALL.into_iter().find(|class| class.messages() >= waiting);
+            let class = QueueClass::ALL
+                .into_iter()
+                .find(|class| class.messages() >= waiting);
             let class = class.unwrap_or(QueueClass::N4096);
             let in_flight = u16::try_from(session.inflight.len()).unwrap_or(u16::MAX);
             let filters = session.places.len();
@@ -106,8 +108,7 @@ impl Broker {
             there.sessions_per_user_max = there.sessions_per_user_max.max(usage.sessions);
             there.subscriptions_per_user_max = there.subscriptions_per_user_max.max(usage.subscriptions);
             there.retained_per_user_max = there.retained_per_user_max.max(usage.retained);
-            there.retained_bytes_per_user_max =
-                there.retained_bytes_per_user_max.max(usage.retained_bytes);
+            there.retained_bytes_per_user_max = there.retained_bytes_per_user_max.max(usage.retained_bytes);
         }
         self.loosest.loosen(&there);
     }

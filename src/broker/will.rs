@@ -3,12 +3,12 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::{Broker, Change};
 use super::budget::Account;
 use super::deliver::Passing;
 use super::kept::{Kept, expiry};
 use super::session::SessionKey;
 use super::timers::Timer;
+use super::{Broker, Change};
 use crate::auth::access::Action;
 use crate::mqtt::{PublishProperties, TopicName, Will};
 

@@ -22,9 +22,8 @@ use smallvec::smallvec;
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial, Rights};
 use tidegate::broker::{
-    Broker, Change, Event, Input, Kick, KickId, KickOptions, KickOutcome, Limits, LinkId, ListenerPolicy, Message,
-    MountPoint, Now, Output, Restored, Settings, Stats, StoreHealth,
-    Target, Verdict,
+    Broker, Change, Event, Input, Kick, KickId, KickOptions, KickOutcome, Limits, LinkId, ListenerPolicy,
+    Message, MountPoint, Now, Output, Restored, Settings, Stats, StoreHealth, Target, Verdict,
 };
 use tidegate::hooks::{Answered, Hook, Post};
 use tidegate::mqtt::{
@@ -32,6 +31,7 @@ use tidegate::mqtt::{
     Publish, QoS, ReasonCode, RetainHandling, Subscribe, SubscribeProperties, Subscription, TopicFilter,
     TopicName, Unsubscribe, Utf8String, Will, WillProperties,
 };
+use tidegate::storage::record;
 
 pub use ProtocolVersion::{V5, V31, V311};
 
@@ -181,7 +181,10 @@ impl House {
             && !self.is_healing
         {
             let image = self.broker.image().expect("there is a store");
-            assert!(stored.is_like(&image), "stored is\n{stored:#?}\nand should be\n{image:#?}");
+            assert!(
+                stored.is_like(&image),
+                "stored is\n{stored:#?}\nand should be\n{image:#?}"
+            );
         }
         self.broker
             .check_invariants()
@@ -200,6 +203,10 @@ impl House {
             match output {
                 Output::Store(change) => {
                     self.is_healing &= change != Change::CheckpointEnded;
+                    let mut content = Vec::new();
+                    record::encode(&change, &mut content);
+                    let read = record::decode(record::kind_of(&change), &content);
+                    assert_eq!(read.as_ref(), Ok(&change), "as it is stored");
                     if let Some(stored) = &mut self.stored {
                         stored.apply(change.clone());
                     }
@@ -245,7 +252,10 @@ impl House {
         let count = self.journal.len() - self.unstored();
         self.journal.truncate(count);
         let mut restored = Restored::default();
-        self.journal.iter().cloned().for_each(|change| restored.apply(change));
+        self.journal
+            .iter()
+            .cloned()
+            .for_each(|change| restored.apply(change));
         restored.finish();
         self.now.wall += off;
         self.broker = broker.with_store(self.now);

@@ -3,7 +3,7 @@
 //! Between two slices life goes on, and its changes are given like always; so a checkpoint is no picture of one moment.
 //! It need not be: whoever puts the records together from where it began comes to what is there now. For each session
 //! first its head and subscriptions are given, then what waits, then what was sent: a delivery that is sent while its
-//! turn to be given has not come is among the last, and one that was taken since the checkpoint began was given then.
+//! turn to be given has not come is among the last, and one that was taken since the head was given was given then.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -27,7 +27,7 @@ pub(super) struct Checkpoint {
     sessions: Vec<SessionKey>,
     /// The deliveries of the last of these up to this one have been given, and all that comes before them.
     given_upto: Option<u64>,
-    /// The first delivery that was taken since it began.
+    /// The first delivery that was taken since the head of that session was given, and was not ignored then.
     first_new: u64,
     /// Retained messages up to this topic have been given.
     topic: Option<TopicName>,
@@ -57,7 +57,7 @@ impl Broker {
         durable.checkpoint = Some(Checkpoint {
             sessions: sessions.into_iter().map(|(_, key)| key).collect(),
             given_upto: None,
-            first_new: durable.next_delivery,
+            first_new: 0,
             topic: None,
         });
         self.go_on_with_checkpoint();
@@ -65,7 +65,9 @@ impl Broker {
 
     /// Gives the next slice of a checkpoint that has begun.
     pub(super) fn go_on_with_checkpoint(&mut self) {
-        let Some(durable) = self.durable.as_deref_mut() else { return };
+        let Some(durable) = self.durable.as_deref_mut() else {
+            return;
+        };
         let Some(mut checkpoint) = durable.checkpoint.take() else {
             return;
         };
@@ -120,6 +122,7 @@ impl Durable {
         let number = SessionNumber(session.number);
         if checkpoint.given_upto.is_none() {
             let head = self.head_of(session);
+            checkpoint.first_new = self.next_delivery;
             self.give_counted(outputs, Change::Session(Box::new(head)), left_bytes);
             for &place in &session.places {
                 if let Some(change) = subscribed(tree, key, number, place) {

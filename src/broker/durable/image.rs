@@ -10,8 +10,8 @@ use crate::broker::kept::Kept;
 use crate::broker::session::{Session, SessionKey};
 
 impl Broker {
-    /// What should be stored at this moment, as [`Restored`] that was put together from every [`super::super::Output::Store`]
-    /// would have it; `None` where nothing is stored.
+    /// What should be stored at this moment, as [`Restored`] that was put together from every
+    /// [`Output::Store`](crate::broker::Output::Store) would have it; `None` where nothing is stored.
     ///
     /// Costs as much as there is state; for tests and simulations.
     pub fn image(&self) -> Option<Restored> {
@@ -85,7 +85,10 @@ impl Restored {
             };
             for (delivery, (_, terms)) in &mut session.queue {
                 let told = other.queue.get(delivery);
-                terms.share = terms.share.take().filter(|_| told.is_some_and(|(_, terms)| terms.share.is_some()));
+                terms.share = terms
+                    .share
+                    .take()
+                    .filter(|_| told.is_some_and(|(_, terms)| terms.share.is_some()));
             }
             for (sent, told) in session.sent.iter_mut().zip(&other.sent) {
                 let has_share = (told.message.as_ref()).is_some_and(|(_, terms)| terms.share.is_some());

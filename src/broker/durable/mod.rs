@@ -1,6 +1,7 @@
 //! What outlives the process: which changes are given to be stored, and which outputs wait until they are.
 //!
 //! - [`change`]: the records. [`restored`]: what they come to. `image`: what they should come to at any moment.
+//! - `given`: where the rest of the core gives what is to be stored. `promises`: what waits for that.
 //! - `restore`: a broker that goes on where another ended. `checkpoint`: everything given again, a slice at a time.
 //!
 //! **An acknowledgement is a promise.** PUBACK, PUBREC, PUBCOMP, SUBACK, UNSUBACK and the CONNACK of a stored session
@@ -13,12 +14,13 @@
 
 pub mod change;
 mod checkpoint;
+mod given;
 mod image;
+mod promises;
 mod restore;
 pub(super) mod restored;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -26,16 +28,14 @@ use self::change::{
     Accepted, Author, Change, Delivery, DeliveryNumber, JournalTime, MessageBody, MessageNumber,
     SessionNumber, StoredSession, StoredWill, Terms,
 };
-use self::checkpoint::{Checkpoint, subscribed};
-use super::bans::BanSubject;
+use self::checkpoint::Checkpoint;
 use super::budget::{Account, Charge};
 use super::kept::{Kept, Queued};
-use super::link::{Link, LinkId};
-use super::session::{Session, SessionKey};
+use super::link::LinkId;
+use super::session::Session;
 use super::subscriptions::{Place, Subscriptions};
 use super::{Broker, Now, Output};
-use crate::auth::Identity;
-use crate::mqtt::{Packet, PacketId, TopicFilter, TopicName};
+use crate::mqtt::{PacketId, TopicFilter};
 
 /// Whether what is given can be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -288,7 +288,12 @@ impl Durable {
     }
 
     /// The record that is being made of `message`; of another one, that is given first.
-    fn accepting(&mut self, outputs: &mut VecDeque<Output>, message: &Rc<Kept>, is_named: bool) -> &mut Accepted {
+    fn accepting(
+        &mut self,
+        outputs: &mut VecDeque<Output>,
+        message: &Rc<Kept>,
+        is_named: bool,
+    ) -> &mut Accepted {
         let is_other = self.accepting.as_ref().is_some_and(|accepting| {
             (accepting.message.as_ref()).is_some_and(|other| !Rc::ptr_eq(other, message))
         });
@@ -374,7 +379,9 @@ impl Durable {
     fn left_at(&self, session: &Session) -> JournalTime {
         let expiry_millis = u64::from(session.expiry_secs) * 1000;
         let expires_at = session.expires_at.map(|at| self.at(at));
-        expires_at.map_or(JournalTime::default(), |at| JournalTime(at.0.saturating_sub(expiry_millis)))
+        expires_at.map_or(JournalTime::default(), |at| {
+            JournalTime(at.0.saturating_sub(expiry_millis))
+        })
     }
 
     /// A delivery of a stored session was sent for the first time.
@@ -391,7 +398,13 @@ impl Durable {
         match origin {
             Origin::New | Origin::Retained => {
                 let is_named = origin == Origin::Retained && !queued.message.topic.is_reserved();
-                self.note_new(outputs, subscriptions, session, (queued, Some(packet_id)), is_named);
+                self.note_new(
+                    outputs,
+                    subscriptions,
+                    session,
+                    (queued, Some(packet_id)),
+                    is_named,
+                );
             }
             Origin::Queue if self.being_taken(queued.number).is_some() => {
                 if let Some(delivery) = self.being_taken(queued.number) {
@@ -448,7 +461,10 @@ impl Durable {
     /// The delivery of this number, where its message is just being taken.
     fn being_taken(&mut self, number: u64) -> Option<&mut Delivery> {
         let record = &mut self.accepting.as_mut()?.record;
-        record.deliveries.iter_mut().find(|delivery| delivery.number.0 == number)
+        record
+            .deliveries
+            .iter_mut()
+            .find(|delivery| delivery.number.0 == number)
     }
 
     /// Where packets go that must not be seen before what is given next is stored.
@@ -594,296 +610,11 @@ impl Broker {
     pub(super) fn end_input(&mut self) {
         self.settle();
         let Some(durable) = &mut self.durable else { return };
-        let is_old = durable.clock.is_none_or(|told| {
-            durable.now.mono.saturating_duration_since(told.mono) >= CLOCK_TOLD_EVERY
-        });
+        let is_old = durable
+            .clock
+            .is_none_or(|told| durable.now.mono.saturating_duration_since(told.mono) >= CLOCK_TOLD_EVERY);
         if durable.given > durable.given_before && is_old {
             durable.tell_clock(&mut self.outputs);
         }
-    }
-
-    /// Sends a packet that is a promise, or is to stay behind one, as soon as all it rests on is stored.
-    pub(super) fn send_when_stored(&mut self, link: LinkId, packet: Packet) {
-        let output = Output::Send { link, packet };
-        self.settle();
-        let Some(durable) = &mut self.durable else {
-            return self.outputs.push_back(output);
-        };
-        let attachment = self.links.get(link).and_then(Link::attachment);
-        let session = attachment.and_then(|attachment| self.sessions.get(attachment.session));
-        let is_stored = session.is_some_and(|session| session.number != 0);
-        match durable.must_wait(link, is_stored) {
-            true => durable.park(link, output),
-            false => self.outputs.push_back(output),
-        }
-    }
-
-    /// Tells a client that it is in: once its session is stored, where that is to be.
-    pub(super) fn send_connack(
-        &mut self,
-        link: LinkId,
-        key: SessionKey,
-        peer: Option<IpAddr>,
-        packet: Packet,
-    ) {
-        self.attach_stored(key, peer);
-        self.settle();
-        let output = Output::Send { link, packet };
-        // A session that was there is promised already, and whoever comes to it while nothing can be stored may.
-        if let Some(durable) = &mut self.durable
-            && durable.health != StoreHealth::Failed
-            && durable.must_wait(link, false)
-            && let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut)
-        {
-            attachment.awaits_connack = true;
-            return durable.park(link, output);
-        }
-        self.outputs.push_back(output);
-    }
-
-    /// All changes up to this number are stored.
-    pub(super) fn handle_stored(&mut self, now: Instant, upto: u64) {
-        let Some(durable) = &mut self.durable else { return };
-        if durable.whole_again_at.is_some_and(|whole| upto < whole) {
-            return self.go_on_with_checkpoint(); // what is stored is not whole yet
-        }
-        durable.whole_again_at = None;
-        durable.stored = durable.stored.max(upto.min(durable.given));
-        let mut bytes = 0;
-        while let Some(&(last, cost)) = durable.pending.front()
-            && last <= durable.stored
-        {
-            bytes += cost;
-            durable.pending.pop_front();
-        }
-        let mut resumed = Vec::new();
-        while let Some(parked) = durable.parked.front()
-            && parked.after <= durable.stored
-            && let Some(parked) = durable.parked.pop_front()
-        {
-            bytes += PARKED_BYTES;
-            if let Output::Send { link, .. } = parked.output
-                && let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut)
-            {
-                if durable.waiting.get(&link).is_some_and(|&last| last <= durable.stored) {
-                    durable.waiting.remove(&link);
-                }
-                if let Output::Send { packet: Packet::ConnAck(_), .. } = &parked.output {
-                    attachment.awaits_connack = false;
-                    resumed.push(attachment.session);
-                }
-                self.outputs.push_back(parked.output);
-            }
-        }
-        durable.charge.set(durable.charge.bytes().saturating_sub(bytes));
-        for key in resumed {
-            self.attachments += 1;
-            self.pump(now, key);
-        }
-        self.go_on_with_checkpoint();
-    }
-
-    /// What is given can be stored, or cannot any more.
-    pub(super) fn handle_store_health(&mut self, health: StoreHealth) {
-        let Some(durable) = &mut self.durable else { return };
-        let before = std::mem::replace(&mut durable.health, health);
-        match (before, health) {
-            (StoreHealth::Failed, StoreHealth::Failed) => {}
-            (_, StoreHealth::Failed) => {
-                // Whether any of it was stored nobody knows; the checkpoint to come has it.
-                let bytes: usize = durable.pending.drain(..).map(|(_, bytes)| bytes).sum();
-                durable.charge.set(durable.charge.bytes().saturating_sub(bytes));
-                durable.checkpoint = None;
-                durable.whole_again_at = Some(u64::MAX);
-            }
-            (StoreHealth::Failed, _) => self.begin_checkpoint(),
-            _ => {}
-        }
-    }
-
-    /// A link has ended: what was parked of it is said to nobody.
-    pub(super) fn forget_parked(&mut self, link: LinkId) {
-        if let Some(durable) = &mut self.durable {
-            durable.waiting.remove(&link);
-        }
-    }
-
-    /// Whether the client of a session has yet to be told that it is in.
-    pub(super) fn awaits_connack(&self, session: &Session) -> bool {
-        let attachment = session.link.and_then(|link| self.links.get(link)?.attachment());
-        attachment.is_some_and(|attachment| attachment.awaits_connack)
-    }
-
-    /// Gives the head of a stored session as it is now.
-    pub(super) fn store_session(&mut self, key: SessionKey) {
-        let Some(durable) = &mut self.durable else { return };
-        if let Some(session) = self.sessions.get(key)
-            && session.number != 0
-        {
-            let head = durable.head_of(session);
-            durable.give(&mut self.outputs, Change::Session(Box::new(head)));
-        }
-    }
-
-    /// A client has come to its session: decides whether that is stored from here on, and gives it.
-    pub(super) fn attach_stored(&mut self, key: SessionKey, peer: Option<IpAddr>) {
-        let Some(durable) = &mut self.durable else { return };
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
-        match (session.number, session.expiry_secs) {
-            (0, 0) => return,
-            (number, 0) => {
-                // It ends with its connection now.
-                session.number = 0;
-                let session = SessionNumber(number);
-                return durable.give(&mut self.outputs, Change::SessionEnded { session });
-            }
-            (0, _) => {
-                session.number = durable.number_session().0;
-                session.peer = peer
-                    .filter(|_| *session.identity == Identity::Anonymous)
-                    .map(Box::new);
-            }
-            _ => {}
-        }
-        self.store_session(key);
-    }
-
-    /// Gives a change of a session where that is stored.
-    pub(super) fn store_change(&mut self, key: SessionKey, change: impl FnOnce(SessionNumber) -> Change) {
-        if let Some(durable) = &mut self.durable
-            && let Some(session) = self.sessions.get(key)
-            && session.number != 0
-        {
-            durable.give(&mut self.outputs, change(SessionNumber(session.number)));
-        }
-    }
-
-    /// A stored session has ended.
-    pub(super) fn store_end(&mut self, number: u64) {
-        self.settle();
-        if let Some(durable) = &mut self.durable {
-            let session = SessionNumber(number);
-            durable.give(&mut self.outputs, Change::SessionEnded { session });
-        }
-    }
-
-    /// Gives a subscription of a session, where that is stored.
-    pub(super) fn store_subscription(&mut self, key: SessionKey, place: Place) {
-        if let Some(durable) = &mut self.durable
-            && let Some(session) = self.sessions.get(key)
-            && session.number != 0
-            && let Some(change) = subscribed(&self.subscriptions, key, SessionNumber(session.number), place)
-        {
-            durable.give(&mut self.outputs, change);
-        }
-    }
-
-    /// The will of a session is sent next.
-    pub(super) fn store_will_sent(&mut self, key: SessionKey) {
-        self.settle();
-        if let Some(durable) = &mut self.durable
-            && let Some(session) = self.sessions.get(key)
-            && session.number != 0
-        {
-            durable.note_will_sent(session.number);
-        }
-    }
-
-    /// Gives a ban.
-    pub(super) fn store_ban(&mut self, subject: &BanSubject, until: Option<Instant>) {
-        if let Some(durable) = &mut self.durable {
-            let until = until.map(|until| durable.at(until));
-            let subject = subject.clone();
-            durable.give(&mut self.outputs, Change::Banned { subject, until });
-        }
-    }
-
-    /// Gives the end of a ban.
-    pub(super) fn store_unbanned(&mut self, subject: &BanSubject) {
-        if let Some(durable) = &mut self.durable {
-            let subject = subject.clone();
-            durable.give(&mut self.outputs, Change::Unbanned { subject });
-        }
-    }
-
-    /// Whether something new can be promised to outlive the process; where nothing does, nothing is promised.
-    pub(super) fn can_promise(&self) -> bool {
-        self.durable.as_ref().is_none_or(|durable| durable.can_promise())
-    }
-
-    /// A delivery that waited has ended without being sent.
-    pub(super) fn store_dropped(&mut self, key: SessionKey, queued: &Queued) {
-        if queued.number != 0
-            && let Some(durable) = &mut self.durable
-            && let Some(session) = self.sessions.get(key)
-            && session.number != 0
-        {
-            durable.note_dropped(&mut self.outputs, session.number, queued.number);
-        }
-    }
-
-    /// Whether a message on `topic` at QoS 1 or 2 may be taken: not where that is a promise to store it, and that cannot
-    /// be.
-    pub(super) fn may_be_promised(&mut self, topic: &TopicName, retain: bool) -> bool {
-        self.can_promise() || topic.is_reserved() || !self.would_be_stored(topic, retain)
-    }
-
-    fn would_be_stored(&mut self, topic: &TopicName, retain: bool) -> bool {
-        if retain {
-            return true;
-        }
-        let resolved = self.subscriptions.resolve(topic);
-        let is_stored =
-            |key: SessionKey| self.sessions.get(key).is_some_and(|session| session.number != 0);
-        let mut found = resolved.targets.iter().any(|target| is_stored(target.session));
-        for &group in &resolved.groups {
-            let (_, members) = self.subscriptions.members(group);
-            found |= members.iter().any(|member| is_stored(member.session));
-        }
-        self.subscriptions.put_back(resolved);
-        found
-    }
-
-    /// Walks over what the type promises.
-    pub(super) fn check_durable(&self) -> Result<(), String> {
-        let Some(durable) = &self.durable else {
-            return Ok(());
-        };
-        if durable.stored > durable.given {
-            return Err("more is stored than was given".into());
-        }
-        if durable.accepting.is_some() || !durable.holding.is_empty() {
-            return Err("a message is being taken between two inputs".into());
-        }
-        if durable.parked.front().is_some_and(|parked| parked.after <= durable.stored) {
-            return Err("a packet is parked for what is stored".into());
-        }
-        let mut last = 0;
-        for parked in &durable.parked {
-            if parked.after < last {
-                return Err("packets are parked out of order".into());
-            }
-            last = parked.after;
-        }
-        let pending: usize = durable.pending.iter().map(|(_, bytes)| bytes).sum();
-        let bytes = pending + durable.parked.len() * PARKED_BYTES;
-        if bytes != durable.charge.bytes() {
-            return Err(format!(
-                "{bytes} bytes wait to be stored, {} are charged",
-                durable.charge.bytes()
-            ));
-        }
-        for (_, session) in self.sessions.iter().filter(|(_, session)| session.number != 0) {
-            let mut last = 0;
-            for queued in session.queue.iter() {
-                if queued.number <= last {
-                    return Err(format!("the queue of {} is out of its order", session.client));
-                }
-                last = queued.number;
-            }
-        }
-        Ok(())
     }
 }

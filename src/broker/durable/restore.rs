@@ -29,7 +29,9 @@ impl Broker {
     /// had. What was retained by those who may not any more is dropped. Nothing is dropped because a bound is lower
     /// than it was.
     pub fn restore(&mut self, now: Now, restored: Restored, given: u64, trusted: bool) {
-        let Some(mut durable) = self.durable.take() else { return };
+        let Some(mut durable) = self.durable.take() else {
+            return;
+        };
         let clock = restored.clock.unwrap_or((JournalTime::default(), now.wall));
         durable.since = clock.0.after(off_for(clock.1, now.wall, trusted));
         durable.started = now.mono;
@@ -62,7 +64,7 @@ impl Broker {
         sessions.sort_by_key(|(number, session)| (session.head.left_at, *number));
         let mut keys = Vec::new();
         for (number, session) in sessions {
-            keys.push(self.put_back(now, &durable, &messages, number, session));
+            keys.push(self.put_back(&durable, &messages, number, session));
         }
         self.stats.subscriptions = self.subscriptions.len() as u64;
         for (subject, until) in bans {
@@ -117,13 +119,13 @@ impl Broker {
                 &self.budget.account,
             )),
         };
-        self.retained.put_back(message, Writer { author, owner }, &mut self.owners);
+        self.retained
+            .put_back(message, Writer { author, owner }, &mut self.owners);
     }
 
     /// Puts a session back that nobody is connected to; whether somebody was.
     fn put_back(
         &mut self,
-        now: Now,
         durable: &Durable,
         messages: &Messages,
         number: SessionNumber,

@@ -172,6 +172,11 @@ impl Restored {
         }
     }
 
+    /// What the board's clock showed when that was stored last.
+    pub fn told_at(&self) -> Option<SystemTime> {
+        self.clock.map(|(_, wall)| wall)
+    }
+
     /// How many sessions, messages and retained messages there are.
     pub fn counts(&self) -> (usize, usize, usize) {
         (self.sessions.len(), self.messages.len(), self.retained.len())
@@ -323,10 +328,10 @@ impl Restored {
 
     /// Adds a message that something names, unless it is there; the one more name is counted.
     pub(super) fn add_named(&mut self, number: MessageNumber, body: impl FnOnce() -> MessageBody) {
-        let message = self
-            .messages
-            .entry(number)
-            .or_insert_with(|| RestoredMessage { body: body(), names: 0 });
+        let message = self.messages.entry(number).or_insert_with(|| RestoredMessage {
+            body: body(),
+            names: 0,
+        });
         message.names += 1;
     }
 
