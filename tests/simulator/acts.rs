@@ -217,7 +217,10 @@ impl World {
             Kind::Reload => self.reload(&mut chance),
             Kind::Commit => {
                 let count = chance.of(&[usize::MAX, usize::MAX, 1, 3]);
-                self.commit(count)
+                match chance.one_in(4) {
+                    true => self.write(count),
+                    false => self.commit(count),
+                }
             }
             Kind::Checkpoint if self.store.is_some() => self.input(Cause::Checkpoint, Input::Checkpoint),
             Kind::Health => {

@@ -24,6 +24,7 @@ mod acts;
 #[path = "../conversation/chance.rs"]
 mod chance;
 mod clients;
+mod disk;
 mod network;
 mod oracle;
 mod setup;

@@ -8,6 +8,7 @@ use tidegate::mqtt::ProtocolVersion;
 
 use crate::acts::Kind;
 use crate::chance::Chance;
+use crate::disk::Faults;
 
 /// One world's terms.
 #[derive(Debug, Clone)]
@@ -35,6 +36,9 @@ pub struct Setup {
     /// Whether what has to outlive the process is stored, and whether the process may end.
     pub stores: bool,
     pub crashes: bool,
+    /// The real journal stores it, on a disk of this seed, with these faults.
+    pub journal_seed: Option<u64>,
+    pub disk_faults: Faults,
 }
 
 /// One client of a world.
@@ -91,9 +95,19 @@ impl Setup {
             // A SUBACK that tells of a refusal for want of memory may come long after it.
             limits.memory_bytes_max = limits.memory_bytes_max.max(10_000_000);
         }
+        let journal_seed = (stores && chance.one_in(2)).then(|| chance.next());
+        let one_in = |chance: &mut Chance| chance.of(&[0, 0, 300, 3_000]);
+        let disk_faults = Faults {
+            sync_fails_one_in: one_in(chance),
+            write_fails_one_in: one_in(chance),
+            write_is_short_one_in: one_in(chance),
+            ..Faults::default()
+        };
         Self {
             stores,
             crashes,
+            journal_seed,
+            disk_faults,
             clients,
             limits,
             is_roomy,

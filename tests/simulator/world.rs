@@ -16,7 +16,7 @@ use crate::clients::Client;
 use crate::network::{Connection, Read};
 use crate::oracle::{Cause, Held, Oracle, Progress, Terms, Violation, hold};
 use crate::setup::Setup;
-use crate::store::{self, Store};
+use crate::store::{self, Committed, Store};
 
 /// Everything there is.
 pub struct World {
@@ -74,7 +74,8 @@ impl World {
         let oracle = Oracle::new(terms, now.mono);
         Self {
             broker: if setup.stores { broker.with_store(now) } else { broker },
-            store: setup.stores.then(|| Store::new(&oracle)),
+            store: (setup.stores)
+                .then(|| Store::new(&oracle, setup.journal_seed.map(|seed| (seed, setup.disk_faults)))),
             oracle,
             denials: Vec::new(),
             now,
@@ -136,36 +137,73 @@ impl World {
         }
     }
 
-    /// Some of what was given is stored.
+    /// Some of what was given is stored, or the disk fails.
     pub fn commit(&mut self, count: usize) -> Held {
         let given = self.progress().given;
         let Some(store) = self.store.as_mut().filter(|store| store.health != StoreHealth::Failed) else {
             return Ok(());
         };
-        let upto = store.commit(count, given);
+        let upto = match store.commit(count, given) {
+            Committed::Upto(upto) => upto,
+            Committed::Failed => return self.fail(),
+        };
         let is_all = store.is_whole() && upto == given;
         self.input(Cause::Stored { is_all }, Input::Stored { upto })?;
-        match (&self.store, self.inputs.is_multiple_of(8)) {
-            (Some(store), true) => store::check(&self.broker, store),
-            _ => Ok(()),
+        if let Some(store) = &self.store
+            && self.inputs.is_multiple_of(8)
+        {
+            store::check(&self.broker, store)?;
         }
+        let Some(store) = self.store.as_mut().filter(|store| store.has_journal()) else {
+            return Ok(());
+        };
+        if store.wants_checkpoint() {
+            return self.input(Cause::Checkpoint, Input::Checkpoint);
+        }
+        let (health, room) = (store.health, store.room());
+        if room != health { self.set_health(room) } else { Ok(()) }
+    }
+
+    /// Some of what was given is written, and not synced.
+    pub fn write(&mut self, count: usize) -> Held {
+        let given = self.progress().given;
+        let Some(store) = self.store.as_mut().filter(|store| store.health != StoreHealth::Failed) else {
+            return Ok(());
+        };
+        match store.write(count, given) {
+            true => Ok(()),
+            false => self.fail(),
+        }
+    }
+
+    fn fail(&mut self) -> Held {
+        if let Some(store) = &mut self.store {
+            store.fail();
+        }
+        let health = StoreHealth::Failed;
+        self.input(Cause::Health(health), Input::Store(health))
     }
 
     pub fn set_health(&mut self, health: StoreHealth) -> Held {
         let Some(store) = &mut self.store else { return Ok(()) };
-        match health {
-            StoreHealth::Failed => store.fail(),
-            health => store.health = health,
+        if health == StoreHealth::Failed {
+            // The journal fails by its disk alone.
+            return if store.has_journal() { Ok(()) } else { self.fail() };
         }
+        if !store.mend() {
+            return Ok(());
+        }
+        store.health = health;
         self.input(Cause::Health(health), Input::Store(health))
     }
 
     /// The process ends at once, and another one goes on with what was stored, `off` later.
     pub fn crash(&mut self, pick: usize, off: Duration) -> Held {
+        let given = self.progress().given;
         let Some(store) = self.store.as_mut().filter(|store| store.is_whole()) else {
             return Ok(());
         };
-        let (restored, given, oracle) = store.cut(pick);
+        let (restored, given, oracle) = store.cut(pick, given)?;
         for who in 0..self.clients.len() {
             self.clients[who].end();
         }
@@ -191,6 +229,7 @@ impl World {
         }
         if let Some(store) = &mut self.store {
             store.remember(progress.given, &self.oracle);
+            store.set_faults(self.setup.disk_faults);
         }
         self.walk()
     }
@@ -498,8 +537,11 @@ impl World {
     /// The end of every world: all faults are over, everybody comes, reads and answers; then nothing is owed, what is
     /// retained is what was, and an empty house is empty.
     pub fn heal(&mut self) -> Held {
-        if self.store.as_ref().is_some_and(|store| store.health != StoreHealth::Ready) {
-            self.set_health(StoreHealth::Ready)?;
+        if let Some(store) = &mut self.store {
+            store.heal();
+            if store.health != StoreHealth::Ready {
+                self.set_health(StoreHealth::Ready)?;
+            }
         }
         self.set_rights(Vec::new())?;
         self.unban_all()?;
