@@ -549,8 +549,9 @@ impl Broker {
             let queued = match &entry.stage {
                 inflight::Stage::Released => {
                     let packet = Packet::PubRel(Ack::success(packet_id)); // [MQTT-4.3.3-5]
-                    self.outputs.push_back(Output::Send { link, packet });
                     session.inflight.resent();
+                    // Its PUBREC may have come on this very connection, behind CONNECT.
+                    self.send_when_stored(link, packet);
                     continue;
                 }
                 inflight::Stage::Published(queued) => queued,

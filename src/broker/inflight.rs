@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::budget::{ALLOCATION_BYTES, Account, Charge};
 use super::kept::Queued;
-use crate::mqtt::{PacketId, QoS};
+use crate::mqtt::{PacketId, QoS, TopicName};
 
 /// The unfinished QoS 1 and 2 deliveries to one client.
 ///
@@ -173,6 +173,14 @@ impl Inflight {
             counted: false,
         });
         self.mark_begun(packet_id);
+    }
+
+    /// The topic of a delivery that PUBACK or PUBREC is owed for.
+    pub(super) fn topic_of(&self, packet_id: PacketId) -> Option<&TopicName> {
+        match &self.entries.get(self.position(packet_id)?)?.stage {
+            Stage::Published(queued) => Some(&queued.message.topic),
+            Stage::Released => None,
+        }
     }
 
     /// Takes a delivery back that could not be sent.

@@ -449,13 +449,7 @@ pub(super) fn send_publish_or_wait(
     mut publish: Publish,
     at_once: bool,
 ) -> Result<(), TooLarge> {
-    let mut bytes = match &publish.topic {
-        Some(topic) => publish_bytes(topic.as_str(), &publish.payload),
-        None => FIXED_BYTES + publish.payload.len(),
-    };
-    if let Some(properties) = publish.properties.as_deref() {
-        bytes += properties_bytes(properties) + 5 * properties.subscription_ids.len();
-    }
+    let bytes = wire_bytes(&publish);
     if let Some(tailoring) = &mut attachment.tailoring {
         tailoring.fit(&mut publish, bytes, attachment.version, at_once)?;
     }
@@ -466,6 +460,19 @@ pub(super) fn send_publish_or_wait(
         packet: Packet::Publish(publish),
     });
     Ok(())
+}
+
+/// What a PUBLISH takes on the wire, or a few bytes more.
+#[inline(always)]
+pub(super) fn wire_bytes(publish: &Publish) -> usize {
+    let bytes = match &publish.topic {
+        Some(topic) => publish_bytes(topic.as_str(), &publish.payload),
+        None => FIXED_BYTES + publish.payload.len(),
+    };
+    bytes
+        + (publish.properties.as_deref()).map_or(0, |properties| {
+            properties_bytes(properties) + 5 * properties.subscription_ids.len()
+        })
 }
 
 /// What a PUBLISH without properties takes on the wire, or a few bytes more.
