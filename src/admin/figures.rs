@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::operator::JournalView;
 use super::statistics::Sample;
 
 /// What the figures are read from.
@@ -17,6 +18,8 @@ pub struct Figures<'a> {
     pub resident_bytes: u64,
     /// Since the start.
     pub uptime: Duration,
+    /// What outlives the process.
+    pub journal: JournalView,
 }
 
 /// One figure.
@@ -130,6 +133,17 @@ figures! {
     counter clients_kicked "Connected clients that were kicked." |of| of.sample.stats.clients_kicked;
     counter sessions_purged "Sessions that a kick forgot." |of| of.sample.stats.sessions_purged;
     counter connections_banned "Connections of those who are kept out." |of| of.sample.stats.connections_banned;
+    gauge journal_health "Whether the journal takes what comes: 0; 1: it is full, 2: it has failed."
+        |of| of.journal.health;
+    gauge journal_bytes "Bytes of the journal's files." |of| of.journal.bytes;
+    gauge journal_waiting_changes "Changes given to the journal and not stored yet." |of| of.journal.waiting_changes;
+    gauge journal_parked_packets "Packets that wait until something is stored." |of| of.journal.parked_packets;
+    gauge journal_device_bytes_today "Bytes the medium was given within the running day, counted from the start."
+        |of| of.journal.device_bytes_today;
+    counter journal_device_bytes "Bytes the medium was given." |of| of.journal.device_bytes;
+    counter journal_records "Records written." |of| of.journal.records;
+    counter journal_syncs "Times the journal waited for the medium." |of| of.journal.syncs;
+    counter journal_failures "Times the disk failed or was full." |of| of.journal.failures;
     counter memory_refusals "Times something was refused or given up for want of memory."
         |of| of.sample.stats.memory_refusals;
 }

@@ -345,6 +345,7 @@ fn figures(operator: &dyn Operator) -> Figures<'_> {
         memory_bytes_max: broker.limits().memory_bytes_max,
         resident_bytes: resident_bytes(),
         uptime: operator.about().uptime,
+        journal: operator.journal(),
     }
 }
 

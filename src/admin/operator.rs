@@ -23,6 +23,9 @@ pub trait Operator {
     /// How often the configuration was read again.
     fn reloads(&self) -> Reloads;
 
+    /// How it stands with what outlives the process; nothing of it where nothing does.
+    fn journal(&self) -> JournalView;
+
     /// What runs here.
     fn about(&self) -> AboutView;
 
@@ -49,6 +52,29 @@ pub trait Operator {
 
     /// Where kicks are asked for.
     fn kicks(&self) -> &KickHandle;
+}
+
+/// How it stands with the journal.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct JournalView {
+    /// Whether it takes what comes: 0: it does; 1: it is full, 2: it has failed, and nothing new is promised.
+    pub health: u64,
+    /// Changes that were given to it and are not stored yet.
+    pub waiting_changes: u64,
+    /// Packets that wait for that.
+    pub parked_packets: u64,
+    /// Records written since the start.
+    pub records: u64,
+    /// Bytes the medium was given since the start.
+    pub device_bytes: u64,
+    /// The same within the running day; days begin with the process.
+    pub device_bytes_today: u64,
+    /// How often it waited for the medium since the start.
+    pub syncs: u64,
+    /// How often the disk failed or was full since the start.
+    pub failures: u64,
+    /// What all its files take, in bytes.
+    pub bytes: u64,
 }
 
 /// A reload that is under way.

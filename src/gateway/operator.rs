@@ -12,12 +12,12 @@ use super::reload::{ReloadError, ReloadHandle, Running};
 use super::state::{Core, Hold, now};
 use crate::admin::api::{self, Trouble};
 use crate::admin::operator::{
-    AboutView, LinkView, ListenerView, Operator, Reloading, SerialPortView, ValueView,
+    AboutView, JournalView, LinkView, ListenerView, Operator, Reloading, SerialPortView, ValueView,
 };
 use crate::admin::server::{Desk, Door};
 use crate::admin::settings::DoorSettings;
 use crate::admin::statistics::{Reloads, Traffic};
-use crate::broker::{BanSubject, Broker, Input, LinkId, ListenerPolicy, Message, Now};
+use crate::broker::{BanSubject, Broker, Input, LinkId, ListenerPolicy, Message, Now, StoreHealth};
 use crate::config::effective;
 use crate::kick::KickHandle;
 use crate::mqtt::TopicName;
@@ -85,6 +85,28 @@ impl Operator for View<'_> {
 
     fn broker(&self) -> &Broker {
         &self.core.broker
+    }
+
+    fn journal(&self) -> JournalView {
+        let (Some(view), Some(store)) = (self.core.broker.store(), &self.core.store) else {
+            return JournalView::default();
+        };
+        let counted = store.statistics();
+        JournalView {
+            health: match view.health {
+                StoreHealth::Ready => 0,
+                StoreHealth::Full => 1,
+                StoreHealth::Failed => 2,
+            },
+            waiting_changes: view.given - view.stored,
+            parked_packets: view.parked as u64,
+            records: counted.log.records,
+            device_bytes: counted.log.device_bytes,
+            device_bytes_today: counted.bytes_today,
+            syncs: counted.log.syncs,
+            failures: counted.log.failures,
+            bytes: counted.bytes,
+        }
     }
 
     fn traffic(&self) -> &Traffic {

@@ -42,7 +42,10 @@ const STEPS: usize = 10_000;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is no number")),
+    )
 }
 
 /// Runs one seed; a failure is told with the shortest history that was found.
@@ -52,7 +55,10 @@ fn check(seed: u64, steps: usize, walk_every: u64) -> world::Outcome {
     let Err(violation) = &outcome.held else {
         return outcome;
     };
-    eprintln!("{}: SEED={seed} after {} steps: {}", violation.id, outcome.steps, violation.text);
+    eprintln!(
+        "{}: SEED={seed} after {} steps: {}",
+        violation.id, outcome.steps, violation.text
+    );
     let (setup, history) = shrink::shrink(&setup, &history, violation);
     let told = run(&setup, &history, 1, true);
     eprintln!("{setup:#?}");
@@ -60,7 +66,12 @@ fn check(seed: u64, steps: usize, walk_every: u64) -> world::Outcome {
         eprintln!("{line}");
     }
     match told.held {
-        Err(violation) => panic!("{}: SEED={seed}, {} acts: {}", violation.id, history.len(), violation.text),
+        Err(violation) => panic!(
+            "{}: SEED={seed}, {} acts: {}",
+            violation.id,
+            history.len(),
+            violation.text
+        ),
         Ok(()) => panic!("{}: SEED={seed}, but not when told", violation.id),
     }
 }
@@ -86,7 +97,10 @@ fn a_seed_is_replayed() {
     if let Some(seed) = number("SEED") {
         let steps = number("STEPS").map_or(STEPS, |steps| steps as usize);
         let outcome = check(seed, steps, 1);
-        eprintln!("SEED={seed}: {} steps, {} delivered, {} accepted", outcome.steps, outcome.delivered, outcome.accepted);
+        eprintln!(
+            "SEED={seed}: {} steps, {} delivered, {} accepted",
+            outcome.steps, outcome.delivered, outcome.accepted
+        );
     }
 }
 
@@ -101,7 +115,8 @@ fn a_volume_of_seeds_keeps_every_promise() {
     let began = Instant::now();
     let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
     let (done, delivered) = (AtomicU64::new(0), AtomicU64::new(0));
-    let threads = number("THREADS").unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |count| count.get() as u64));
+    let threads = number("THREADS")
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |count| count.get() as u64));
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {

@@ -41,9 +41,7 @@ use tidegate::mqtt::{
     Unsubscribe,
 };
 
-use model::{
-    Answer, Filter, Group, Link, Message, Owed, Reached, Session, SessionNumber, Stage, matches,
-};
+use model::{Answer, Filter, Group, Link, Message, Owed, Reached, Session, SessionNumber, Stage, matches};
 
 /// An invariant that does not hold, by its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,13 +74,24 @@ pub fn hold(condition: bool, id: &'static str, text: impl FnOnce() -> String) ->
 /// What is put to the broker, as far as the oracle has to know.
 #[derive(Debug, Clone)]
 pub enum Cause {
-    Arrived { link: LinkId, is_open: bool },
-    Received { link: LinkId, packet: Packet },
+    Arrived {
+        link: LinkId,
+        is_open: bool,
+    },
+    Received {
+        link: LinkId,
+        packet: Packet,
+    },
     /// Its client broke a rule, or is not trusted any more.
-    Provoked { link: LinkId },
+    Provoked {
+        link: LinkId,
+    },
     Closed,
     Flushed,
-    Verified { link: LinkId, is_right: bool },
+    Verified {
+        link: LinkId,
+        is_right: bool,
+    },
     Own(tidegate::broker::Message),
     Kick(Kick),
     Unban(Rc<str>),
@@ -90,7 +99,9 @@ pub enum Cause {
     Reconfigured,
     Tick,
     /// What was given is stored; all of it.
-    Stored { is_all: bool },
+    Stored {
+        is_all: bool,
+    },
     Health(StoreHealth),
     Checkpoint,
 }
@@ -260,7 +271,12 @@ impl Oracle {
             Cause::Verified { link, is_right } => return self.hear_verdict(*link, *is_right, outputs),
             Cause::Own(own) => {
                 let properties = own.properties.as_deref().cloned().unwrap_or_default();
-                let message = self.message(own.topic.as_str(), (&own.payload, own.qos, own.retain), properties, None);
+                let message = self.message(
+                    own.topic.as_str(),
+                    (&own.payload, own.qos, own.retain),
+                    properties,
+                    None,
+                );
                 self.route(message, &Identity::Gateway);
             }
             Cause::Kick(kick) => self.kicks.push_back(kick.clone()),
@@ -284,7 +300,11 @@ impl Oracle {
             }
             Cause::Tick => self.pass_deadlines(),
             Cause::Health(health) => self.health = *health,
-            Cause::Closed | Cause::Flushed | Cause::Reconfigured | Cause::Stored { .. } | Cause::Checkpoint => {}
+            Cause::Closed
+            | Cause::Flushed
+            | Cause::Reconfigured
+            | Cause::Stored { .. }
+            | Cause::Checkpoint => {}
         }
         Ok(())
     }
@@ -292,17 +312,20 @@ impl Oracle {
     fn hear_packet(&mut self, link: LinkId, packet: &Packet, outputs: &[Output]) -> Held {
         let now = self.now;
         let Some(known) = self.links.get_mut(&link) else {
-            return hold(outputs.is_empty(), "T1", || format!("a link nobody knows was heard: {outputs:?}"));
+            return hold(outputs.is_empty(), "T1", || {
+                format!("a link nobody knows was heard: {outputs:?}")
+            });
         };
         match (&mut known.stage, packet) {
-            (Stage::Ended, _) => {
-                hold(outputs.is_empty(), "T1", || format!("{packet:?} of a link that ended did {outputs:?}"))
-            }
+            (Stage::Ended, _) => hold(outputs.is_empty(), "T1", || {
+                format!("{packet:?} of a link that ended did {outputs:?}")
+            }),
             (Stage::Arrived, Packet::Connect(connect)) => {
                 known.version = connect.version;
                 known.last_received = now;
                 known.packet_bytes_max = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);
-                let is_checked = |output: &Output| matches!(output, Output::Verify { link: asked, .. } if *asked == link);
+                let is_checked =
+                    |output: &Output| matches!(output, Output::Verify { link: asked, .. } if *asked == link);
                 let is_open = known.is_open;
                 if outputs.iter().any(is_checked) {
                     known.stage = Stage::Asked(connect.clone(), Vec::new());
@@ -340,7 +363,9 @@ impl Oracle {
             return Ok(());
         };
         if !matches!(known.stage, Stage::Asked(..)) {
-            return hold(outputs.is_empty(), "T1", || format!("a late verdict did {outputs:?}"));
+            return hold(outputs.is_empty(), "T1", || {
+                format!("a late verdict did {outputs:?}")
+            });
         }
         if !lets_in(link, outputs) {
             return Ok(());
@@ -360,7 +385,10 @@ impl Oracle {
             Some(user) => Identity::User(user.clone()),
             None => Identity::Anonymous,
         };
-        let names = [Some(&*client), connect.user_name.as_ref().map(|user| user.as_str())];
+        let names = [
+            Some(&*client),
+            connect.user_name.as_ref().map(|user| user.as_str()),
+        ];
         for name in names.into_iter().flatten() {
             let until = self.bans.get(name);
             hold(until.is_none_or(|&until| until <= self.now), "T2", || {
@@ -408,7 +436,12 @@ impl Oracle {
         let will = connect.will.as_ref().map(|will| {
             let mut properties = will.properties.publish.clone();
             let expiry_secs = properties.message_expiry_secs.take();
-            let mut message = self.message(will.topic.as_str(), (&will.payload, will.qos, will.retain), properties, Some(number));
+            let mut message = self.message(
+                will.topic.as_str(),
+                (&will.payload, will.qos, will.retain),
+                properties,
+                Some(number),
+            );
             if expiry_secs.is_some()
                 && let Some(message) = Rc::get_mut(&mut message)
             {
@@ -446,7 +479,9 @@ impl Oracle {
 
     /// [MQTT-3.1.4-3]: the old connection is closed before the new one is let in, and told why where it can be.
     fn check_takeover(&self, old: LinkId, new: LinkId, outputs: &[Output]) -> Held {
-        let closed = outputs.iter().position(|output| matches!(output, Output::Close { link } if *link == old));
+        let closed = outputs
+            .iter()
+            .position(|output| matches!(output, Output::Close { link } if *link == old));
         let greeted = outputs.iter().position(|output| {
             matches!(output, Output::Send { link, packet: Packet::ConnAck(_) } | Output::Event(Event::ClientConnected { link, .. }) if *link == new)
         });
@@ -458,7 +493,8 @@ impl Oracle {
             matches!(output, Output::Send { link, packet: Packet::Disconnect(disconnect) }
                 if *link == old && disconnect.reason == ReasonCode::SessionTakenOver)
         });
-        let is_told = version == Some(ProtocolVersion::V5) && self.links.get(&old).is_some_and(|link| link.greeted);
+        let is_told =
+            version == Some(ProtocolVersion::V5) && self.links.get(&old).is_some_and(|link| link.greeted);
         hold(told == is_told, "T1", || {
             format!("the old connection, of version {version:?}, was told of the takeover: {told}")
         })
@@ -472,7 +508,9 @@ impl Oracle {
         publisher: Option<SessionNumber>,
     ) -> Rc<Message> {
         properties.topic_alias = None;
-        let life = properties.message_expiry_secs.map(|secs| Duration::from_secs(u64::from(secs)));
+        let life = properties
+            .message_expiry_secs
+            .map(|secs| Duration::from_secs(u64::from(secs)));
         Rc::new(Message {
             topic: Rc::from(topic),
             payload: payload.clone(),
@@ -505,7 +543,10 @@ impl Oracle {
             Packet::PubRec(ack) => {
                 let packet_id = ack.packet_id.get();
                 let flight = self.flight(session, packet_id);
-                if flight.as_ref().is_some_and(|flight| flight.owed.qos != QoS::ExactlyOnce) {
+                if flight
+                    .as_ref()
+                    .is_some_and(|flight| flight.owed.qos != QoS::ExactlyOnce)
+                {
                     known_mut(&mut self.links, link, |link| link.provoked = true);
                     return;
                 }
@@ -513,7 +554,9 @@ impl Oracle {
                     flight.released = true;
                     flight.sent_on = Some(link);
                 }
-                known_mut(&mut self.links, link, |link| link.owe(Answer::PubRel(packet_id), rests_on));
+                known_mut(&mut self.links, link, |link| {
+                    link.owe(Answer::PubRel(packet_id), rests_on)
+                });
             }
             Packet::PubRel(ack) => {
                 let packet_id = ack.packet_id.get();
@@ -540,7 +583,10 @@ impl Oracle {
 
     fn flight(&mut self, session: SessionNumber, packet_id: u16) -> Option<&mut model::Flight> {
         let session = self.sessions.get_mut(&session)?;
-        session.flights.iter_mut().find(|flight| flight.packet_id == packet_id)
+        session
+            .flights
+            .iter_mut()
+            .find(|flight| flight.packet_id == packet_id)
     }
 
     /// PUBACK, PUBCOMP, or a PUBREC that refuses.
@@ -590,7 +636,9 @@ impl Oracle {
         let may_publish = may(&self.denials, &identity, Action::Publish, &topic);
         if may_publish && publish.qos != QoS::AtMostOnce && !self.may_be_promised(&topic, publish.retain) {
             known_mut(&mut self.links, link, |link| match (link.version, publish.qos) {
-                (ProtocolVersion::V5, QoS::AtLeastOnce) => link.owe(Answer::PubAck(packet_id, Reached::NotStored), rests_on),
+                (ProtocolVersion::V5, QoS::AtLeastOnce) => {
+                    link.owe(Answer::PubAck(packet_id, Reached::NotStored), rests_on)
+                }
                 (ProtocolVersion::V5, _) => link.owe(Answer::PubRec(packet_id, Reached::NotStored), rests_on),
                 _ => link.provoked = true, // it cannot be told, and is sent away
             });
@@ -624,7 +672,11 @@ impl Oracle {
     /// Whether a message may be taken: not where that is a promise to store it, and that cannot be.
     fn may_be_promised(&self, topic: &str, retain: bool) -> bool {
         let is_asked_for = |session: &Session| {
-            session.is_stored && session.filters.values().any(|filter| matches(&filter.matched, topic))
+            session.is_stored
+                && session
+                    .filters
+                    .values()
+                    .any(|filter| matches(&filter.matched, topic))
         };
         !self.terms.stores
             || self.health == StoreHealth::Ready
@@ -700,7 +752,9 @@ impl Oracle {
         self.shared.extend(shared);
         for ended in &self.just_ended {
             let filters = ended.filters.values();
-            self.slack += filters.filter(|filter| matches(&filter.matched, &message.topic)).count() as u64;
+            self.slack += filters
+                .filter(|filter| matches(&filter.matched, &message.topic))
+                .count() as u64;
         }
         reached
     }
@@ -730,7 +784,9 @@ impl Oracle {
 
     /// Whether another will was retained for the topic in this very step, so that either may be the last.
     fn is_amid_wills(&self, topic: &str) -> bool {
-        self.retained.get(topic).is_some_and(|(written, _)| *written == self.batch)
+        self.retained
+            .get(topic)
+            .is_some_and(|(written, _)| *written == self.batch)
     }
 
     fn forget_retained(&mut self, topic: &str) {
@@ -747,7 +803,10 @@ impl Oracle {
         let mut before = Vec::new();
         let is_refused = self.terms.stores
             && self.health != StoreHealth::Ready
-            && self.sessions.get(&number).is_some_and(|session| session.is_stored);
+            && self
+                .sessions
+                .get(&number)
+                .is_some_and(|session| session.is_stored);
         let is_wrong = |subscription: &tidegate::mqtt::Subscription| {
             subscription.no_local && subscription.filter.share().is_some()
         };
@@ -789,7 +848,9 @@ impl Oracle {
                     }
                     // What has expired may be gone, or be counted when it is found.
                     let is_there = |value: &Option<Retained>| {
-                        value.as_ref().is_some_and(|retained| !retained.message.is_expired(self.now))
+                        value
+                            .as_ref()
+                            .is_some_and(|retained| !retained.message.is_expired(self.now))
                     };
                     match values.iter().all(is_there) {
                         true => _ = topics.insert(topic.clone()),
@@ -850,21 +911,26 @@ impl Oracle {
         if let Cause::Stored { is_all: true } = cause {
             let owes = |link: &&Link| matches!(link.stage, Stage::In(_)) && !link.answers.is_empty();
             let owing = self.links.values().find(owes);
-            hold(owing.is_none(), "P1", || format!("all is stored, and answers did not come: {owing:?}"))?;
+            hold(owing.is_none(), "P1", || {
+                format!("all is stored, and answers did not come: {owing:?}")
+            })?;
         }
         if let Cause::Received { link, .. } | Cause::Verified { link, .. } = cause
             && !self.terms.stores
             && let Some(known) = self.links.get(link)
             && matches!(known.stage, Stage::In(_))
         {
-            hold(known.answers.is_empty(), "P1", || format!("{:?} is owed and did not come", known.answers))?;
+            hold(known.answers.is_empty(), "P1", || {
+                format!("{:?} is owed and did not come", known.answers)
+            })?;
         }
         if let Cause::Tick = cause {
             self.check_deadlines()?;
         }
         self.check_counts(stats)?;
         self.stats.clone_from(stats);
-        self.links.retain(|_, link| !matches!(link.stage, Stage::Ended) || link.ended_in + 64 > self.step);
+        self.links
+            .retain(|_, link| !matches!(link.stage, Stage::Ended) || link.ended_in + 64 > self.step);
         Ok(())
     }
 
@@ -873,16 +939,29 @@ impl Oracle {
         hold(stats.sessions == sessions, "S1", || {
             format!("{} sessions are told, {sessions} are there", stats.sessions)
         })?;
-        let attached = self.sessions.values().filter(|session| session.link.is_some()).count() as u64;
+        let attached = self
+            .sessions
+            .values()
+            .filter(|session| session.link.is_some())
+            .count() as u64;
         hold(stats.clients_connected == attached, "T1", || {
-            format!("{} clients are told, {attached} are there", stats.clients_connected)
+            format!(
+                "{} clients are told, {attached} are there",
+                stats.clients_connected
+            )
         })?;
         let filters: usize = self.sessions.values().map(|session| session.filters.len()).sum();
         hold(stats.subscriptions == filters as u64, "D1", || {
-            format!("{} subscriptions are told, {filters} were made", stats.subscriptions)
+            format!(
+                "{} subscriptions are told, {filters} were made",
+                stats.subscriptions
+            )
         })?;
         hold(stats.wills_sent == self.wills_sent, "W1", || {
-            format!("{} wills were sent, {} had to be", stats.wills_sent, self.wills_sent)
+            format!(
+                "{} wills were sent, {} had to be",
+                stats.wills_sent, self.wills_sent
+            )
         })?;
         let counted = dropped(stats) + self.credit;
         hold(self.lost <= counted, "D4", || {
@@ -901,7 +980,10 @@ impl Oracle {
             let replays = session.replays.values().flatten();
             for topic in replays {
                 lost += 1;
-                let retained = self.retained.get(topic).and_then(|(_, values)| values.last()?.as_ref());
+                let retained = self
+                    .retained
+                    .get(topic)
+                    .and_then(|(_, values)| values.last()?.as_ref());
                 if retained.is_none_or(|retained| retained.message.is_expired(self.now)) {
                     slack += 1;
                     lost -= 1;
@@ -912,33 +994,50 @@ impl Oracle {
                 lost_expired += u64::from(owed.is_expired(self.now));
             }
             hold(session.flights.is_empty(), "L1", || {
-                format!("{} was sent {:?} and it never ended", session.client, session.flights)
+                format!(
+                    "{} was sent {:?} and it never ended",
+                    session.client, session.flights
+                )
             })?;
         }
         let unsure = self.shared.iter().filter(|shared| shared.is_unsure).count() as u64;
         slack += unsure;
         lost += self.shared.len() as u64 - unsure;
-        let expired = self.shared.iter().filter(|shared| shared.message.is_expired(self.now));
+        let expired = self
+            .shared
+            .iter()
+            .filter(|shared| shared.message.is_expired(self.now));
         lost_expired += expired.count() as u64;
         // What was counted before a crash may have been found before it, or not.
         let counted = dropped(&self.stats);
-        hold(lost <= counted + self.credit && counted <= lost + slack, "D1", || {
-            let owed: Vec<_> = (self.sessions.values())
-                .flat_map(|session| session.owed.iter().map(|owed| (session.client.clone(), owed.clone())))
-                .take(4)
-                .collect();
-            format!(
-                "{} to {} deliveries did not come, {counted} were counted as dropped; of those owed: {owed:?}, {:?}",
-                lost,
-                lost + slack,
-                self.shared.first()
-            )
-        })?;
+        hold(
+            lost <= counted + self.credit && counted <= lost + slack,
+            "D1",
+            || {
+                let owed: Vec<_> = (self.sessions.values())
+                    .flat_map(|session| {
+                        session
+                            .owed
+                            .iter()
+                            .map(|owed| (session.client.clone(), owed.clone()))
+                    })
+                    .take(4)
+                    .collect();
+                format!(
+                    "{} to {} deliveries did not come, {counted} were counted as dropped; of those owed: {owed:?}, {:?}",
+                    lost,
+                    lost + slack,
+                    self.shared.first()
+                )
+            },
+        )?;
         let dropped_expired = self.stats.dropped_expired;
         hold(dropped_expired <= lost_expired + slack, "D5", || {
             format!("{dropped_expired} were dropped as expired, {lost_expired} were")
         })?;
-        hold(self.kicks.is_empty(), "T2", || format!("nobody heard of {:?}", self.kicks))
+        hold(self.kicks.is_empty(), "T2", || {
+            format!("nobody heard of {:?}", self.kicks)
+        })
     }
 
     /// Whether a client of this name has a session.
@@ -948,10 +1047,14 @@ impl Oracle {
 
     /// What the topics retain, as far as it is certain and will not expire: topic and payload.
     pub fn retained(&self) -> impl Iterator<Item = (&str, &bytes::Bytes)> {
-        self.retained.iter().filter_map(|(topic, (_, values))| match &values[..] {
-            [Some(retained)] if retained.message.expires_at.is_none() => Some((&**topic, &retained.message.payload)),
-            _ => None,
-        })
+        self.retained
+            .iter()
+            .filter_map(|(topic, (_, values))| match &values[..] {
+                [Some(retained)] if retained.message.expires_at.is_none() => {
+                    Some((&**topic, &retained.message.payload))
+                }
+                _ => None,
+            })
     }
 }
 
@@ -984,8 +1087,17 @@ fn may(denials: &[Denial], identity: &Identity, action: Action, topic: &str) -> 
 /// What follows behind the answer is not waited for: the time, retained messages for a new subscription, and what a
 /// client had said behind its CONNECT.
 fn rests_on(cause: &Cause, outputs: &[Output], given: u64) -> u64 {
-    let changes = outputs.iter().filter(|output| matches!(output, Output::Store(_))).count() as u64;
-    let is_subscribe = matches!(cause, Cause::Received { packet: Packet::Subscribe(_), .. });
+    let changes = outputs
+        .iter()
+        .filter(|output| matches!(output, Output::Store(_)))
+        .count() as u64;
+    let is_subscribe = matches!(
+        cause,
+        Cause::Received {
+            packet: Packet::Subscribe(_),
+            ..
+        }
+    );
     let (mut number, mut last) = (given - changes.min(given), 0);
     for output in outputs {
         match output {
@@ -1008,7 +1120,9 @@ fn rests_on(cause: &Cause, outputs: &[Output], given: u64) -> u64 {
 
 /// Whether the client of `link` is in now; CONNACK may have to wait until that is stored.
 fn lets_in(link: LinkId, outputs: &[Output]) -> bool {
-    outputs.iter().any(|output| matches!(output, Output::Event(Event::ClientConnected { link: to, .. }) if *to == link))
+    outputs
+        .iter()
+        .any(|output| matches!(output, Output::Event(Event::ClientConnected { link: to, .. }) if *to == link))
 }
 
 fn known_mut(links: &mut BTreeMap<LinkId, Link>, link: LinkId, change: impl FnOnce(&mut Link)) {

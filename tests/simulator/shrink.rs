@@ -13,7 +13,10 @@ pub fn shrink(setup: &Setup, history: &[Act], found: &Violation) -> (Setup, Vec<
     let mut runs = 0;
     let mut breaks = |setup: &Setup, history: &[Act]| {
         runs += 1;
-        runs <= RUNS_MAX && run(setup, history, 1, false).held.is_err_and(|violation| (violation.id, violation.line) == (found.id, found.line))
+        runs <= RUNS_MAX
+            && run(setup, history, 1, false)
+                .held
+                .is_err_and(|violation| (violation.id, violation.line) == (found.id, found.line))
     };
     let mut setup = setup.clone();
     let mut history = history.to_vec();
