@@ -1,5 +1,5 @@
-//! HTTP of arbitrary bytes, the requests at the operator's door and the answers to the callback: any split of them gives
-//! the same, and a request that was read is the same when it is written plainly.
+//! HTTP of arbitrary bytes, the requests at the operator's door and the answers to the callback: any split of them
+//! gives the same, and a request that was read is the same when it is written plainly.
 //!
 //! The first byte of an input says which of the two, the second how the rest is split.
 

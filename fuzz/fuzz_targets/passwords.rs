@@ -1,5 +1,5 @@
-//! A password file of arbitrary text: a mistake stands in a line there is, what is read is what was written, and editing
-//! one line leaves the others as they are.
+//! A password file of arbitrary text: a mistake stands in a line there is, what is read is what was written, and
+//! editing one line leaves the others as they are.
 
 #![no_main]
 
@@ -7,7 +7,8 @@ use libfuzzer_sys::fuzz_target;
 use tidegate::auth::passwords::{CheckMemory, PasswordMistakeKind, Users, check_name, with_line};
 
 /// Of "secret", as mosquitto wrote it long ago: the only one that costs no time.
-const HASH: &str = "$6$c2FsdHNhbHRzYWx0$3aiBbchfIZo+1WYrkPzJjQxZ79F/NmwLQ+wF073kTd+6ANhaic8G/jWF/X4sqSFUKpLNdm1FZjBck6HQ8knM3A==";
+const HASH: &str = "$6$c2FsdHNhbHRzYWx0$3aiBbchfIZo+1WYrkPzJjQxZ79F/NmwLQ+wF073k\
+                    Td+6ANhaic8G/jWF/X4sqSFUKpLNdm1FZjBck6HQ8knM3A==";
 /// Names that are edited, of those in one file.
 const EDITED_MAX: usize = 3;
 

@@ -33,7 +33,7 @@ struct Entry {
     topic: [u8; TOPIC_BYTES_MAX],
 }
 
-/// Answers that are remembered: some 90 KB, enough for the topics of a few hundred clients. It has to be a power of two.
+/// Answers that are remembered: some 90 KB, enough for the topics of a few hundred clients.
 const ENTRIES: usize = 1 << ENTRIES_BITS;
 const ENTRIES_BITS: u32 = 10;
 
