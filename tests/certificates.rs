@@ -245,12 +245,7 @@ fn a_reload_drops_nobody_who_is_still_trusted_and_new_clients_meet_the_new_certi
 #[test]
 fn who_is_in_by_a_certificate_that_is_revoked_is_told_and_ended_and_its_will_is_sent() {
     let (papers, fleet) = (Papers::new(), Authority::new("fleet"));
-    let file = fleet.write("fleet.crl", fleet.crl(&[], HOUR).pem().unwrap());
-    let trust = ClientTrust {
-        crl: vec![file.clone()],
-        ..ClientTrust::of(&fleet.ca)
-    };
-    let server = required(&papers, trust);
+    let (file, server) = with_revocations(&papers, &fleet);
     with_gateway(settings(&server), async |doors| {
         let mut others = Vec::new();
         for serial in 20..30 {
@@ -298,12 +293,7 @@ fn who_is_in_by_a_certificate_that_is_revoked_is_told_and_ended_and_its_will_is_
 #[test]
 fn a_session_of_tls_is_not_resumed_past_the_revocation_of_its_certificate() {
     let (papers, fleet) = (Papers::new(), Authority::new("fleet"));
-    let file = fleet.write("fleet.crl", fleet.crl(&[], HOUR).pem().unwrap());
-    let trust = ClientTrust {
-        crl: vec![file.clone()],
-        ..ClientTrust::of(&fleet.ca)
-    };
-    let server = required(&papers, trust);
+    let (file, server) = with_revocations(&papers, &fleet);
     for version in VERSIONS {
         fs::write(&file, fleet.crl(&[], HOUR).pem().unwrap()).unwrap();
         with_gateway(settings(&server), async |doors| {
@@ -323,12 +313,7 @@ fn a_session_of_tls_is_not_resumed_past_the_revocation_of_its_certificate() {
 #[test]
 fn who_is_half_way_in_when_a_certificate_is_revoked_is_held_to_that() {
     let (papers, fleet) = (Papers::new(), Authority::new("fleet"));
-    let file = fleet.write("fleet.crl", fleet.crl(&[], HOUR).pem().unwrap());
-    let trust = ClientTrust {
-        crl: vec![file.clone()],
-        ..ClientTrust::of(&fleet.ca)
-    };
-    let server = required(&papers, trust);
+    let (file, server) = with_revocations(&papers, &fleet);
     let mut settings = settings(&server);
     settings.listeners.last_mut().unwrap().net.websocket = Some(upgrade::ServerSettings {
         paths: vec!["/mqtt".to_owned()],
@@ -672,6 +657,17 @@ impl Authority {
 
 fn clock() -> Arc<tidegate::net::clock::FlooredClock> {
     Arc::default()
+}
+
+/// A server that asks for certificates of `fleet` and looks into its revocation list, which is that file and empty.
+fn with_revocations(papers: &Papers, fleet: &Authority) -> (PathBuf, ServerSettings) {
+    let file = fleet.write("fleet.crl", fleet.crl(&[], HOUR).pem().unwrap());
+    let trust = ClientTrust {
+        crl: vec![file.clone()],
+        ..ClientTrust::of(&fleet.ca)
+    };
+    let server = required(papers, trust);
+    (file, server)
 }
 
 /// A server that asks every client for a certificate and takes no name from it.

@@ -123,12 +123,15 @@ impl Broker {
             self.limit_reached(now, "connections_max");
         }
         surplus |= !self.has_memory(now, Use::Connection, LINK_BYTES);
-        let is_crowd = self.links.len() >= self.limits.connections_max.saturating_add(SURPLUS_MAX);
-        // There is not even room to tell it so.
-        let is_spent = !self.budget.allows(Use::Transit, LINK_BYTES);
-        if self.stopping || is_crowd || is_spent {
+        // One too many stays to be told so, as long as there is room for that.
+        let has_room = self.budget.allows(Use::Packet, LINK_BYTES);
+        let is_full = self.links.len() >= self.limits.connections_max.saturating_add(SURPLUS_MAX);
+        if self.stopping || is_full || !has_room {
             self.stats.connections_refused += 1;
-            let reason = DetachReason::Refused(Refusal::ConnectionsFull);
+            let reason = DetachReason::Refused(match has_room {
+                true => Refusal::ConnectionsFull,
+                false => Refusal::MemoryShort,
+            });
             self.outputs.push_back(Output::Close { link });
             self.outputs
                 .push_back(Output::Event(Event::ConnectionRefused { link, reason }));
@@ -549,7 +552,8 @@ impl Broker {
             self.stats.sessions_refused += 1;
             return self.refuse(now, link, Refusal::NotStored);
         }
-        if let Err(refusal) = self.make_room_for(now, known, owner, &client, admission.will.as_deref()) {
+        let (clean_start, will) = (admission.clean_start, admission.will.as_deref());
+        if let Err(refusal) = self.make_room_for(now, known, owner, &client, (clean_start, will)) {
             self.stats.sessions_refused += 1;
             return self.refuse(now, link, refusal);
         }
@@ -672,7 +676,7 @@ impl Broker {
         known: Option<SessionKey>,
         owner: Owner,
         client: &ClientId,
-        will: Option<&Testament>,
+        (clean_start, will): (bool, Option<&Testament>),
     ) -> Result<(), Refusal> {
         if let Some(will) = will {
             let before = known.and_then(|key| self.sessions.get(key)?.will.as_ref());
@@ -687,9 +691,16 @@ impl Broker {
                 return Err(Refusal::MemoryShort);
             }
         }
-        if known.is_some() {
+        let known = known.and_then(|key| self.sessions.get(key));
+        let goes_on = |session: &Session| {
+            let ends = clean_start || (session.link.is_some() && session.expiry_secs == 0);
+            // Nobody is counted who comes from another address for a session that stays that of the first.
+            session.owner == owner || !ends
+        };
+        if known.is_some_and(goes_on) {
             return Ok(());
         }
+        let takes_a_place = known.is_none();
         while self.owners.usage(owner).sessions >= self.limits.sessions_per_user_max {
             self.limit_reached_by(now, "sessions_per_user_max", Some(client.clone()));
             let absent = (self.sessions.iter())
@@ -700,6 +711,9 @@ impl Broker {
             };
             self.stats.sessions_displaced += 1;
             self.end_session(now, key);
+        }
+        if !takes_a_place {
+            return Ok(());
         }
         if self.sessions.len() >= self.limits.sessions_max {
             self.limit_reached(now, "sessions_max");

@@ -224,7 +224,13 @@ impl Broker {
             debug_assert!(false, "a subscription ends before its session");
             return false;
         };
-        if !may_receive(&mut self.hooked, &self.rights, session, passing.as_seen()) {
+        if !may_receive(
+            &mut self.hooked,
+            &self.rights,
+            self.attachments,
+            (key, session),
+            passing.as_seen(),
+        ) {
             self.stats.deliveries_denied += 1;
             return false;
         }
@@ -369,7 +375,13 @@ impl Broker {
     /// How soon a member of a shared subscription can be sent a message; `None` if it may not have it.
     fn readiness(&mut self, member: Subscriber, passing: &Passing) -> Option<Readiness> {
         let session = self.sessions.get(member.session)?;
-        let may_receive = may_receive(&mut self.hooked, &self.rights, session, passing.as_seen());
+        let may_receive = may_receive(
+            &mut self.hooked,
+            &self.rights,
+            self.attachments,
+            (member.session, session),
+            passing.as_seen(),
+        );
         if !may_receive || !session.reaches(&passing.topic) {
             return None;
         }
@@ -565,7 +577,8 @@ impl Broker {
             if !may_receive(
                 &mut self.hooked,
                 &self.rights,
-                session,
+                self.attachments,
+                (key, session),
                 queued.message.as_seen(queued.retain),
             ) {
                 self.stats.deliveries_denied += 1;
@@ -615,7 +628,8 @@ impl Broker {
             } else if !may_receive(
                 &mut self.hooked,
                 &self.rights,
-                session,
+                self.attachments,
+                (key, session),
                 queued.message.as_seen(queued.retain),
             ) {
                 self.stats.deliveries_denied += 1;

@@ -18,6 +18,7 @@ use slotmap::{Key, KeyData, SecondaryMap};
 use super::authenticate::Exchange;
 use super::budget::{Charge, Use};
 use super::connect::{Admission, Credentials, WAITING_BYTES_MAX, WAITING_PACKETS_MAX, detached};
+use super::decided::Decided;
 use super::kept::{detached_properties, properties_bytes};
 use super::link::{Arrival, Link, LinkId, Proof, Stage, Verifying};
 use super::publish::Incoming;
@@ -26,7 +27,7 @@ use super::timers::Timer;
 use super::will::Testament;
 use super::{Broker, DetachReason, Event, Output, Refusal};
 use crate::auth::Identity;
-use crate::auth::access::{Action, Rights, Who};
+use crate::auth::access::{Action, Who};
 use crate::auth::groups::Groups;
 use crate::hooks::{
     Answered, Change, Client, Departure, ExchangeEnd, ExchangeId, Hook, Interests, Judgement, Later, Login,
@@ -368,15 +369,21 @@ fn contained<T>(panicked: &mut Vec<usize>, index: usize, call: impl FnOnce() -> 
 #[inline(always)]
 pub(super) fn may_receive(
     hooked: &mut Option<Box<Hooked>>,
-    rights: &Rights,
-    session: &Session,
+    rights: &Decided,
+    attachments: u64,
+    (key, session): (SessionKey, &Session),
     message: Message<'_>,
 ) -> bool {
-    rights.authorize(session.who(), Action::Receive, message.topic.as_str())
-        && match hooked {
-            None => true,
-            Some(hooked) => hooked.allow_delivery(session, &message),
-        }
+    rights.allows(
+        attachments,
+        key,
+        session.who(),
+        Action::Receive,
+        message.topic.as_str(),
+    ) && match hooked {
+        None => true,
+        Some(hooked) => hooked.allow_delivery(session, &message),
+    }
 }
 
 /// A client that is in, as hooks see it.

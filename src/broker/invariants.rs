@@ -27,6 +27,7 @@ impl Broker {
         self.check_sessions()?;
         self.check_subscriptions()?;
         self.check_everyone()?;
+        self.rights.check(self.attachments, &self.sessions)?;
         self.check_timers()?;
         self.check_stats()?;
         self.check_owners()?;

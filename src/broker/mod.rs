@@ -26,6 +26,7 @@ mod authenticate;
 mod bans;
 mod budget;
 mod connect;
+mod decided;
 mod deliver;
 mod durable;
 mod fan_out;
@@ -76,6 +77,7 @@ use crate::mqtt::{
 use bans::Bans;
 use budget::Budget;
 use connect::AssignedIds;
+use decided::Decided;
 use deliver::Passing;
 use durable::Durable;
 use fan_out::Gathered;
@@ -440,7 +442,7 @@ pub struct Broker {
     limits: Limits,
     /// The loosest there were: what clients were told, and what was let in, stays right.
     loosest: Limits,
-    rights: Rights,
+    rights: Decided,
     settings: Settings,
     links: SecondaryMap<LinkId, Link>,
     sessions: Sessions,
@@ -494,7 +496,7 @@ impl Broker {
             retain_refused: false,
             loosest: limits.clone(),
             limits,
-            rights,
+            rights: Decided::new(rights),
             settings: Settings::default(),
             links: SecondaryMap::new(),
             timers: Timers::default(),
@@ -683,7 +685,7 @@ impl Broker {
 
     /// Forgets what is retained by those who may not write it any more; all else is asked for when it is sent.
     fn handle_rights(&mut self, rights: Rights) {
-        self.rights = rights;
+        self.rights = Decided::new(rights);
         self.attachments += 1; // what was found out under the old rules is void
         let rights = &self.rights;
         let dropped = self.retained.drop_where(

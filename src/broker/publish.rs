@@ -127,32 +127,26 @@ impl Broker {
         now: Instant,
         link: LinkId,
         key: SessionKey,
-        incoming: Incoming,
+        mut incoming: Incoming,
     ) -> Option<Incoming> {
-        let Incoming {
-            topic,
-            payload,
-            properties,
-            qos,
-            retain,
-            packet_id,
-        } = incoming;
+        let (qos, packet_id) = (incoming.qos, incoming.packet_id);
         let session = self.sessions.get(key)?;
-        let topic = match &session.mount_point {
-            None => topic,
-            Some(mount_point) => match mount(mount_point, topic) {
-                Ok(topic) => topic,
+        if let Some(mount_point) = &session.mount_point {
+            match mount(mount_point, incoming.topic) {
+                Ok(topic) => incoming.topic = topic,
                 Err(refusal) => {
                     self.stats.publishes_denied += u64::from(refusal == Refusal::PublishDenied);
                     self.reject_publish(now, link, qos, packet_id, refusal);
                     return None;
                 }
-            },
-        };
+            }
+        }
+        let topic = &incoming.topic;
         let mut refusal = None;
+        let (who, whole) = (session.who(), topic.as_str());
         if !self
             .rights
-            .authorize(session.who(), Action::Publish, topic.as_str())
+            .allows(self.attachments, key, who, Action::Publish, whole)
         {
             refusal = Some(Refusal::PublishDenied);
             self.stats.publishes_denied += 1;
@@ -162,7 +156,7 @@ impl Broker {
         if !self.is_topic_within_limits(topic.as_str()) {
             refusal = Some(Refusal::TopicTooLong);
         }
-        if let Some(properties) = properties.as_deref() {
+        if let Some(properties) = incoming.properties.as_deref() {
             if !properties.subscription_ids.is_empty() {
                 self.refuse(now, link, Refusal::SubscriptionIdentifier); // [MQTT-3.3.4-6]
                 return None;
@@ -170,7 +164,7 @@ impl Broker {
             if !self.limits.allow_user_properties(&properties.user_properties) {
                 refusal = Some(Refusal::UserProperties);
             }
-            if self.is_falsely_utf8(properties.payload_is_utf8, &payload) {
+            if self.is_falsely_utf8(properties.payload_is_utf8, &incoming.payload) {
                 refusal = Some(Refusal::PayloadNotUtf8);
             }
         }
@@ -178,14 +172,7 @@ impl Broker {
             self.reject_publish(now, link, qos, packet_id, refusal);
             return None;
         }
-        Some(Incoming {
-            topic,
-            payload,
-            properties,
-            qos,
-            retain,
-            packet_id,
-        })
+        Some(incoming)
     }
 
     /// Hands a message on and answers for it.

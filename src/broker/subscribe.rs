@@ -350,7 +350,13 @@ impl Broker {
             // A wildcard matched what is out of its part of the tree.
         } else if message.is_expired(now) {
             self.stats.dropped_expired += 1;
-        } else if !may_receive(&mut self.hooked, &self.rights, session, message.as_seen(true)) {
+        } else if !may_receive(
+            &mut self.hooked,
+            &self.rights,
+            self.attachments,
+            (key, session),
+            message.as_seen(true),
+        ) {
             self.stats.deliveries_denied += 1;
         } else if qos == QoS::AtMostOnce {
             let properties = (message.properties.as_deref(), message.expires_at);

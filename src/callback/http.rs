@@ -101,17 +101,13 @@ pub(super) async fn ask(
             secured.map_err(Failure::Handshake)?
         }
     };
-    let fresh = Connection {
-        stream,
-        read: Vec::new(),
-    };
-    let (reply, kept) = exchange(fresh, url, body).await?;
+    let (reply, kept) = exchange(Connection::new(stream), url, body).await?;
     *connection = kept;
     Ok(reply)
 }
 
 /// One request and its answer; the connection, where it can be used again.
-async fn exchange(
+pub(super) async fn exchange(
     mut connection: Connection,
     url: &Url,
     body: &str,
@@ -163,6 +159,11 @@ async fn exchange(
 }
 
 impl Connection {
+    pub(super) fn new(stream: Stream) -> Self {
+        let read = Vec::new();
+        Self { stream, read }
+    }
+
     /// Reads once; 0 at the end.
     async fn more(&mut self) -> Result<usize, Failure> {
         self.read.reserve(1024);

@@ -418,6 +418,19 @@ fn verdict_of_body(said: &Map<String, Value>) -> Result<Verdict, Failure> {
     })
 }
 
+/// What the callback makes of a server that answers by `stream`; `None` where that is no answer. For `fuzz/`.
+#[cfg(fuzzing)]
+pub async fn verdict_by(stream: crate::net::link::Stream) -> Option<Verdict> {
+    let url = Url {
+        host: "localhost".to_owned(),
+        port: 80,
+        tls: false,
+        path: "/".to_owned(),
+    };
+    let reply = http::exchange(Connection::new(stream), &url, "").await;
+    reply.and_then(|(reply, _)| verdict_of(&reply)).ok()
+}
+
 impl FromStr for Url {
     type Err = UrlError;
 

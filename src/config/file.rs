@@ -608,17 +608,19 @@ pub static LISTENER: Section = Section {
     ],
 };
 
+const CERTIFICATE: Key = Key {
+    name: "certificate",
+    expects: "the path of a PEM file",
+    default: "must be there",
+    about: "The server's certificate, followed by those that lead to its authority.",
+};
+
 /// TLS of a door.
 pub static TLS: Section = Section {
     name: "listener.NAME.tls",
     about: "TLS 1.2 and 1.3 on this door; try it with \"tidegate cert\".",
     keys: &[
-        Key {
-            name: "certificate",
-            expects: "the path of a PEM file",
-            default: "must be there",
-            about: "The server's certificate, followed by those that lead to its authority.",
-        },
+        CERTIFICATE,
         Key {
             name: "key",
             expects: "the path of a PEM file",
@@ -751,12 +753,7 @@ pub static ADMIN_TLS: Section = Section {
     name: "admin.tls",
     about: "HTTPS at the operator's door.",
     keys: &[
-        Key {
-            name: "certificate",
-            expects: "the path of a PEM file",
-            default: "must be there",
-            about: "The server's certificate, followed by those that lead to its authority.",
-        },
+        CERTIFICATE,
         Key {
             name: "key",
             expects: "the path of a PEM file",

@@ -9,10 +9,12 @@
 )]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+pub mod anything;
 pub mod chance;
 pub mod judge;
 mod witness;
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -316,20 +318,29 @@ impl House {
 
     /// A byte stream through a door that grants what `policy` says.
     pub fn arrive_at(&mut self, policy: ListenerPolicy, certificate_user: Option<&str>) -> LinkId {
+        let (link, arrival) = self.arrival(policy, certificate_user, None);
+        self.broker.handle(self.now, arrival);
+        link
+    }
+
+    /// A byte stream that comes from `peer`, before the broker has heard of it.
+    pub fn arrival(
+        &mut self,
+        policy: ListenerPolicy,
+        certificate_user: Option<&str>,
+        peer: Option<IpAddr>,
+    ) -> (LinkId, Input) {
         let link = self.keys.insert(());
         let listener = Rc::new(policy);
         let certificate_user = certificate_user.map(text);
-        self.broker.handle(
-            self.now,
-            Input::Connected {
-                link,
-                listener,
-                peer: None,
-                certificate_user,
-                certificate_client: None,
-            },
-        );
-        link
+        let arrival = Input::Connected {
+            link,
+            listener,
+            peer,
+            certificate_user,
+            certificate_client: None,
+        };
+        (link, arrival)
     }
 
     /// A client that is let in through a door that is mounted.

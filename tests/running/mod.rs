@@ -41,6 +41,13 @@ use tokio::sync::{Notify, oneshot};
 /// Far more than anything here takes: a test that waits in vain ends with a message instead of never.
 pub const IN_VAIN: Duration = Duration::from_secs(120);
 
+/// A byte stream with so little room to receive that the other end soon notices who does not read.
+pub async fn narrow_stream_to(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("the smallest buffer");
+    socket.connect(address).await.expect("the door is open")
+}
+
 /// Runs a gateway until `story` is told, and then stops it.
 pub fn with_gateway(settings: Settings, story: impl AsyncFnOnce(&Doors)) {
     let builder = Gateway::builder(settings.clone());
@@ -191,12 +198,7 @@ impl Doors {
 
     /// The same, with so little room to receive that the gateway soon notices who does not read.
     pub async fn narrow_stream(&self) -> TcpStream {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.set_recv_buffer_size(4096).expect("the smallest buffer");
-        socket
-            .connect(self.address("local"))
-            .await
-            .expect("the door is open")
+        narrow_stream_to(self.address("local")).await
     }
 
     /// A client packet by packet, already let in.
