@@ -130,7 +130,9 @@ impl Broker {
                 "{told} bytes are on the memory account, {bytes} were found"
             ));
         }
-        if told > self.loosest.memory_bytes_max {
+        // What waits to be stored has a bound of its own.
+        let waiting = (self.durable.as_ref()).map_or(0, |durable| durable.charged_bytes());
+        if told - waiting > self.loosest.memory_bytes_max {
             return Err(format!("{told} bytes are held, more than the limits allow"));
         }
         Ok(())

@@ -24,6 +24,9 @@
 //! 7. at 100 %: whatever else is on its way to those who read; and the connection that holds most in buffers goes, as
 //!    does one that is owed an answer then.
 //!
+//! What is given to be stored and is not yet is on the account, too, and makes the others give way; where it goes
+//! beyond, it is bounded by itself: above 4 MiB who publishes is not read for a while.
+//!
 //! All of it ends by itself when memory is free again, and what waits is sent then.
 //!
 //! # Who gives way where many share
