@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial, Rights};
 use tidegate::broker::{
-    BanSubject, Input, Kick, KickId, KickOptions, KickedSession, KickedWill, Message, QueueClass,
+    BanSubject, Input, Kick, KickId, KickOptions, KickedSession, KickedWill, Limits, Message, QueueClass,
     Reconfiguration, Settings, StoreHealth, Target, Verdict,
 };
 use tidegate::mqtt::{
@@ -533,9 +533,13 @@ impl World {
 
     fn stray(&mut self, chance: &mut Chance, who: usize) -> Held {
         let number = 1 + chance.below(9) as u16;
-        let ack = Ack::success(PacketId::new(number).unwrap_or(PacketId::MIN));
         // An identifier of its own would have it publish the same message twice.
         let unused = PacketId::new(60_000 + number).unwrap_or(PacketId::MIN);
+        // And what waits to be stored before it is sent has one that nobody has seen.
+        let ack = Ack::success(match self.store.is_some() {
+            true => unused,
+            false => PacketId::new(number).unwrap_or(PacketId::MIN),
+        });
         let packet = match chance.below(5) {
             0 => Packet::PubRel(Ack::success(unused)),
             // What is not a client's to say, or said twice.
@@ -585,6 +589,17 @@ impl World {
             limits.queue_bytes_max = chance.of(&[300, 2_000, 100_000]);
             limits.retained_max = chance.of(&[2, 100]);
         }
+        self.reconfigure(limits)
+    }
+
+    /// Lets everybody in at one time.
+    pub fn make_room(&mut self) -> Held {
+        let mut limits = self.broker.limits().clone();
+        limits.connections_max = 10_000;
+        self.reconfigure(limits)
+    }
+
+    fn reconfigure(&mut self, limits: Limits) -> Held {
         let changed = Reconfiguration {
             hooks: None,
             limits,

@@ -31,8 +31,11 @@ pub struct Client {
     /// What it has to answer, in its order.
     pub answers: VecDeque<Packet>,
     pub unfinished: Vec<Unfinished>,
-    /// Whether it began its connection without a session.
+    /// Whether it began its connection without a session, and whether that may outlive the connection.
     pub starts_clean: bool,
+    lasts: bool,
+    /// Whether a connection ended before CONNACK: there may be a new session that it was not told of.
+    doubts: bool,
     /// QoS 2 messages it was sent and not asked to forget.
     receiving: BTreeSet<PacketId>,
     /// What its session has been handed at QoS 2, by its number.
@@ -69,6 +72,8 @@ impl Client {
             answers: VecDeque::new(),
             unfinished: Vec::new(),
             starts_clean: false,
+            lasts: false,
+            doubts: false,
             receiving: BTreeSet::new(),
             handed: BTreeSet::new(),
             shares: false,
@@ -85,21 +90,34 @@ impl Client {
     }
 
     /// A new connection begins; what an earlier one brought is forgotten with it.
-    pub fn begin(&mut self, link: LinkId, starts_clean: bool) {
+    pub fn begin(&mut self, link: LinkId, starts_clean: bool, lasts: bool) {
         self.end();
         self.link = Some(link);
         self.starts_clean = starts_clean;
+        self.lasts = lasts;
         self.reads = true;
     }
 
     /// The connection is over.
     pub fn end(&mut self) {
+        match (self.link, self.is_in) {
+            (Some(_), true) if !self.lasts => self.forget(),
+            (Some(_), false) => self.doubts = true,
+            _ => {}
+        }
         self.link = None;
         self.is_in = false;
         self.answers.clear();
         self.aliases.clear();
         self.given_aliases.clear();
         self.requests.clear();
+    }
+
+    /// Its session is over.
+    fn forget(&mut self) {
+        self.unfinished.clear();
+        self.receiving.clear();
+        self.handed.clear();
     }
 
     /// An identifier that nothing unfinished has [MQTT-2.2.1-3].
@@ -195,10 +213,12 @@ impl Client {
             format!("{} started clean, and is told otherwise", self.name)
         })?;
         if !is_resumed {
-            // [MQTT-3.2.2-5]
+            self.forget(); // [MQTT-3.2.2-5]
+            self.doubts = false;
+        }
+        if self.doubts {
+            // Sent again in a session that is not the one it was sent in, it would be another message.
             self.unfinished.clear();
-            self.receiving.clear();
-            self.handed.clear();
         }
         // [MQTT-4.4.0-1]: in the order of the first time. What is more than the window waits for nobody here: a server
         // that takes fewer than before is told of none at all.
@@ -253,7 +273,9 @@ impl Client {
             });
         };
         if let Some(packet_id) = publish.packet_id {
-            let is_new = publish.qos != QoS::ExactlyOnce || self.receiving.insert(packet_id);
+            let is_new = publish.qos != QoS::ExactlyOnce
+                || self.receiving.insert(packet_id)
+                || (self.doubts && !publish.dup);
             self.answers.push_back(match publish.qos {
                 QoS::ExactlyOnce => Packet::PubRec(Ack::success(packet_id)),
                 _ => Packet::PubAck(Ack::success(packet_id)),

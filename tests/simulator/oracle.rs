@@ -192,6 +192,9 @@ pub struct Oracle {
     rests_on: u64,
     /// Whether something was just said before what it rests on was stored.
     early: bool,
+    /// Whether what a client had said behind its CONNECT was heard in this step, which the broker hears after it has
+    /// repeated what was unfinished.
+    heard_ahead: bool,
     /// Messages delivered, for whoever wants to know that something happened.
     pub delivered: u64,
     /// Messages accepted at QoS 1 and 2.
@@ -228,6 +231,7 @@ impl Oracle {
             progress: Progress::default(),
             rests_on: 0,
             early: false,
+            heard_ahead: false,
             delivered: 0,
             accepted: 0,
         }
@@ -247,6 +251,7 @@ impl Oracle {
         self.step += 1;
         self.batch += 1;
         self.just_ended.clear();
+        self.heard_ahead = false;
         hold(outputs.len() <= self.terms.outputs_max, "L2", || {
             format!("{} outputs of one input", outputs.len())
         })?;
@@ -471,6 +476,7 @@ impl Oracle {
             known.silence_max = Duration::from_millis(u64::from(keep_alive_secs) * 1500);
         }
         for packet in &waiting {
+            self.heard_ahead = true;
             self.batch += 1;
             self.hear_client(link, number, packet);
         }
@@ -826,6 +832,7 @@ impl Oracle {
             if is_refused {
                 continue;
             }
+            session.ever_as_published |= group.is_some() && subscription.retain_as_published;
             session.groups_ever.extend(group.clone());
             let filter = Filter {
                 matched,

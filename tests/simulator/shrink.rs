@@ -1,19 +1,20 @@
 //! The shortest history that still breaks the same invariant: parts are left out as long as it does, larger parts first.
 
+use std::time::{Duration, Instant};
+
 use crate::acts::Act;
 use crate::oracle::Violation;
 use crate::setup::Setup;
 use crate::world::run;
 
-/// Runs that are spent on it at most.
-const RUNS_MAX: usize = 3_000;
+/// What is spent on it at most: a longer history is better than none.
+const TIME_MAX: Duration = Duration::from_secs(40);
 
 /// A history of `setup` that breaks the same invariant, as short as it was found to get.
 pub fn shrink(setup: &Setup, history: &[Act], found: &Violation) -> (Setup, Vec<Act>) {
-    let mut runs = 0;
-    let mut breaks = |setup: &Setup, history: &[Act]| {
-        runs += 1;
-        runs <= RUNS_MAX
+    let began = Instant::now();
+    let breaks = |setup: &Setup, history: &[Act]| {
+        began.elapsed() < TIME_MAX
             && run(setup, history, 1, false)
                 .held
                 .is_err_and(|violation| (violation.id, violation.line) == (found.id, found.line))

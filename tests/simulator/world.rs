@@ -49,8 +49,8 @@ pub struct World {
 /// The other name under which the world itself looks at the outcome.
 const AUDITOR: &str = "auditor";
 
-/// Rounds in which everything owed must have arrived once all faults are over.
-const ROUNDS_MAX: usize = 3_000;
+/// Rounds without anything being delivered or acknowledged after which nothing more is to be expected.
+const IDLE_ROUNDS_MAX: usize = 200;
 
 impl World {
     pub fn of(setup: Setup) -> Self {
@@ -342,7 +342,11 @@ impl World {
     /// A client opens a connection and says CONNECT.
     pub fn open(&mut self, who: usize, connect: Connect) -> Held {
         let link = self.dial(who, &connect)?;
-        self.clients[who].begin(link, connect.clean_start);
+        let lasts = match connect.version {
+            ProtocolVersion::V5 => connect.properties.session_expiry_secs.unwrap_or(0) > 0,
+            _ => !connect.clean_start,
+        };
+        self.clients[who].begin(link, connect.clean_start, lasts);
         self.greet(link, connect);
         Ok(())
     }
@@ -591,6 +595,7 @@ impl World {
                 self.set_health(StoreHealth::Ready)?;
             }
         }
+        self.make_room()?;
         self.set_rights(Vec::new())?;
         self.unban_all()?;
         self.wait(Duration::from_secs(11))?; // whoever has not come to an end of its CONNECT is gone
@@ -614,7 +619,16 @@ impl World {
 
     /// Everybody comes who has a session, until nothing is owed to anybody.
     fn drain(&mut self) -> Held {
-        for _ in 0..ROUNDS_MAX {
+        let (mut idle, mut before) = (0, (0, 0, 0));
+        while idle < IDLE_ROUNDS_MAX {
+            let stats = self.broker.stats();
+            let now = (
+                self.oracle.delivered,
+                self.oracle.accepted,
+                stats.queued_messages + stats.inflight_messages,
+            );
+            idle = if now == before { idle + 1 } else { 0 };
+            before = now;
             for who in 0..self.clients.len() {
                 if self.clients[who].link.is_none() && self.oracle.has_session(&self.clients[who].name) {
                     let connect = self.lasting_connect(who);

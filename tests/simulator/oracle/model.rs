@@ -122,8 +122,9 @@ pub struct Session {
     pub receiving: BTreeSet<u16>,
     /// Retained messages that its subscriptions have yet to bring: by filter, the topics.
     pub replays: BTreeMap<Rc<str>, BTreeSet<Rc<str>>>,
-    /// Every shared subscription it was a member of.
+    /// Every shared subscription it was a member of, and whether any was to pass RETAIN on as published.
     pub groups_ever: BTreeSet<Group>,
+    pub ever_as_published: bool,
 }
 
 impl Session {
@@ -142,6 +143,7 @@ impl Session {
             receiving: BTreeSet::new(),
             replays: BTreeMap::new(),
             groups_ever: BTreeSet::new(),
+            ever_as_published: false,
         }
     }
 }

@@ -222,7 +222,7 @@ impl Oracle {
 
     fn sent_pubrel(&mut self, link: LinkId, ack: &Ack) -> Held {
         let packet_id = ack.packet_id.get();
-        let stores = self.terms.stores;
+        let (stores, heard_ahead) = (self.terms.stores, self.heard_ahead);
         let answer = self.answer(link, |answer| *answer == Answer::PubRel(packet_id));
         let session = self.links.get(&link).and_then(|known| known.session);
         let flight = session.and_then(|session| self.flight(session, packet_id));
@@ -235,6 +235,7 @@ impl Oracle {
             }
             // Its PUBREC came behind CONNECT, and was answered before.
             (None, Some(flight)) if stores && flight.released => return Ok(()),
+            (None, None) if heard_ahead => return Ok(()),
             _ => false,
         };
         let is_v5 = self
@@ -466,15 +467,19 @@ impl Oracle {
             .iter()
             .position(|flight| flight.packet_id == packet_id);
         let Some(index) = index else {
+            if self.heard_ahead {
+                return Ok(());
+            }
             // It was about to be sent when its connection, or the process, ended.
             hold(self.terms.stores, "D3", || {
                 format!("{publish:?} is repeated and was never sent")
             })?;
             return self.sent_first(link, number, topic, publish, packet_id, version);
         };
-        let was_later = session.flights[index + 1..]
-            .iter()
-            .any(|flight| flight.sent_on == Some(link));
+        // What waited to be stored was overtaken by what did not; of each quality the order is kept.
+        let is_same_kind = |flight: &Flight| !self.terms.stores || flight.owed.qos == publish.qos;
+        let was_later = (session.flights[index + 1..].iter())
+            .any(|flight| flight.sent_on == Some(link) && is_same_kind(flight));
         let Some(flight) = session.flights.get_mut(index) else {
             return Ok(());
         };
@@ -551,7 +556,11 @@ impl Oracle {
             let owed = Owed {
                 message: shared.message.clone(),
                 qos: if is_exact { qos } else { publish.qos },
-                retain: retain.filter(|_| is_exact),
+                retain: match retain.filter(|_| is_exact) {
+                    // Who never asked for RETAIN as published does not get it by a shared subscription.
+                    None if !session.ever_as_published => Some(false),
+                    retain => retain,
+                },
                 ids: if is_exact { ids } else { ids_of(publish) },
                 batch: shared.batch,
                 after: shared.after,
