@@ -62,6 +62,7 @@ class Client:
     def __init__(self, books, name, version, keep_alive_secs=0, clean=False):
         self.books, self.name, self.version = books, name, version
         self.keep_alive_secs, self.clean = keep_alive_secs, clean
+        self.will = None
         self.connection = None
         self.connected = None
         self.had_session = False
@@ -79,7 +80,7 @@ class Client:
             try:
                 self.connection = await Connection.dial(self, port)
                 self.connection.send(
-                    mqtt.connect(self.name, self.version, self.clean, keep_alive_secs=self.keep_alive_secs)
+                    mqtt.connect(self.name, self.version, self.clean, self.keep_alive_secs, self.will)
                 )
                 if await asyncio.wait_for(self.connected, max(0.1, min(5, deadline - time.monotonic()))):
                     return True
@@ -165,6 +166,13 @@ class Client:
             self.forget_answers()
             if not self.connected.done():
                 self.connected.set_result(False)
+
+    async def ping(self):
+        """Says that it is there three times as often as it promised to, for as long as this is not cancelled."""
+        while True:
+            await asyncio.sleep(self.keep_alive_secs / 3)
+            if self.alive:
+                self.connection.send(mqtt.packet(mqtt.PINGREQ, 0, b""))
 
     def begin_anew(self):
         """The broker has forgotten the session."""

@@ -36,17 +36,15 @@ def packet(kind, flags, body):
     return bytes([kind << 4 | flags]) + varint(len(body)) + body
 
 
-def connect(client_id, version, clean, keep_alive_secs=0, expiry_secs=FOREVER, receive_maximum=None):
-    """CONNECT; a clean one of 5.0 has no expiry."""
-    properties = b""
+def connect(client_id, version, clean, keep_alive_secs=0, will=None):
+    """CONNECT; `will` is a topic and a payload, sent at QoS 1. A clean session of 5.0 has no expiry."""
+    properties = will_properties = b""
     if version == 5:
-        if not clean:
-            properties += struct.pack(">BI", 0x11, expiry_secs)
-        if receive_maximum:
-            properties += struct.pack(">BH", 0x21, receive_maximum)
-        properties = varint(len(properties)) + properties
-    head = text("MQTT") + bytes([version, 2 if clean else 0]) + struct.pack(">H", keep_alive_secs)
-    return packet(CONNECT, 0, head + properties + text(client_id))
+        properties = b"\0" if clean else struct.pack(">BBI", 5, 0x11, FOREVER)
+        will_properties = b"\0"
+    flags = (2 if clean else 0) | (0x0C if will else 0)
+    head = text("MQTT") + bytes([version, flags]) + struct.pack(">H", keep_alive_secs) + properties + text(client_id)
+    return packet(CONNECT, 0, head + (will_properties + text(will[0]) + text(will[1]) if will else b""))
 
 
 def publish(topic, payload, qos, pid, version, retain=False, dup=False):
