@@ -160,7 +160,10 @@ async def measure(options):
         cpu = broker.cpu_secs() - cpu
         with_kib = broker.resident_kib()
         began = time.monotonic()
-        broker.kill() if options.killed else broker.end()
+        if options.killed:
+            broker.kill()
+        else:
+            await broker.end()
         stopped = time.monotonic() - began
         began = time.monotonic()
         await broker.start()
@@ -170,7 +173,7 @@ async def measure(options):
         again_kib = broker.resident_kib()
         came, present, drained = drain(broker.port, options)
     finally:
-        broker.end()
+        await broker.end()
     print(
         f"{options.name}: {acknowledged} acknowledged, {acknowledged / took:.0f} a second,"
         f" {written / max(1, acknowledged):.0f} device bytes and {cpu / max(1, acknowledged) * 1e6:.0f} us CPU a message;"

@@ -113,7 +113,7 @@ async def run(options):
                         # It stays until another bill takes over.
                         lasting.append(bill)
                 if not broker.alive:
-                    raise SystemExit(f"the broker ended with {broker.process.returncode} after {number} rounds")
+                    raise SystemExit(f"{broker.fate()} after {number} rounds")
                 if number >= upto:
                     return
 
@@ -139,7 +139,7 @@ async def run(options):
         witness.drop()
         reader.drop()
     finally:
-        broker.end()
+        await broker.end()
     print(
         f"{options.rounds} bills in {took:.0f} s ({options.rounds / took:.0f} a second), {books.promised} messages promised"
         f" meanwhile, {sum(wills.values())} wills; descriptors {at_rest[0]} and {in_the_end[0]},"

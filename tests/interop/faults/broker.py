@@ -38,7 +38,7 @@ class Broker:
         self.process.kill()
         self.process.wait()
 
-    def end(self):
+    async def end(self):
         """SIGTERM, or SIGKILL for who does not listen."""
         if self.process and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
@@ -52,6 +52,10 @@ class Broker:
     def alive(self):
         """Whether the process is there and no zombie."""
         return self.process.poll() is None
+
+    def fate(self):
+        """What became of it, in words."""
+        return f"the broker ended with {self.process.returncode}"
 
     def descriptors(self):
         """How many files and sockets it has open."""

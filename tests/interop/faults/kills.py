@@ -48,7 +48,7 @@ async def run(options):
                     raise SystemExit("the broker takes nobody any more")
     finally:
         await crew.cut()
-        broker.end()
+        await broker.end()
     return crew, slowest_secs
 
 

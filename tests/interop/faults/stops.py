@@ -96,7 +96,7 @@ async def run(options):
             task.cancel()
         await crew.cut()
         witness.drop()
-        broker.end()
+        await broker.end()
     return crew
 
 

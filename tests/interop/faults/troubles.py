@@ -34,7 +34,7 @@ class Full:
     def __init__(self, folder):
         self.path = os.path.join(folder, "ballast")
 
-    def begin(self, _broker):
+    async def begin(self, _broker):
         with open(self.path, "ab", buffering=0) as ballast:
             for size in (1 << 16, 1 << 12, 512, 1):
                 try:
@@ -44,7 +44,7 @@ class Full:
                     if error.errno != errno.ENOSPC:
                         raise
 
-    def end(self):
+    async def end(self):
         os.remove(self.path)
 
 
@@ -55,7 +55,7 @@ class Injected:
         self.calls, self.how = calls, how
         self.strace = None
 
-    def begin(self, broker):
+    async def begin(self, broker):
         self.strace = subprocess.Popen(
             ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(broker.process.pid)]
             + ["-e", f"trace={self.calls}", "-e", f"inject={self.calls}:{self.how}"],
@@ -72,7 +72,7 @@ class Injected:
             time.sleep(0.01)
         raise SystemExit("strace cannot attach to the broker")
 
-    def end(self):
+    async def end(self):
         if self.strace:
             self.strace.terminate()
             self.strace.wait()
@@ -142,24 +142,24 @@ async def one_round(options, number, broker, crew, trouble):
     crew.work(options.messages)
     await asyncio.sleep(0.3)
     before = books.promised, sum(books.refused.values())
-    trouble.begin(broker)
+    await trouble.begin(broker)
     try:
         for writer in crew.writers:
             writer.begin(options.messages)
         await flow.run(options.secs)
         meanwhile = books.promised - before[0], sum(books.refused.values()) - before[1]
         if not broker.alive:
-            raise SystemExit(f"the broker ended with {broker.process.returncode} in the trouble")
+            raise SystemExit(f"{broker.fate()} in the trouble")
         if flow.arrived != flow.sent:
             books.fault("QoS 0", f"{flow.sent} sent in the trouble, {flow.arrived} arrived")
         again = ""
-        if options.kind == "full" and number % 2 == 0:
+        if options.restarts and number % 2 == 0:
             flow.drop()
             broker.kill()
             await crew.cut()
             again = f", started without room in {await broker.start():.2f} s"
     finally:
-        trouble.end()
+        await trouble.end()
     ended = time.monotonic()
     # Somebody who has nothing to do with what was before asks for a promise until there is one.
     if again:
@@ -189,11 +189,9 @@ async def one_round(options, number, broker, crew, trouble):
     )
 
 
-async def run(options):
+async def run(options, broker, trouble):
     """All rounds; gives the crew."""
-    broker = Broker(options.command, options.port or free_port(), options.log)
     crew = Crew()
-    trouble = trouble_of(options.kind, options.folder)
     try:
         await broker.start()
         await crew.board(broker.port)
@@ -201,7 +199,7 @@ async def run(options):
             await one_round(options, number, broker, crew, trouble)
     finally:
         await crew.cut()
-        broker.end()
+        await broker.end()
     return crew
 
 
@@ -218,7 +216,9 @@ def main():
     parser.add_argument("--losses", action="store_true", help="a broker that must fail: its faults are the success")
     parser.add_argument("command", nargs="+", help="the broker, with {port}")
     options = parser.parse_args()
-    crew = asyncio.run(run(options))
+    options.restarts = options.kind == "full"
+    broker = Broker(options.command, options.port or free_port(), options.log)
+    crew = asyncio.run(run(options, broker, trouble_of(options.kind, options.folder)))
     for line in crew.told():
         print(f"  {line}")
     return int(bool(crew.books.faults) != options.losses)

@@ -4,8 +4,9 @@
 guest.py LINE PORT NOSYNC COMMAND [ARGUMENT ...]
 
 A frame on the line is a connection's number and a length, two bytes each, and as many bytes; length 0 ends the
-connection, and a number that is new begins one. Number 0 is for what the guest has to say. What the host has read from
-the line it keeps when the guest is cut off: so what an answer of the broker promised is known outside.
+connection, and a number that is new begins one. Number 0 is for what the guest has to say, and for what the host wants of
+it: `readonly` or `writable`. What the host has read from the line it keeps when the guest is cut off: so what an answer of
+the broker promised is known outside.
 """
 
 import ctypes
@@ -41,6 +42,17 @@ def without_sync():
     given = Program(len(program), ctypes.addressof(code))
     if libc.prctl(set_no_new_privileges, 1, 0, 0, 0) or libc.prctl(set_seccomp, filter_mode, ctypes.byref(given)):
         raise OSError(ctypes.get_errno(), "seccomp")
+
+
+def obey(order):
+    """Makes the disk read-only under the broker's open files, as a kernel does that has found it faulty, or gives it back."""
+    if order == "readonly":
+        with open("/proc/sysrq-trigger", "w") as trigger:
+            trigger.write("u")
+        while "/mnt ext4 rw" in open("/proc/mounts").read():
+            time.sleep(0.01)
+    elif order == "writable":
+        subprocess.run(["mount", "-o", "remount,rw", "/mnt"], check=True)
 
 
 def main():
@@ -101,8 +113,18 @@ def main():
                     if len(buffer) < 4 + length:
                         break
                     data, buffer = buffer[4 : 4 + length], buffer[4 + length :]
+                    if number == 0:
+                        obey(data.decode())
+                        say(data.decode())
+                        continue
                     if length and number not in connections:
-                        connection = socket.create_connection(("127.0.0.1", port))
+                        try:
+                            connection = socket.create_connection(("127.0.0.1", port), 5)
+                        except OSError:
+                            if broker.poll() is not None:
+                                say(f"the broker ended with {broker.returncode}")
+                            os.write(line, struct.pack(">HH", number, 0))
+                            continue
                         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                         connection.setblocking(False)
                         connections[number], waiting[number] = connection, b""
