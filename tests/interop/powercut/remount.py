@@ -39,6 +39,7 @@ def main():
     """Exit code 0 when there was no fault, or with --losses when there was."""
     parser = argparse.ArgumentParser(description=__doc__.split(":", 1)[0])
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seed", type=int, help="taken like by rounds.py; nothing here is left to chance")
     parser.add_argument("--secs", type=float, default=2, help="how long the trouble lasts")
     parser.add_argument("--messages", type=int, default=100, help="of each publisher, before and in the trouble each")
     parser.add_argument("--folder", required=True, help="an empty folder for disk, console and the rest")
