@@ -2,6 +2,7 @@
 away and that are there, one that changes its subscriptions, one that writes retained messages."""
 
 import asyncio
+import time
 
 from load import LOAD, Books, Publisher, Reader, Subscriber, check_retained
 
@@ -9,8 +10,9 @@ from load import LOAD, Books, Publisher, Reader, Subscriber, check_retained
 class Crew:
     """They come on board once, and from then on work, are cut off, and settle what is owed, in turns."""
 
-    def __init__(self, window=10):
-        self.books = Books()
+    def __init__(self, window=10, payload_bytes=None):
+        self.books = Books(payload_bytes)
+        self.ended_at = None
         self.publishers = [
             Publisher(self.books, f"writer-{qos}-{version}", version, qos, window=window)
             for qos in (1, 2)
@@ -42,6 +44,7 @@ class Crew:
 
     async def cut(self):
         """All connections are gone at once; nobody begins anything new."""
+        self.ended_at = time.monotonic()
         self.fickle.running = False
         for client in (*self.writers, self.fickle, self.near, self.away):
             if client in self.writers:
@@ -70,7 +73,8 @@ class Crew:
             if reader.alive and not reader.present:
                 if not await reader.subscribe():
                     books.fault("no answer", f"{reader.name} cannot subscribe")
-        await asyncio.gather(*(reader.collect(quiet_secs, within_secs) for reader in (self.away, self.near)))
+        readers = (self.away, self.near)
+        await asyncio.gather(*(reader.collect(quiet_secs, within_secs, self.ended_at) for reader in readers))
         if self.fickle.alive:
             await self.fickle.probe(port)
         await check_retained(books, port, self.keeper)

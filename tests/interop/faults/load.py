@@ -18,29 +18,32 @@ LOAD = "load"
 PAYLOAD_BYTES_MAX = 1200
 
 
-def payload(name, number):
-    """What message `number` of `name` says: its own name first, then bytes that only it has, mostly few."""
-    head = f"{name} {number} ".encode()
-    seed = hashlib.blake2b(head, digest_size=16).digest()
-    size = PAYLOAD_BYTES_MAX if seed[0] < 8 else 16 + seed[1] % 100
-    return head + (seed * (size // 16 + 1))[:size]
-
-
 class Books:
     """What was promised and what was found missing, of all clients of one test."""
 
-    def __init__(self):
+    def __init__(self, payload_bytes=None):
+        # Of every payload, or by chance where nothing is said.
+        self.payload_bytes = payload_bytes
         self.sent = collections.Counter()
         self.promised = 0
         # Topic -> the number of the last message for which the broker has answered.
         self.retained = {}
         self.readers = []
+        # Before the end of the broker's life.
+        self.oldest_lost_secs = 0
         self.finished = 0
         self.refused = collections.Counter()
         self.faults = collections.Counter()
         self.told = []
         # Where a session was lost, its client had to begin anew: what it repeats is not the broker's second fault.
         self.excused = set()
+
+    def payload(self, name, number):
+        """What message `number` of `name` says: its own name first, then bytes that only it has, mostly few."""
+        head = f"{name} {number} ".encode()
+        seed = hashlib.blake2b(head, digest_size=16).digest()
+        size = self.payload_bytes or (PAYLOAD_BYTES_MAX if seed[0] < 8 else 16 + seed[1] % 100)
+        return head + (seed * (size // 16 + 1))[:size]
 
     def fault(self, kind, what, count=1):
         """Counts one against the broker, and keeps the first few in words."""
@@ -53,7 +56,7 @@ class Books:
         self.promised += 1
         for reader in self.readers:
             if message not in reader.seen:
-                reader.owed[message] = None
+                reader.owed[message] = time.monotonic()
 
 
 class Client:
@@ -237,7 +240,7 @@ class Publisher(Client):
     def send(self, pid, dup):
         """Sends a message that is in flight."""
         number = self.unanswered[pid]
-        data = payload(self.name, number)
+        data = self.books.payload(self.name, number)
         retain = bool(self.retained_topics)
         self.connection.send(mqtt.publish(self.topic(number), data, self.qos, pid, self.version, retain, dup))
 
@@ -293,7 +296,7 @@ class Reader(Client):
         self.latest = {}
         self.unreleased = set()
         self.excused = False
-        # What was promised to the publishers and has not arrived here, in the order of the promises.
+        # What was promised to the publishers and has not arrived here, in the order of the promises and with their time.
         self.owed = {}
         self.arrived_at = time.monotonic()
         self.on_message = None
@@ -337,7 +340,7 @@ class Reader(Client):
         except ValueError:
             self.books.fault("made up", f"{self.name} got {message.topic} {message.payload[:40]!r}")
             return
-        if message.payload != payload(name, number) or number > self.books.sent[name]:
+        if message.payload != self.books.payload(name, number) or number > self.books.sent[name]:
             self.books.fault("made up", f"{self.name} got {message.topic} {message.payload[:40]!r}")
             return
         key = (name, number)
@@ -350,15 +353,18 @@ class Reader(Client):
         elif message.qos == 2 and key not in self.books.excused and not self.excused:
             self.books.fault("twice at QoS 2", f"{self.name} got {name} {number} for the {self.seen[key]}. time")
 
-    async def collect(self, quiet_secs, within_secs):
+    async def collect(self, quiet_secs, within_secs, ended_at=None):
         """Waits until all that is owed has come, or nothing has for `quiet_secs`; counts what is missing as lost."""
         deadline = time.monotonic() + within_secs
         self.arrived_at = time.monotonic()
         while time.monotonic() < deadline and time.monotonic() - self.arrived_at < quiet_secs and self.owed:
             await asyncio.sleep(0.05)
         if self.owed:
-            first = " ".join(map(str, next(iter(self.owed))))
-            self.books.fault("lost", f"{self.name} never got {len(self.owed)}, as {first}", len(self.owed))
+            (name, number), promised_at = next(iter(self.owed.items()))
+            age_secs = (ended_at or time.monotonic()) - promised_at
+            self.books.oldest_lost_secs = max(self.books.oldest_lost_secs, age_secs)
+            what = f"{self.name} never got {len(self.owed)}, as {name} {number}, promised {age_secs:.2f} s before the end"
+            self.books.fault("lost", what, len(self.owed))
             self.owed.clear()
         self.excused = False
 
@@ -462,7 +468,7 @@ async def check_retained(books, port, publisher, within_secs=10):
         held = int(found[topic].split(b" ", 2)[1]) if topic in found else 0
         if held < number:
             books.fault("retained lost", f"{topic} has {held}, {number} was promised")
-        elif found[topic] != payload(publisher.name, held) or held > books.sent[publisher.name]:
+        elif found[topic] != books.payload(publisher.name, held) or held > books.sent[publisher.name]:
             books.fault("made up", f"{topic} has {found[topic][:40]!r}")
         # What was lost once is not counted again at the next cut.
         books.retained[topic] = min(number, held)

@@ -150,6 +150,8 @@ async def one_round(options, number, broker, crew, trouble):
         meanwhile = books.promised - before[0], sum(books.refused.values()) - before[1]
         if not broker.alive:
             raise SystemExit(f"{broker.fate()} in the trouble")
+        if not meanwhile[1]:
+            books.fault("not noticed", "nobody was refused in the trouble")
         if flow.arrived != flow.sent:
             books.fault("QoS 0", f"{flow.sent} sent in the trouble, {flow.arrived} arrived")
         again = ""
@@ -191,7 +193,7 @@ async def one_round(options, number, broker, crew, trouble):
 
 async def run(options, broker, trouble):
     """All rounds; gives the crew."""
-    crew = Crew()
+    crew = Crew(payload_bytes=options.size)
     try:
         await broker.start()
         await crew.board(broker.port)
@@ -210,6 +212,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--secs", type=float, default=2, help="how long the trouble lasts")
     parser.add_argument("--messages", type=int, default=100, help="of each publisher, before and in the trouble each")
+    parser.add_argument("--size", type=int, default=None, help="bytes of each payload; otherwise mostly few")
     parser.add_argument("--folder", required=True, help="where the broker keeps its state")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--log", default="broker.log")

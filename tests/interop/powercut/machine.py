@@ -17,7 +17,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 GUEST_MEMORY = "160M"
-DISK_BYTES = 64 << 20
+DISK_BYTES = 256 << 20
 BOOT_SECS_MAX = 60
 # What may be on its way into the guest: its terminal holds 4,096 bytes, and a line that was full once stands still.
 LINE_BYTES_MAX = 3000

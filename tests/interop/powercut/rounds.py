@@ -73,6 +73,7 @@ def main():
     parser.add_argument("--during-start", type=float, default=0.2, help="how often there is a second cut at once")
     parser.add_argument("--nosync", action="store_true", help="the broker's fsync does nothing and says it did")
     parser.add_argument("--losses", action="store_true", help="a broker that must fail: its losses are the success")
+    parser.add_argument("--losses-secs-max", type=float, help="how old what is lost may be when power is cut")
     parser.add_argument("command", nargs="+", help="the broker; its state belongs below /mnt, its working directory")
     options = parser.parse_args()
     if options.seed is None:
@@ -81,6 +82,9 @@ def main():
     began = time.monotonic()
     crew = asyncio.run(run(options))
     print(f"{options.rounds} cuts in {time.monotonic() - began:.0f} s, {crew.sum()}")
+    if options.losses_secs_max is not None and crew.books.oldest_lost_secs > options.losses_secs_max:
+        print(f"something promised {crew.books.oldest_lost_secs:.2f} s before a cut was lost")
+        return 1
     return int(bool(crew.books.faults) != options.losses)
 
 
