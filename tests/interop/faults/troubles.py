@@ -5,6 +5,7 @@ troubles.py full      the state directory's file system has not one byte left (F
 troubles.py readonly  whatever would change a file fails with EROFS (by strace, which needs to be allowed)
 troubles.py fsync     each fsync fails with EIO (by strace)
 troubles.py once      one fsync fails with EIO and the next ones say that all is well, as Linux does
+troubles.py slow      each fsync takes two seconds: nobody is refused, and what needs no disk does not wait for it
 
 During the trouble the broker has to live: messages at QoS 0 flow, readers that are there are served, and what cannot be
 kept is not acknowledged with success. When it is over new promises have to come without a restart. Then it is ended by
@@ -25,6 +26,7 @@ from crew import Crew
 from load import Client, Reader
 
 RECOVERY_SECS_MAX = 40
+SLOW_SECS = 2
 CHANGES_OF_FILES = "pwrite64,pwritev,pwritev2,ftruncate,fallocate,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat"
 
 
@@ -85,7 +87,8 @@ def trouble_of(kind, folder):
         return Full(folder)
     if kind == "readonly":
         return Injected(CHANGES_OF_FILES, "error=EROFS")
-    return Injected("fsync,fdatasync", "error=EIO" + (":when=1" if kind == "once" else ""))
+    how = {"fsync": "error=EIO", "once": "error=EIO:when=1", "slow": f"delay_enter={SLOW_SECS}s"}
+    return Injected("fsync,fdatasync", how[kind])
 
 
 class Flow:
@@ -150,7 +153,12 @@ async def one_round(options, number, broker, crew, trouble):
         meanwhile = books.promised - before[0], sum(books.refused.values()) - before[1]
         if not broker.alive:
             raise SystemExit(f"{broker.fate()} in the trouble")
-        if not meanwhile[1]:
+        if options.kind == "slow":
+            if meanwhile[1]:
+                books.fault("refused", f"{meanwhile[1]} where the disk was only slow", meanwhile[1])
+            if flow.slowest_secs > SLOW_SECS / 2:
+                books.fault("QoS 0", f"a message waited {flow.slowest_secs:.1f} s with the disk")
+        elif not meanwhile[1]:
             books.fault("not noticed", "nobody was refused in the trouble")
         if flow.arrived != flow.sent:
             books.fault("QoS 0", f"{flow.sent} sent in the trouble, {flow.arrived} arrived")
@@ -208,7 +216,7 @@ async def run(options, broker, trouble):
 def main():
     """Exit code 0 when there was no fault, or with --losses when there was."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("kind", choices=["full", "readonly", "fsync", "once"])
+    parser.add_argument("kind", choices=["full", "readonly", "fsync", "once", "slow"])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--secs", type=float, default=2, help="how long the trouble lasts")
     parser.add_argument("--messages", type=int, default=100, help="of each publisher, before and in the trouble each")

@@ -48,7 +48,7 @@ def main():
     parser.add_argument("--losses", action="store_true", help="a broker that must fail: its faults are the success")
     parser.add_argument("command", nargs="+", help="the broker; its state belongs below /mnt")
     options = parser.parse_args()
-    options.restarts = False
+    options.kind, options.restarts = "remount", False
     crew = asyncio.run(run(options))
     for line in crew.told():
         print(f"  {line}")
