@@ -3,6 +3,7 @@
 //! A profile is data: a short override over `boards/base.toml`. The profiles are compiled in; a file of the same
 //! name in a directory takes the place of one, a file of another name adds one.
 
+pub mod journal;
 pub mod limits;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use toml::de::DeValue;
 use crate::auth::passwords::Cost;
 use crate::broker::Limits;
 use crate::document::{Document, Key, Mistake, Section, Table};
+use crate::storage::JournalSettings;
 
 /// What is known of a board, complete.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +46,8 @@ pub struct Board {
     pub notes: Vec<String>,
     /// What one password check may cost.
     pub password_cost: Cost,
+    /// How state is kept.
+    pub journal: JournalSettings,
     /// What peers may grow.
     pub limits: Limits,
 }
@@ -238,6 +242,7 @@ impl Board {
             uarts: Vec::new(),
             notes: Vec::new(),
             password_cost: Cost::default(),
+            journal: JournalSettings::default(),
             limits: Limits::default(),
         }
     }
@@ -309,6 +314,9 @@ impl Board {
                 passes.unwrap_or(cost.passes()),
             );
             set(&mut self.password_cost, cost);
+        }
+        if let Some(table) = root.table("journal", &journal::SECTION) {
+            journal::read(&table, &mut self.journal);
         }
         let table = root.table("limits", &limits::SECTION);
         if let Some(table) = &table {
@@ -401,7 +409,14 @@ fn profiles_of(folder: &Path) -> Result<BTreeMap<String, (PathBuf, String)>, (Pa
 }
 
 /// The tables of a profile.
-pub static SECTIONS: &[&Section] = &[&BOARD, &WATCHDOG, &UART, &PASSWORD, &limits::SECTION];
+pub static SECTIONS: &[&Section] = &[
+    &BOARD,
+    &WATCHDOG,
+    &UART,
+    &PASSWORD,
+    &journal::SECTION,
+    &limits::SECTION,
+];
 
 static BOARD: Section = Section {
     name: "",
@@ -472,6 +487,12 @@ static BOARD: Section = Section {
             expects: "a table",
             default: "",
             about: "What a password check costs.",
+        },
+        Key {
+            name: "journal",
+            expects: "a table",
+            default: "",
+            about: "How state is kept.",
         },
         Key {
             name: "limits",

@@ -26,6 +26,7 @@ mod operator;
 pub mod reload;
 mod reports;
 mod state;
+mod store;
 mod supervisor;
 mod trust;
 mod turns;
@@ -56,7 +57,7 @@ use crate::net::clock::FlooredClock;
 use crate::net::endpoint::Endpoint;
 use crate::net::listener::{Entrance, Listener, NetError, descriptors_left};
 use crate::net::tls::TlsError;
-use crate::storage::{StateDirectory, StorageError};
+use crate::storage::{Mode, OpenError, StateDirectory, StorageError};
 use crate::watch::{self, Shop, Watch};
 use answers::{Letterbox, take_answers};
 use audit::Audit;
@@ -84,6 +85,8 @@ const CLOCK_NOTE_INTERVAL: Duration = Duration::from_secs(300);
 pub struct Gateway {
     running: Running,
     state: Option<Arc<Mutex<StateDirectory>>>,
+    /// With whether the board's clock may be believed.
+    journal: Option<(store::Opened, bool)>,
     kick_handle: KickHandle,
     kicks: KickQueue,
     /// The operators' doors.
@@ -125,7 +128,14 @@ impl Gateway {
             .as_ref()
             .map(|state| StateDirectory::open(&state.directory));
         let state = state.transpose().map_err(StartError::Storage)?;
+        let journal = match (&state, settings.storage.as_ref()) {
+            (Some(state), Some(storage)) if storage.journal.mode != Mode::Memory => {
+                Some(store::Opened::read(state, storage.journal)?)
+            }
+            _ => None,
+        };
         let clock = FlooredClock::new(state.as_ref().and_then(StateDirectory::last_seen));
+        let is_clock_right = !clock.is_behind();
         let clock: Arc<dyn TimeProvider> = Arc::new(clock);
         let entrance = Entrance::new(settings.limits.connections_max, room_for_connections(&settings));
         let mut doors = Vec::new();
@@ -173,6 +183,7 @@ impl Gateway {
                 tasks: JoinSet::new(),
             },
             state,
+            journal: journal.map(|journal| (journal, is_clock_right)),
             kick_handle,
             kicks,
             operators,
@@ -251,7 +262,16 @@ impl Gateway {
             Some(letterbox) => broker.with_hooks(Instant::now(), hooks, letterbox.clone(), self.hook_timeout),
             None => broker,
         };
-        self.serve(Hold::new(broker), letterbox, stop).await;
+        let (broker, store) = match self.journal.take() {
+            None => (broker, None),
+            Some((journal, is_clock_right)) => {
+                let (broker, store) = journal.begin(broker, is_clock_right);
+                (broker, Some(store))
+            }
+        };
+        let core = Hold::new(broker);
+        core.borrow_mut().store = store;
+        self.serve(core, letterbox, stop).await;
     }
 
     async fn serve(mut self, core: Hold, letterbox: Option<Arc<Letterbox>>, stop: impl Future<Output = ()>) {
@@ -298,6 +318,12 @@ impl Gateway {
         if let Some(state) = &self.state {
             tasks.spawn_local(keep_time(state.clone()));
         }
+        let news = core.borrow().store.as_ref().map(|store| store.news.clone());
+        let hearing = news.map(|news| {
+            // What the broker had to say when it went on where another ended.
+            core.borrow_mut().drain(now());
+            tasks.spawn_local(store::hear(core.clone(), news))
+        });
 
         tokio::select! {
             () = stop => {}
@@ -313,7 +339,11 @@ impl Gateway {
         let mut doors = std::mem::take(&mut running.borrow_mut().tasks);
         doors.shutdown().await;
         running.borrow_mut().close_doors();
+        // From here on it is heard where something is waited for.
+        hearing.inspect(|hearing| hearing.abort());
+        store::settle(&core, LINGER).await;
         shut_down(&core, farewells).await;
+        store::close(&core, LINGER).await;
         if let Some(state) = &self.state {
             tell_time(lock(state).save_time(SystemTime::now()));
         }
@@ -340,6 +370,10 @@ pub enum StartError {
     Net(NetError),
     /// The state directory.
     Storage(StorageError),
+    /// The journal in it.
+    Journal(OpenError),
+    /// The system has no thread for the journal.
+    JournalThread(std::io::Error),
     /// The HTTP server that is to be asked.
     Callback(TlsError),
 }
@@ -349,6 +383,8 @@ impl std::fmt::Display for StartError {
         match self {
             Self::Net(error) => std::fmt::Display::fmt(error, f),
             Self::Storage(error) => std::fmt::Display::fmt(error, f),
+            Self::Journal(error) => write!(f, "journal: {error}"),
+            Self::JournalThread(error) => write!(f, "journal: no thread for it: {error}"),
             Self::Callback(error) => write!(f, "hook.http: {error}"),
         }
     }

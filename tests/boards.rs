@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use tidegate::auth::passwords::Cost;
-use tidegate::board::{BASE, Boards, Clock, limits};
+use tidegate::board::{BASE, Boards, Clock, journal, limits};
 use tidegate::broker::Limits;
+use tidegate::storage::JournalSettings;
 
 /// A folder without profiles, so that those of the machine the test runs on stay out.
 fn compiled_in() -> Boards {
@@ -32,14 +33,17 @@ fn the_profiles_in_the_folder_are_the_profiles_compiled_in() {
 fn the_limits_of_the_base_are_the_default_limits() {
     let boards = compiled_in();
     assert_eq!(boards.base().limits, Limits::default());
+    assert_eq!(boards.base().journal, JournalSettings::default());
     assert_eq!(boards.base().password_cost, Cost::default());
 }
 
 #[test]
-fn the_base_names_every_limit() {
+fn the_base_names_every_limit_and_how_state_is_kept() {
     let text =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("boards/base.toml")).expect("text");
-    for key in limits::SECTION.keys {
+    let only_relaxed = "sync_interval";
+    let keys = limits::SECTION.keys.iter().chain(journal::SECTION.keys);
+    for key in keys.filter(|key| key.name != only_relaxed) {
         assert!(
             text.contains(&format!("\n{} = ", key.name)),
             "{} is not in boards/base.toml",

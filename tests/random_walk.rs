@@ -11,8 +11,9 @@ use conversation::*;
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial, Rights};
 use tidegate::broker::{
-    Authentication, Event, Input, KickOptions, KickedSession, KickedWill, Limits, LinkId, ListenerPolicy,
-    MountPoint, Output, Overflow, Pattern, QueueClass, Settings, Target, Verdict, Versions,
+    Authentication, Broker, Event, Input, KickOptions, KickedSession, KickedWill, Limits, LinkId,
+    ListenerPolicy, MountPoint, Output, Overflow, Pattern, QueueClass, Settings, StoreHealth, Target,
+    Verdict, Versions,
 };
 use tidegate::mqtt::{
     Auth, AuthProperties, ClientId, Connect, ConnectProperties, DecodeError, Packet, PacketId,
@@ -79,9 +80,13 @@ struct Delivery {
 
 struct Walk {
     house: House,
+    limits: Limits,
+    settings: Settings,
     chance: Chance,
     peers: BTreeMap<LinkId, Peer>,
     denials: Vec<Denial>,
+    /// Whether the power has gone, and with it what was told and not stored.
+    restarted: bool,
     /// Who each session of a client identifier belongs to, as far as we were told.
     owners: BTreeMap<ClientId, Identity>,
     /// Everything the house did, as one number.
@@ -159,17 +164,28 @@ impl Walk {
             memory_bytes_max: chance.of(&[20_000, 30_000, 1_000_000]),
             ..Limits::default()
         };
+        let settings = Settings {
+            takes_tokens: false,
+            authentication_methods: vec![text("METHOD")],
+            server_reference: Some(text("other.example")),
+            response_information: Some(topic("replies")),
+            check_payload_format: true,
+        };
+        let house = House::within(limits.clone()).decided(settings.clone());
+        // Every other walk has a store, and every other of these is kept waiting by it.
+        let house = match seed % 4 {
+            0 => house.with_store().storing_when_told(),
+            2 => house.with_store(),
+            _ => house,
+        };
         Self {
-            house: House::within(limits).decided(Settings {
-                takes_tokens: false,
-                authentication_methods: vec![text("METHOD")],
-                server_reference: Some(text("other.example")),
-                response_information: Some(topic("replies")),
-                check_payload_format: true,
-            }),
+            house,
+            limits,
+            settings,
             chance,
             peers: BTreeMap::new(),
             denials: Vec::new(),
+            restarted: false,
             owners: BTreeMap::new(),
             trace: 0,
             delivered: 0,
@@ -191,6 +207,7 @@ impl Walk {
                 self.house.wait(Duration::from_millis(pause))
             }
             7 if self.chance.one_in(20) => self.change_the_rights(),
+            7 | 10 | 11 if self.house.stored.is_some() => self.store(),
             6 => {
                 let (topic, qos) = (self.chance.of(&TOPICS), self.chance.of(&QUALITIES));
                 let (payload, retain) = (self.payload(), self.chance.one_in(2));
@@ -200,6 +217,42 @@ impl Walk {
         };
         for output in outputs {
             self.see(output);
+        }
+    }
+
+    /// Something happens to what is stored.
+    fn store(&mut self) -> Vec<Output> {
+        match self.chance.below(200) {
+            0 => {
+                let health = match self.chance.below(8) {
+                    0 => StoreHealth::Full,
+                    1 => StoreHealth::Failed,
+                    _ => StoreHealth::Ready,
+                };
+                let before = self.house.broker.store().map(|view| view.health);
+                self.house.is_healing |= before == Some(StoreHealth::Failed) && health != StoreHealth::Failed;
+                self.house.step(Input::Store(health))
+            }
+            1..=4 => self.house.step(Input::Checkpoint),
+            5 if self
+                .house
+                .broker
+                .store()
+                .is_some_and(|view| view.health != StoreHealth::Failed)
+                && !self.house.is_healing =>
+            {
+                self.peers.clear();
+                let broker = Broker::new(self.limits.clone(), Rights::default(), 7);
+                let broker = broker.with_settings(self.settings.clone());
+                let off = Duration::from_secs(self.chance.of(&[0, 3, 1000]));
+                let trusted = self.chance.one_in(2);
+                self.denials.clear();
+                self.owners.clear();
+                self.restarted = true;
+                self.house.restart(broker, off, trusted)
+            }
+            6..=50 => self.house.store_one(),
+            _ => self.house.store(),
         }
     }
 
@@ -531,6 +584,7 @@ impl Walk {
                 self.peers.get_mut(&link).expect("a link that lives").proving = true;
             }
             Output::Event(event) => self.see_event(event),
+            Output::Store(_) => unreachable!("the house keeps these"),
             Output::Kicked { outcome, .. } => {
                 self.seen.insert(KICKS[outcome.found() as usize]);
             }
@@ -549,7 +603,7 @@ impl Walk {
             self.peers.entry(link).or_default().identity = Some(identity.clone());
             let before = self.owners.insert(client, identity.clone());
             assert!(
-                !session_present || before == Some(identity),
+                !session_present || before == Some(identity) || (before.is_none() && self.restarted),
                 "somebody else's session"
             );
         }
@@ -659,7 +713,7 @@ fn walk(seed: u64, steps: u32) -> Walk {
 #[test]
 fn twenty_thousand_random_inputs_leave_the_state_whole_and_break_no_promise() {
     let seen = std::sync::Mutex::new(BTreeSet::new());
-    for_seeds(1..=4, |seed| {
+    for_seeds(1..=6, |seed| {
         let walk = walk(seed, 20_000);
         let delivered = walk.delivered;
         seen.lock().expect("no walk panicked before").extend(walk.seen);

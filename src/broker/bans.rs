@@ -89,6 +89,11 @@ impl Bans {
         self.slots.is_empty()
     }
 
+    /// All of them, in the order of the subjects.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Ban> {
+        (self.subjects.values()).filter_map(|&key| self.slots.get(key))
+    }
+
     fn has_address(&self, address: IpAddr) -> bool {
         (self.prefixes.keys()).any(|&(is_v4, prefix_bits)| {
             is_v4 == address.to_canonical().is_ipv4()
@@ -135,8 +140,7 @@ impl Bans {
 impl Broker {
     /// Everybody who is kept out, in the order of the subjects.
     pub fn bans(&self) -> impl Iterator<Item = &Ban> {
-        let bans = &self.bans;
-        (bans.subjects.values()).filter_map(|&key| bans.slots.get(key))
+        self.bans.iter()
     }
 
     /// Whether one of these is kept out.
@@ -168,6 +172,7 @@ impl Broker {
                 self.timers.cancel(ban.until, Timer::Ban(key));
                 ban.until = until;
                 self.set_ban_timer(until, key);
+                self.store_ban(&subject, until);
             }
             return KeptOut::Banned;
         }
@@ -178,6 +183,13 @@ impl Broker {
             self.limit_reached(now, "bans_max");
             return KeptOut::Full;
         }
+        self.store_ban(&subject, until);
+        self.ban_again(subject, until);
+        KeptOut::Banned
+    }
+
+    /// Keeps somebody out who is not yet, until the moment told.
+    pub(super) fn ban_again(&mut self, subject: BanSubject, until: Option<Instant>) {
         self.bans.count_prefix(&subject, true);
         let key = self.bans.slots.insert(Ban {
             subject: subject.clone(),
@@ -186,7 +198,6 @@ impl Broker {
         self.bans.subjects.insert(subject, key);
         self.set_ban_timer(until, key);
         self.stats.bans = self.bans.slots.len() as u64;
-        KeptOut::Banned
     }
 
     fn set_ban_timer(&mut self, until: Option<Instant>, key: BanKey) {
@@ -220,6 +231,7 @@ impl Broker {
         self.bans.subjects.remove(&subject);
         self.bans.count_prefix(&subject, false);
         self.stats.bans = self.bans.slots.len() as u64;
+        self.store_unbanned(&subject);
         self.outputs
             .push_back(Output::Event(Event::BanLifted { subject, is_over }));
     }

@@ -539,6 +539,10 @@ impl Broker {
         {
             return self.refuse(now, link, Refusal::ClientIdTaken);
         }
+        if granted.session_expiry_secs > 0 && known.is_none() && !self.can_promise() {
+            self.stats.sessions_refused += 1;
+            return self.refuse(now, link, Refusal::NotStored);
+        }
         if let Err(refusal) = self.make_room_for(now, known, owner, &client, admission.will.as_deref()) {
             self.stats.sessions_refused += 1;
             return self.refuse(now, link, refusal);
@@ -611,6 +615,7 @@ impl Broker {
             ),
             aliases: None, // [MQTT-3.3.2-7]
             wants_reasons: admission.wants_reasons,
+            awaits_connack: false,
             exchange: exchange.map(|exchange| {
                 Box::new(Exchange {
                     turn: Turn::Nobody,
@@ -630,10 +635,7 @@ impl Broker {
         self.stats.clients_connected += 1;
         self.stats.clients_connected_max = self.stats.clients_connected_max.max(self.stats.clients_connected);
         // [MQTT-3.1.4-5] [MQTT-3.2.0-1]: before anything else.
-        self.outputs.push_back(Output::Send {
-            link,
-            packet: Packet::ConnAck(connack),
-        });
+        self.send_connack(link, key, peer, Packet::ConnAck(connack));
         let identity = (*identity).clone();
         self.outputs.push_back(Output::Event(Event::ClientConnected {
             link,

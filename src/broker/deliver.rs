@@ -11,16 +11,17 @@ use bytes::Bytes;
 use slotmap::SecondaryMap;
 
 use super::budget::{Account, RETAINED_BYTES, Use};
+use super::durable::Origin;
 use super::hooked::may_receive;
 use super::inflight;
 use super::kept::{Kept, Queued, SubscriptionIds, properties_bytes};
 use super::limits::begins_episode;
-use super::link::{Attachment, Link, LinkId, Stage, publish_bytes, send_publish};
+use super::link::{Attachment, Link, LinkId, Stage, publish_bytes, send_publish, send_publish_or_wait};
 use super::retained::Writer;
 use super::session::{Session, SessionKey};
 use super::subscriptions::{Grant, GroupKey, Resolved, Subscriber};
 use super::tailor::TooLarge;
-use super::{Broker, Output};
+use super::{Broker, Change, Output};
 use crate::hooks;
 use crate::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, TopicName};
 
@@ -200,7 +201,13 @@ impl Broker {
             },
         };
         let message = passing.keep(&self.budget.account); // [MQTT-3.3.1-5]
+        let author = writer.author.stored();
         let stored = (self.retained).store(&message, writer, now, &self.limits, &mut self.owners);
+        if stored.is_ok()
+            && let Some(durable) = &mut self.durable
+        {
+            durable.note_retained(&mut self.outputs, &message, author);
+        }
         if let Err(limit) = stored {
             let client = publisher.and_then(|key| self.sessions.get(key));
             // The whole is nobody's in particular.
@@ -253,13 +260,17 @@ impl Broker {
     /// Drops a delivery at QoS 0 to a client with too much on its way.
     #[inline(never)]
     fn drop_for_slow_reader(&mut self, now: Instant, key: SessionKey) {
-        self.stats.dropped_slow += 1;
         let Some(session) = self.sessions.get(key) else {
             return;
         };
         let Some((_, attachment)) = attached(session, &mut self.links) else {
             return;
         };
+        if attachment.awaits_connack {
+            self.stats.dropped_offline += 1;
+            return;
+        }
+        self.stats.dropped_slow += 1;
         let (client, unsent_bytes) = (session.client.clone(), attachment.unsent_bytes);
         let begins = begins_episode(&mut attachment.slow_at, now);
         if !self.is_short_for(now, unsent_bytes) && begins {
@@ -295,6 +306,7 @@ impl Broker {
             qos,
             retain,
             group: passing.group,
+            number: 0,
         };
         self.enqueue(now, key, queued);
     }
@@ -395,23 +407,35 @@ impl Broker {
             self.stats.dropped_session_ended += 1;
         }
         self.send_gathered(&mut Resolved::default(), passing);
+        self.settle();
     }
 
     /// Takes a QoS 1 or 2 delivery into a session that has room for it, whether its client is there or not
     /// [MQTT-3.1.2-5 of 3.1.1]: sent at once if the window is open, kept otherwise.
-    fn enqueue(&mut self, now: Instant, key: SessionKey, queued: Queued) {
+    fn enqueue(&mut self, now: Instant, key: SessionKey, mut queued: Queued) {
         let size_bytes = queued.size_bytes();
         let class = self.limits.queue_class;
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
         self.stats.queued_bytes += size_bytes as u64;
+        if session.number != 0
+            && let Some(durable) = &mut self.durable
+        {
+            queued.number = durable.number_delivery();
+        }
         let waits = if session.queue.is_empty() {
-            self.start(now, key, queued)
+            self.start(now, key, queued, Origin::New)
         } else {
             Err(queued)
         };
         if let (Err(queued), Some(session)) = (waits, self.sessions.get_mut(key)) {
+            if session.number != 0
+                && let Some(durable) = &mut self.durable
+            {
+                let (outputs, tree) = (&mut self.outputs, &self.subscriptions);
+                durable.note_new(outputs, tree, session.number, (&queued, None), false);
+            }
             match session.queue.push(queued, class) {
                 Ok(()) => {
                     self.stats.queued_messages += 1;
@@ -429,7 +453,13 @@ impl Broker {
     /// Sends a QoS 1 or 2 message for the first time, or gives it back when its time has not come.
     ///
     /// Its bytes are already counted; they are uncounted here if it turns out that it cannot be sent at all.
-    pub(super) fn start(&mut self, now: Instant, key: SessionKey, queued: Queued) -> Result<(), Queued> {
+    pub(super) fn start(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        queued: Queued,
+        origin: Origin,
+    ) -> Result<(), Queued> {
         let Some(session) = self.sessions.get_mut(key) else {
             return Err(queued);
         };
@@ -451,15 +481,34 @@ impl Broker {
         };
         // Whatever DUP the publisher had set [MQTT-3.3.1-3] [MQTT-4.3.2-2] [MQTT-4.3.3-2].
         let publish = publish_of(&queued, attachment.version, packet_id, false, now);
-        match send_publish(&mut self.outputs, &self.budget.account, link, attachment, publish) {
+        let number = session.number;
+        let durable = self.durable.as_deref_mut().filter(|_| number != 0);
+        // What its client may hold by halves must be found under its identifier, whatever happens: it is stored first.
+        let sent = match durable {
+            Some(durable) if queued.qos == QoS::ExactlyOnce => {
+                let outputs = durable.hold();
+                send_publish_or_wait(outputs, &self.budget.account, link, attachment, publish, false)
+            }
+            _ => send_publish(&mut self.outputs, &self.budget.account, link, attachment, publish),
+        };
+        match sent {
             Ok(()) => {
                 self.stats.messages_sent += 1;
                 self.stats.inflight_messages += 1;
+                if number != 0
+                    && let Some(durable) = &mut self.durable
+                {
+                    let (outputs, tree) = (&mut self.outputs, &self.subscriptions);
+                    durable.note_sent(outputs, tree, number, (&queued, packet_id), origin);
+                }
             }
             Err(TooLarge) => {
                 session.inflight.abandon(packet_id); // [MQTT-3.1.2-25]: as if it had been sent
                 self.stats.queued_bytes -= queued.size_bytes() as u64;
                 self.stats.dropped_too_large += 1;
+                if origin == Origin::Queue {
+                    self.store_dropped(key, &queued);
+                }
             }
         }
         Ok(())
@@ -471,7 +520,7 @@ impl Broker {
         let Some(session) = self.sessions.get(key) else {
             return;
         };
-        if session.owes_nothing() {
+        if session.owes_nothing() || self.awaits_connack(session) {
             return;
         }
         if self.resend(now, key) {
@@ -532,6 +581,7 @@ impl Broker {
                 }
             }
             session.inflight.drop_resend();
+            self.store_change(key, |session| Change::Finished { session, packet_id });
             self.stats.inflight_messages -= 1;
             self.stats.queued_bytes -= size_bytes as u64;
         }
@@ -560,6 +610,7 @@ impl Broker {
             let size_bytes = queued.size_bytes() as u64;
             if queued.message.is_expired(now) {
                 self.stats.dropped_expired += 1; // [MQTT-3.3.2-5]
+                self.store_dropped(key, &queued);
             } else if !may_receive(
                 &mut self.hooked,
                 &self.rights,
@@ -567,7 +618,8 @@ impl Broker {
                 queued.message.as_seen(queued.retain),
             ) {
                 self.stats.deliveries_denied += 1;
-            } else if self.start(now, key, queued).is_ok() {
+                self.store_dropped(key, &queued);
+            } else if self.start(now, key, queued, Origin::Queue).is_ok() {
                 continue;
             } else {
                 debug_assert!(false, "the window was found open");

@@ -116,10 +116,15 @@ impl Broker {
     /// Counts a message that is not sent to links which are behind with what they were sent before.
     fn drop_for_slow(&mut self, now: Instant, slow: &[LinkId]) {
         for &link in slow {
-            self.stats.dropped_slow += 1;
             let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut) else {
+                self.stats.dropped_slow += 1;
                 continue;
             };
+            if attachment.awaits_connack {
+                self.stats.dropped_offline += 1;
+                continue;
+            }
+            self.stats.dropped_slow += 1;
             if begins_episode(&mut attachment.slow_at, now)
                 && let Some(session) = self.sessions.get(attachment.session)
             {

@@ -143,6 +143,11 @@ impl Inflight {
         // No more than there are identifiers.
         self.resend_next = u16::try_from(self.entries.len()).unwrap_or(u16::MAX);
         self.outstanding += 1;
+        self.mark_begun(packet_id);
+        Some(packet_id)
+    }
+
+    fn mark_begun(&mut self, packet_id: PacketId) {
         self.mark(packet_id, true);
         if self.entries.len() > LOOK_THROUGH_MAX && self.used.is_none() {
             self.used = Some(Box::new([0; 1024]));
@@ -151,7 +156,23 @@ impl Inflight {
             }
         }
         self.charge_tables();
-        Some(packet_id)
+    }
+
+    /// Puts a delivery back that was sent before the gateway was stopped: `None` was released.
+    pub(super) fn put_back(&mut self, packet_id: PacketId, queued: Option<Queued>) {
+        let stage = match queued {
+            None => Stage::Released,
+            Some(queued) => {
+                self.size.set(self.size.bytes() + queued.size_bytes());
+                Stage::Published(queued)
+            }
+        };
+        self.entries.push_back(Entry {
+            packet_id,
+            stage,
+            counted: false,
+        });
+        self.mark_begun(packet_id);
     }
 
     /// Takes a delivery back that could not be sent.
@@ -389,6 +410,16 @@ impl Receiving {
 
     pub(super) fn contains(&self, packet_id: PacketId) -> bool {
         self.ids.contains(packet_id)
+    }
+
+    /// All of them, in their order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = PacketId> {
+        let all = (1..=u16::MAX).filter_map(PacketId::new);
+        let (few, many) = match &self.ids {
+            Ids::Few(ids) => (ids.as_slice(), None),
+            Ids::Many(_) => (&[] as &[PacketId], Some(all.filter(|&id| self.contains(id)))),
+        };
+        few.iter().copied().chain(many.into_iter().flatten())
     }
 
     /// Remembers the identifier; whether that took more memory.

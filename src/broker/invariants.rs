@@ -31,6 +31,7 @@ impl Broker {
         self.check_stats()?;
         self.check_owners()?;
         self.bans.check(self.loosest.bans_max)?;
+        self.check_durable()?;
         self.check_account()
     }
 
@@ -64,6 +65,7 @@ impl Broker {
     /// The memory account is what everything that is there was charged, each message once.
     fn check_account(&self) -> Result<(), String> {
         let mut bytes = self.subscriptions.charged_bytes() + self.retained.charged_bytes();
+        bytes += self.durable.as_ref().map_or(0, |durable| durable.charged_bytes());
         bytes += self.hooked.as_ref().map_or(0, |hooked| hooked.charged_bytes());
         let mut messages: BTreeMap<*const Kept, usize> = BTreeMap::new();
         for message in self.retained.iter() {

@@ -1,11 +1,13 @@
 //! A message that outlives the call it came in.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::budget::{ALLOCATION_BYTES, Account, Charge, SHARED_BYTES};
+use super::durable::Stamp;
 use super::subscriptions::GroupKey;
 use crate::hooks;
 use crate::mqtt::{PublishProperties, QoS, TopicName, Utf8String};
@@ -29,6 +31,8 @@ pub(super) struct Kept {
     pub(super) size_bytes: usize,
     /// What it costs, once for all who wait for it.
     charge: Charge,
+    /// By which it is stored.
+    pub(super) stamp: Cell<Stamp>,
 }
 
 /// The Subscription Identifiers of one delivery; mostly none, and none takes no room.
@@ -45,6 +49,8 @@ pub(super) struct Queued {
     pub(super) retain: bool,
     /// The shared subscription that chose this session; another member may take its place.
     pub(super) group: Option<GroupKey>,
+    /// By which it is stored, in the order of the session's queue; 0 where it is not.
+    pub(super) number: u64,
 }
 
 impl Kept {
@@ -73,6 +79,7 @@ impl Kept {
             expires_at,
             size_bytes: topic.as_str().len() + payload.len() + properties.map_or(0, properties_bytes),
             charge: Charge::new(account, Self::cost_bytes(topic, payload, properties)),
+            stamp: Cell::default(),
         }
     }
 

@@ -119,6 +119,8 @@ pub(super) struct Attachment {
     pub(super) aliases: Option<Box<IncomingAliases>>,
     /// Request Problem Information: whether it wants to read why (5.0 only).
     pub(super) wants_reasons: bool,
+    /// Whether its CONNACK waits for its session to be stored, and everything else waits behind it.
+    pub(super) awaits_connack: bool,
     /// Of a client that came in by an authentication method: it may do so again.
     pub(super) exchange: Option<Box<Exchange>>,
     /// When what it came in by expires, where it does: [`Timer::LoginExpiry`] runs until then. Boxed, for most have
@@ -199,7 +201,7 @@ impl Attachment {
 
     /// Whether so much is on its way to the client that nothing but acknowledgements is added.
     pub(super) fn is_stalled(&self, unsent_bytes_max: usize) -> bool {
-        self.unsent_bytes >= unsent_bytes_max
+        self.unsent_bytes >= unsent_bytes_max || self.awaits_connack
     }
 
     /// Whether another QoS 1 or 2 message may be sent for the first time [MQTT-3.3.4-9] [MQTT-4.9.0-2].
@@ -237,6 +239,7 @@ impl Broker {
         if self.hooked.is_some() {
             self.forget_held(link);
         }
+        self.forget_parked(link);
         if let Some(expires_at) =
             (ended.attachment()).and_then(|attachment| attachment.login_expires_at.as_deref())
         {
@@ -245,7 +248,9 @@ impl Broker {
         self.stats.links -= 1;
         if reason != DetachReason::ConnectionLost {
             let elsewhere = elsewhere.or(self.settings.server_reference.as_ref());
-            if let Some(farewell) = farewell(&ended, reason, elsewhere) {
+            // Who has not been told that it is in is not told that it is out [MQTT-3.2.0-1].
+            let is_told = !(ended.attachment()).is_some_and(|attachment| attachment.awaits_connack);
+            if is_told && let Some(farewell) = farewell(&ended, reason, elsewhere) {
                 self.outputs.push_back(Output::Send {
                     link,
                     packet: farewell,
@@ -307,10 +312,14 @@ impl Broker {
             self.limit_reached(now, "memory_bytes_max");
             return self.refuse(now, link, Refusal::MemoryShort);
         }
-        self.outputs.push_back(Output::Send { link, packet });
         attachment.unsent_control_bytes += bytes;
+        let is_not_reading = attachment.unsent_control_bytes > self.limits.unsent_bytes_max.saturating_mul(2);
         self.budget.account.add(bytes);
-        if attachment.unsent_control_bytes > self.limits.unsent_bytes_max.saturating_mul(2) {
+        match &self.durable {
+            None => self.outputs.push_back(Output::Send { link, packet }),
+            Some(_) => self.send_when_stored(link, packet),
+        }
+        if is_not_reading {
             self.refuse(now, link, Refusal::NotReading);
         }
     }
@@ -402,7 +411,20 @@ pub(super) fn send_publish(
     account: &Account,
     link: LinkId,
     attachment: &mut Attachment,
+    publish: Publish,
+) -> Result<(), TooLarge> {
+    send_publish_or_wait(outputs, account, link, attachment, publish, true)
+}
+
+/// The same for one that may wait in `outputs` while others overtake it, where it is not sent `at_once`.
+#[inline(always)]
+pub(super) fn send_publish_or_wait(
+    outputs: &mut VecDeque<Output>,
+    account: &Account,
+    link: LinkId,
+    attachment: &mut Attachment,
     mut publish: Publish,
+    at_once: bool,
 ) -> Result<(), TooLarge> {
     let mut bytes = match &publish.topic {
         Some(topic) => publish_bytes(topic.as_str(), &publish.payload),
@@ -412,7 +434,7 @@ pub(super) fn send_publish(
         bytes += properties_bytes(properties) + 5 * properties.subscription_ids.len();
     }
     if let Some(tailoring) = &mut attachment.tailoring {
-        tailoring.fit(&mut publish, bytes, attachment.version)?;
+        tailoring.fit(&mut publish, bytes, attachment.version, at_once)?;
     }
     attachment.unsent_bytes += bytes;
     account.add(bytes);

@@ -16,6 +16,7 @@
 //!   costs in memory, and who gives way. `owners`: who takes up what all share. `room`: who gives way in full queues.
 //!   `pace`: who publishes too fast.
 //! - `kick`: who is sent away. `bans`: who is kept out. `pattern`: whose identifier looks like this.
+//! - `durable`: what outlives the process, and what waits until it is stored.
 //! - `hooked`: where an embedder's hooks are asked, and what waits for their answers.
 //! - `refusal`: every rule a peer may break. `stats`: every count. `views`: what an operator may see.
 //!   `invariants`: the walk over all of it.
@@ -26,6 +27,7 @@ mod bans;
 mod budget;
 mod connect;
 mod deliver;
+mod durable;
 mod fan_out;
 mod hooked;
 mod inflight;
@@ -75,6 +77,7 @@ use bans::Bans;
 use budget::Budget;
 use connect::AssignedIds;
 use deliver::Passing;
+use durable::Durable;
 use fan_out::Gathered;
 use hooked::Hooked;
 use kick::Kicks;
@@ -88,6 +91,10 @@ use timers::{Timer, Timers};
 
 pub use authenticate::Authentication;
 pub use bans::{Ban, BanSubject, KeptOut};
+pub use change::Change;
+pub use durable::change;
+pub use durable::restored::Restored;
+pub use durable::{StoreHealth, StoreView};
 pub use kick::{
     Found, Kick, KickId, KickOptions, KickOutcome, KickReason, KickedSession, KickedWill, Target,
 };
@@ -212,6 +219,15 @@ pub enum Input {
     },
     /// A message of the gateway's own: a reading, a status.
     Publish(Message),
+    /// What was given as [`Output::Store`] is stored, as far as to this number: the first that was ever given is 1.
+    Stored {
+        /// The last that is.
+        upto: u64,
+    },
+    /// What is given can be stored, or cannot any more.
+    Store(StoreHealth),
+    /// Everything that is stored is to be given again, in slices that go on with each [`Input::Stored`].
+    Checkpoint,
     /// Other rules hold from now on, for what waits, is in flight or is retained as well.
     RightsChanged(Rights),
     /// The operator has other rules.
@@ -277,6 +293,9 @@ pub enum Output {
         /// largest.
         claims: Option<Box<Claims>>,
     },
+    /// Store this, behind all that was given before, and say so by [`Input::Stored`]; only of a broker
+    /// [with a store](Broker::with_store).
+    Store(Change),
     /// A kick was carried out, to the end.
     Kicked {
         /// Which one.
@@ -479,6 +498,10 @@ pub struct Broker {
     /// The writer of what we retain ourselves.
     gateway: Rc<Author>,
     stopping: bool,
+    /// `None` where nothing outlives the process.
+    durable: Option<Box<Durable>>,
+    /// How many clients have left.
+    departures: u64,
 }
 
 /// Outputs for which room is kept when all are taken; a burst beyond gives its memory back.
@@ -514,6 +537,8 @@ impl Broker {
             anonymous: Rc::new(Identity::Anonymous),
             gateway: Rc::new(Author::gateway()),
             stopping: false,
+            durable: None,
+            departures: 0,
         }
     }
 
@@ -529,11 +554,17 @@ impl Broker {
 
     /// Takes one input; what follows from it waits in [`Broker::poll_output`].
     pub fn handle(&mut self, now: Now, input: Input) {
+        if self.durable.is_some() {
+            self.begin_input(now);
+        }
         let now = now.mono;
         match input {
             Input::Received { link, packet } => self.handle_packet(now, link, packet),
             Input::Flushed { link } => self.handle_flushed(now, link),
             Input::Publish(message) => self.handle_own_message(now, message),
+            Input::Stored { upto } => self.handle_stored(now, upto),
+            Input::Store(health) => self.handle_store_health(health),
+            Input::Checkpoint => self.begin_checkpoint(),
             Input::Connected {
                 link,
                 listener,
@@ -563,6 +594,9 @@ impl Broker {
             self.note_panics();
         }
         self.keep_house(now);
+        if self.durable.is_some() {
+            self.end_input();
+        }
     }
 
     /// The next thing to do, `None` when all is done.

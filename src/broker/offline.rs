@@ -201,6 +201,7 @@ mod tests {
             qos: QoS::AtLeastOnce,
             retain: false,
             group: None,
+            number: 0,
         }
     }
 

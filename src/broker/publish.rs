@@ -13,7 +13,7 @@ use super::limits::Limits;
 use super::link::{Link, LinkId, Stage};
 use super::policy::MountPoint;
 use super::session::SessionKey;
-use super::{Broker, Refusal};
+use super::{Broker, Change, Refusal};
 use crate::auth::access::Action;
 use crate::mqtt::{
     Ack, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, TopicName,
@@ -209,6 +209,9 @@ impl Broker {
             Some(properties) => own_properties(properties, now),
             None => (None, None),
         };
+        if qos != QoS::AtMostOnce && self.durable.is_some() && !self.may_be_promised(&topic, retain) {
+            return self.reject_publish(now, link, qos, packet_id, Refusal::NotStored);
+        }
         let passing = Passing::new(topic, payload, properties, qos, retain, expires_at);
         let reached = self.route(now, Some(key), passing); // [MQTT-4.5.0-1]: before it is acknowledged
         if qos == QoS::AtMostOnce {
@@ -223,6 +226,9 @@ impl Broker {
             _ => ReasonCode::Success,
         };
         self.acknowledge_publish(now, link, qos, packet_id, reason);
+        if self.durable.as_ref().is_some_and(|durable| durable.is_behind()) {
+            self.pause(now, link);
+        }
     }
 
     /// Refuses a message: in its acknowledgement where the version and the QoS have room for it.
@@ -281,6 +287,11 @@ impl Broker {
                     let is_new = !session.receiving.contains(packet_id);
                     attachment.unreleased = attachment.unreleased.saturating_add(u16::from(is_new));
                     let has_grown = session.receiving.insert(packet_id); // [MQTT-4.3.3-8]
+                    if session.number != 0
+                        && let Some(durable) = &mut self.durable
+                    {
+                        durable.note_received(session.number, packet_id);
+                    }
                     if has_grown && !self.has_memory(now, Use::Packet, 0) {
                         return self.refuse(now, link, Refusal::MemoryShort);
                     }
@@ -303,6 +314,10 @@ impl Broker {
         // Whatever has become of the message [MQTT-4.3.3-12] [MQTT-4.3.3-13].
         let known = session.receiving.remove(ack.packet_id);
         attachment.unreleased = attachment.unreleased.saturating_sub(u16::from(known));
+        if known {
+            let (key, packet_id) = (attachment.session, ack.packet_id);
+            self.store_change(key, |session| Change::Forgotten { session, packet_id });
+        }
         let reason = match version {
             ProtocolVersion::V5 if !known => ReasonCode::PacketIdentifierNotFound,
             _ => ReasonCode::Success,
@@ -315,17 +330,23 @@ impl Broker {
     }
 
     pub(super) fn handle_puback(&mut self, now: Instant, link: LinkId, ack: &Ack) {
-        self.handle_ack(now, link, |inflight| inflight.acknowledge(ack.packet_id));
+        self.handle_ack(now, link, ack.packet_id, |inflight| {
+            inflight.acknowledge(ack.packet_id)
+        });
     }
 
     pub(super) fn handle_pubcomp(&mut self, now: Instant, link: LinkId, ack: &Ack) {
-        self.handle_ack(now, link, |inflight| inflight.complete(ack.packet_id));
+        self.handle_ack(now, link, ack.packet_id, |inflight| {
+            inflight.complete(ack.packet_id)
+        });
     }
 
     pub(super) fn handle_pubrec(&mut self, now: Instant, link: LinkId, ack: &Ack) {
         if ack.reason.is_error() {
             // [MQTT-4.3.3-4] [MQTT-4.4.0-2] [MQTT-4.8.2-6]
-            return self.handle_ack(now, link, |inflight| inflight.reject(ack.packet_id));
+            return self.handle_ack(now, link, ack.packet_id, |inflight| {
+                inflight.reject(ack.packet_id)
+            });
         }
         let Some(attachment) = self.links.get(link).and_then(Link::attachment) else {
             return;
@@ -337,6 +358,10 @@ impl Broker {
         let held_before = session.held_bytes();
         let acked = session.inflight.release(ack.packet_id);
         self.stats.queued_bytes -= (held_before - session.held_bytes()) as u64;
+        if acked == Acked::Done {
+            let (key, packet_id) = (attachment.session, ack.packet_id);
+            self.store_change(key, |session| Change::Released { session, packet_id });
+        }
         let reason = match (acked, version) {
             (Acked::Done, _) => ReasonCode::Success,
             (Acked::Unknown, ProtocolVersion::V5) => ReasonCode::PacketIdentifierNotFound,
@@ -352,6 +377,7 @@ impl Broker {
         &mut self,
         now: Instant,
         link: LinkId,
+        packet_id: PacketId,
         end: impl FnOnce(&mut super::inflight::Inflight) -> Acked,
     ) {
         let Some(attachment) = self.links.get(link).and_then(Link::attachment) else {
@@ -367,6 +393,7 @@ impl Broker {
         match acked {
             Acked::Done => {
                 self.stats.inflight_messages -= 1;
+                self.store_change(key, |session| Change::Finished { session, packet_id });
                 self.pump(now, key);
             }
             Acked::Unknown => {}

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::kick::KickReason;
-use super::limits::Limits;
+use super::limits::{Limits, QueueClass};
 use super::link::Stage;
 use super::policy::ListenerPolicy;
 use super::settings::Settings;
@@ -71,6 +71,48 @@ impl Limits {
 }
 
 impl Broker {
+    /// What was kept before the gateway was stopped stays, though a bound may be lower now.
+    pub(super) fn loosen_for_what_is_there(&mut self) {
+        let mut there = Limits {
+            subscriptions_per_client_max: 0,
+            subscriptions_max: self.subscriptions.len(),
+            subscriptions_per_user_max: 0,
+            queue_class: QueueClass::N16,
+            queue_bytes_max: 0,
+            queued_bytes_total_max: usize::try_from(self.stats.queued_bytes).unwrap_or(usize::MAX),
+            sessions_max: self.sessions.len(),
+            sessions_per_user_max: 0,
+            retained_max: self.retained.len(),
+            retained_bytes_max: self.retained.size_bytes(),
+            retained_per_user_max: 0,
+            retained_bytes_per_user_max: 0,
+            bans_max: self.bans().count(),
+            wills_bytes_total_max: usize::try_from(self.stats.wills_bytes).unwrap_or(usize::MAX),
+            memory_bytes_max: self.memory_bytes(),
+            ..self.limits.clone()
+        };
+        for (_, session) in self.sessions.iter() {
+            let (waiting, bytes) = (session.queue.len(), session.held_bytes());
+            let class = QueueClass::ALL
+                .into_iter()
+                .find(|class| class.messages() >= waiting);
+            let class = class.unwrap_or(QueueClass::N4096);
+            let in_flight = u16::try_from(session.inflight.len()).unwrap_or(u16::MAX);
+            let filters = session.places.len();
+            there.queue_class = there.queue_class.max(class);
+            there.queue_bytes_max = there.queue_bytes_max.max(bytes);
+            there.inflight_max = there.inflight_max.max(in_flight);
+            there.subscriptions_per_client_max = there.subscriptions_per_client_max.max(filters);
+        }
+        for (_, usage) in self.owners.iter() {
+            there.sessions_per_user_max = there.sessions_per_user_max.max(usage.sessions);
+            there.subscriptions_per_user_max = there.subscriptions_per_user_max.max(usage.subscriptions);
+            there.retained_per_user_max = there.retained_per_user_max.max(usage.retained);
+            there.retained_bytes_per_user_max = there.retained_bytes_per_user_max.max(usage.retained_bytes);
+        }
+        self.loosest.loosen(&there);
+    }
+
     #[inline(never)]
     pub(super) fn handle_reconfigured(&mut self, now: Instant, changed: Reconfiguration) {
         let Reconfiguration {

@@ -103,6 +103,8 @@ pub enum Refusal {
     NoPacketIdentifier,
     /// A message at QoS 1 or 2 while as many are unfinished as Receive Maximum allows [MQTT-3.3.4-7].
     ReceiveMaximum,
+    /// What the client wants to outlive the gateway cannot be stored now.
+    NotStored,
     /// An acknowledgement of another kind than the delivery waits for.
     UnexpectedAck,
     /// No Local on a shared subscription [MQTT-3.8.3-4].
@@ -165,6 +167,7 @@ impl Refusal {
             | Self::SessionsOfUserFull
             | Self::WillsFull
             | Self::MemoryShort
+            | Self::NotStored
             | Self::UserProperties
             | Self::WillTooLarge
             | Self::TooEager
@@ -251,6 +254,7 @@ impl fmt::Display for Refusal {
             Self::SubscriptionIdentifier => "a PUBLISH with a subscription identifier",
             Self::NoPacketIdentifier => "a PUBLISH without packet identifier",
             Self::ReceiveMaximum => "more unfinished messages than the receive maximum",
+            Self::NotStored => "the store is full or has failed",
             Self::UnexpectedAck => "an acknowledgement of the wrong kind",
             Self::NoLocalOnShared => "no local on a shared subscription",
             Self::ExpiryAfterNone => "a session expiry in DISCONNECT after none in CONNECT",

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::budget::{ALLOCATION_BYTES, Account, Charge, RETAINED_BYTES, SHARED_BYTES};
+use super::durable::change;
 use super::kept::Kept;
 use super::limits::Limits;
 use super::owners::{Owner, Owners};
@@ -27,6 +28,8 @@ pub(super) struct Retained {
     authors: BTreeMap<SessionKey, Rc<Author>>,
     size_bytes: usize,
     earliest_expiry: Option<Instant>,
+    /// Topics whose message went, where that is to be known.
+    gone: Option<Vec<TopicName>>,
     /// What the table costs; the messages in it are charged for themselves.
     charge: Charge,
 }
@@ -94,6 +97,26 @@ impl Author {
         }
     }
 
+    /// One that retained something before the gateway was stopped.
+    pub(super) fn again(identity: Rc<Identity>, client: Option<ClientId>, account: &Account) -> Self {
+        let bytes = client
+            .as_ref()
+            .map_or(0, |client| AUTHOR_BYTES + client.as_str().len());
+        Self {
+            identity,
+            client,
+            charge: Charge::new(account, bytes),
+        }
+    }
+
+    /// As it is stored.
+    pub(super) fn stored(&self) -> change::Author {
+        change::Author {
+            identity: (*self.identity).clone(),
+            client: self.client.clone(),
+        }
+    }
+
     pub(super) fn charged_bytes(&self) -> usize {
         self.charge.bytes()
     }
@@ -125,8 +148,40 @@ impl Retained {
             authors: BTreeMap::new(),
             size_bytes: 0,
             earliest_expiry: None,
+            gone: None,
             charge: Charge::new(account, 0),
         }
+    }
+
+    /// Notes from here on which topics lose their message.
+    pub(super) fn note_what_goes(&mut self) {
+        self.gone = Some(Vec::new());
+    }
+
+    /// The topics that have lost a message since this was asked last; some may have another.
+    pub(super) fn take_gone(&mut self) -> Vec<TopicName> {
+        self.gone.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The message of the first topic after this one, and who published it.
+    pub(super) fn next_after(&self, topic: Option<&TopicName>) -> Option<(&Rc<Kept>, &Author)> {
+        let from = match topic {
+            Some(topic) => Bound::Excluded(topic.as_str()),
+            None => Bound::Unbounded,
+        };
+        let mut after = self.messages.range::<str, _>((from, Bound::Unbounded));
+        let (_, entry) = after.next()?;
+        Some((&entry.message, &entry.writer.author))
+    }
+
+    /// All messages, and who published each.
+    pub(super) fn written(&self) -> impl Iterator<Item = (&Rc<Kept>, &Author)> {
+        (self.messages.values()).map(|entry| (&entry.message, &*entry.writer.author))
+    }
+
+    /// Puts a message back that was retained before the gateway was stopped.
+    pub(super) fn put_back(&mut self, message: &Rc<Kept>, writer: Writer, owners: &mut Owners) {
+        self.insert(message, writer, owners);
     }
 
     /// What the message of `topic` costs.
@@ -174,6 +229,11 @@ impl Retained {
                 return Err(limit);
             }
         }
+        self.insert(message, writer, owners);
+        Ok(())
+    }
+
+    fn insert(&mut self, message: &Rc<Kept>, writer: Writer, owners: &mut Owners) {
         self.size_bytes += message.size_bytes;
         if let Some(owner) = writer.owner {
             owners.change(owner, |usage| {
@@ -188,7 +248,6 @@ impl Retained {
         let (key, message) = (Key(message.topic.clone()), message.clone());
         self.messages.insert(key, Entry { message, writer });
         self.charge.set(self.messages.len() * RETAINED_BYTES);
-        Ok(())
     }
 
     /// Forgets the message of `topic`.
@@ -197,6 +256,11 @@ impl Retained {
             self.size_bytes -= entry.message.size_bytes;
             entry.take_off(owners);
             self.charge.set(self.messages.len() * RETAINED_BYTES);
+            if let Some(gone) = &mut self.gone
+                && !topic.is_reserved()
+            {
+                gone.push(topic.detached());
+            }
         }
     }
 
@@ -254,10 +318,12 @@ impl Retained {
     }
 
     fn keep_if(&mut self, wanted: impl Fn(&Entry) -> bool, owners: &mut Owners) {
-        let size_bytes = &mut self.size_bytes;
+        let (size_bytes, gone) = (&mut self.size_bytes, &mut self.gone);
         self.messages.retain(|_, entry| {
             let keep = wanted(entry);
             if !keep {
+                let topic = &entry.message.topic;
+                (gone.iter_mut().filter(|_| !topic.is_reserved())).for_each(|gone| gone.push(topic.clone()));
                 *size_bytes -= entry.message.size_bytes;
                 entry.take_off(owners);
             }

@@ -56,6 +56,7 @@ impl Broker {
             };
             self.stats.queued_messages -= 1;
             self.stats.queued_bytes -= dropped.size_bytes() as u64;
+            self.store_dropped(loser, &dropped);
             self.next_has_changed(loser);
         };
         match bites {

@@ -1,6 +1,7 @@
 //! What outlives a connection (section 4.1).
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,10 @@ pub(super) struct Session {
     pub(super) mount_point: Option<MountPoint>,
     /// How many clients had left before its own did; of two absent sessions the lower one is absent longer.
     pub(super) left: u64,
+    /// By which it is stored; 0 where it is not.
+    pub(super) number: u64,
+    /// From where its client came first, where it is stored and gave no name.
+    pub(super) peer: Option<Box<IpAddr>>,
     /// The connection of the moment.
     pub(super) link: Option<LinkId>,
     /// Session Expiry Interval in force, in seconds; `u32::MAX`: never.
@@ -62,7 +67,7 @@ pub(super) struct Session {
 }
 
 // An idle client costs these two and its entries in the tables: around 1 KiB.
-const _: () = assert!(size_of::<Session>() + size_of::<Link>() <= 552);
+const _: () = assert!(size_of::<Session>() + size_of::<Link>() <= 568);
 
 /// All sessions, found by key or by client identifier.
 ///
@@ -89,6 +94,8 @@ impl Session {
             owner,
             mount_point,
             left: 0,
+            number: 0,
+            peer: None,
             link: None,
             expiry_secs: 0,
             expires_at: None,
@@ -225,7 +232,8 @@ impl Broker {
             return;
         };
         session.link = None;
-        session.left = self.stats.clients_accepted - self.stats.clients_connected;
+        self.departures += 1;
+        session.left = self.departures;
         session.inflight.rewind();
         self.stats.clients_connected -= 1;
         let client = session.client.clone();
@@ -249,6 +257,7 @@ impl Broker {
             }
         }
         self.schedule_will(now, key);
+        self.store_session(key);
     }
 
     /// The client is back before its session expired, which it cannot do while the client is here
@@ -298,7 +307,12 @@ impl Broker {
             usage.sessions -= 1;
             usage.subscriptions -= filters;
         });
-        let Session { inflight, queue, .. } = session;
+        let Session {
+            inflight,
+            queue,
+            number,
+            ..
+        } = session;
         // A QoS 2 message that was sent is nobody else's [MQTT-4.8.2-5]; the others another member may have.
         for entry in inflight.iter() {
             match &entry.stage {
@@ -309,6 +323,10 @@ impl Broker {
         }
         for queued in queue.iter() {
             self.give_back(now, queued);
+        }
+        if number != 0 {
+            // Last: what others took was given before.
+            self.store_end(number);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::budget::{ALLOCATION_BYTES, Charge, SHARED_BYTES, Use};
 use super::deliver::{attached, outgoing_properties};
+use super::durable::{Origin, filter_of};
 use super::hooked::may_receive;
 use super::kept::{Queued, SubscriptionIds};
 use super::link::{Link, LinkId, send_publish};
@@ -12,7 +13,7 @@ use super::retained::{Cursor, Next};
 use super::session::SessionKey;
 use super::subscriptions::{Options, Place, Subscriptions};
 use super::tailor::TooLarge;
-use super::{Broker, Refusal};
+use super::{Broker, Change, Refusal};
 use crate::auth::access::Action;
 use crate::hooks::Interests;
 use crate::mqtt::{
@@ -133,6 +134,9 @@ impl Broker {
             },
         };
         let filter = &*filter;
+        if session.number != 0 && !self.can_promise() {
+            return Err(ReasonCode::QuotaExceeded);
+        }
         if !self
             .rights
             .authorize(session.who(), Action::Subscribe, filter.matched())
@@ -151,6 +155,7 @@ impl Broker {
             return Err(ReasonCode::QuotaExceeded);
         }
         let place = self.subscriptions.insert(key, filter, options);
+        self.store_subscription(key, place);
         let Some(session) = self.sessions.get_mut(key) else {
             return Err(ReasonCode::UnspecifiedError);
         };
@@ -261,6 +266,11 @@ impl Broker {
     /// What already waits is still delivered [MQTT-3.10.4-3]; retained messages that were not yet taken are
     /// not. What waits by a shared subscription that others are left in goes to them.
     fn unsubscribe(&mut self, now: Instant, key: SessionKey, place: Place) {
+        if self.durable.is_some()
+            && let Some(filter) = filter_of(&self.subscriptions, place)
+        {
+            self.store_change(key, |session| Change::Unsubscribed { session, filter });
+        }
         self.subscriptions.remove(key, place); // [MQTT-3.10.4-2]
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -278,6 +288,7 @@ impl Broker {
             self.stats.queued_bytes -= (held_before - session.held_bytes()) as u64;
             for queued in &given {
                 self.give_back(now, queued);
+                self.store_dropped(key, queued);
             }
             self.next_has_changed(key);
         }
@@ -370,8 +381,9 @@ impl Broker {
                     qos,
                     retain: true,
                     group: None,
+                    number: 0,
                 };
-                if self.start(now, key, queued).is_err() {
+                if self.start(now, key, queued, Origin::Retained).is_err() {
                     self.stats.queued_bytes -= size_bytes as u64;
                     return false; // the cursor has not moved: an acknowledgement brings us back
                 }

@@ -251,6 +251,16 @@ impl Subscriptions {
         }
     }
 
+    /// The topic filter of a shared subscription, whole.
+    pub(super) fn group_filter(&self, key: GroupKey) -> Option<TopicFilter> {
+        let group = self.groups.get(key)?;
+        let place = Place {
+            node: group.node,
+            group: Some(key),
+        };
+        TopicFilter::try_from(self.filter_text(place).as_str()).ok()
+    }
+
     /// The name of a shared subscription, and all its members.
     pub(super) fn members(&self, group: GroupKey) -> (&str, &[Subscriber]) {
         let group = self.groups.get(group);

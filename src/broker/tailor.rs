@@ -49,13 +49,15 @@ impl Tailoring {
     /// Makes `publish`, which has roughly `bytes`, one for this client, or says that it is larger than the client
     /// takes [MQTT-3.1.2-24].
     ///
-    /// An alias counts as given only where the packet that gives it is sent.
+    /// An alias counts as given only where the packet that gives it is sent; one that is not sent `at_once`, behind all
+    /// that was before it, has none.
     #[inline(never)]
     pub(super) fn fit(
         &mut self,
         publish: &mut Publish,
         bytes: usize,
         version: ProtocolVersion,
+        at_once: bool,
     ) -> Result<(), TooLarge> {
         if let (Some(mount_point), Some(topic)) = (&self.mount_point, &publish.topic) {
             match mount_point.unmounted(topic) {
@@ -67,7 +69,7 @@ impl Tailoring {
             }
         }
         let naming = match (&mut self.aliases, &publish.topic) {
-            (Some(aliases), Some(topic)) => aliases.name(topic),
+            (Some(aliases), Some(topic)) if at_once => aliases.name(topic),
             _ => Naming::Name,
         };
         match naming {

@@ -3,12 +3,12 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::Broker;
 use super::budget::Account;
 use super::deliver::Passing;
 use super::kept::{Kept, expiry};
 use super::session::SessionKey;
 use super::timers::Timer;
+use super::{Broker, Change};
 use crate::auth::access::Action;
 use crate::mqtt::{PublishProperties, TopicName, Will};
 
@@ -46,6 +46,16 @@ impl Testament {
         }
     }
 
+    /// The same will after the gateway was stopped.
+    pub(super) fn again(message: Rc<Kept>, retain: bool, delay: Duration, due: Option<Instant>) -> Self {
+        Self {
+            message,
+            retain,
+            delay,
+            due,
+        }
+    }
+
     pub(super) fn message(&self) -> &Kept {
         &self.message
     }
@@ -80,6 +90,7 @@ impl Broker {
         if let Some(will) = self.sessions.get_mut(key).and_then(|session| session.will.take()) {
             self.timers.cancel(will.due, Timer::Will(key));
             self.stats.wills_bytes -= will.message.size_bytes as u64;
+            self.store_change(key, |session| Change::WillGone { session });
         }
     }
 
@@ -108,9 +119,11 @@ impl Broker {
         let topic = will.message.topic.as_str();
         if !self.rights.authorize(session.who(), Action::Publish, topic) {
             self.stats.publishes_denied += 1;
+            self.store_change(key, |session| Change::WillGone { session });
             return;
         }
         self.stats.wills_sent += 1;
+        self.store_will_sent(key);
         // The Message Expiry Interval counts from the moment the will is sent.
         let expires_at = expiry(will.message.properties.as_deref(), now);
         // With its own RETAIN [MQTT-3.1.2-14] [MQTT-3.1.2-15] and properties [MQTT-3.1.3-10].
@@ -119,5 +132,6 @@ impl Broker {
             Some(key),
             Passing::of_kept(&will.message, will.retain, expires_at),
         );
+        self.settle();
     }
 }

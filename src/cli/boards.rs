@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::{UsageError, check};
-use crate::board::{BASE, Board, Boards, COMPATIBLE, Clock, limits};
+use crate::board::{BASE, Board, Boards, COMPATIBLE, Clock, journal, limits};
 use crate::document::{duration_text, nearest, size_text};
 
 /// Show the board profiles
@@ -152,6 +152,10 @@ fn show(board: &Board) -> String {
         "\n# At most {fitting} MiB of memory_bytes_max fit this board.\n[limits]"
     );
     for (key, value) in limits::shown(&board.limits) {
+        let _ = writeln!(text, "{key} = {value}");
+    }
+    let _ = writeln!(text, "\n[journal]");
+    for (key, value) in journal::shown(&board.journal) {
         let _ = writeln!(text, "{key} = {value}");
     }
     for uart in &board.uarts {

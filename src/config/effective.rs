@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use super::file::{ROOT, SECTIONS};
-use crate::board::limits;
+use crate::board::{journal, limits};
 use crate::broker::Limits;
 use crate::document::{Document, Leaf, Section};
+use crate::storage::JournalSettings;
 
 /// The file the settings were read from, as it was then.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,19 +51,24 @@ impl Source {
 }
 
 /// Every value that holds, in the order of the help; without a file, those of a gateway that has none.
-pub fn values(written: Option<&Written>, limits: &Limits) -> Vec<Value> {
+pub fn values(written: Option<&Written>, limits: &Limits, journal: &JournalSettings) -> Vec<Value> {
     let (file, text) = written.map_or((PathBuf::new(), ""), |written| {
         (written.file.clone(), written.text.as_str())
     });
     let document = Document::parse(&file, text, SECTIONS);
     let leaves = document.leaves();
-    let of_board = limits::shown(limits);
+    let of_boards = [
+        (limits::SECTION.name, limits::shown(limits)),
+        (journal::SECTION.name, journal::shown(journal)),
+    ];
     let mut values = Vec::new();
     for section in SECTIONS.iter().filter(|section| !section.name.is_empty()) {
         let mut tables = tables_of(section, &leaves);
         if tables.is_empty() && !section.name.contains('.') {
             tables.push(vec![section.name.to_owned()]);
         }
+        let of_board = of_boards.iter().find(|(name, _)| *name == section.name);
+        let of_board = of_board.map_or(&[] as &[_], |(_, shown)| shown.as_slice());
         for table in tables {
             for key in section.keys {
                 let own_table = format!("{}.{}", section.name, key.name);
@@ -83,7 +89,7 @@ pub fn values(written: Option<&Written>, limits: &Limits) -> Vec<Value> {
                         source: Source::File,
                         line: Some(leaf.line),
                     },
-                    (None, Some((_, text))) if section.name == limits::SECTION.name => Value {
+                    (None, Some((_, text))) => Value {
                         key: path,
                         text: text.clone(),
                         source: Source::Board,
@@ -173,7 +179,7 @@ mod tests {
             file: PathBuf::from("tidegate.toml"),
             text: text.to_owned(),
         };
-        values(Some(&written), &Limits::default())
+        values(Some(&written), &Limits::default(), &JournalSettings::default())
     }
 
     fn of(values: &[Value], key: &str) -> (String, Source, Option<usize>) {

@@ -1,6 +1,6 @@
 //! Everything that may stand in a configuration file; this list feeds the reading, the help and the tests.
 
-use crate::board::limits;
+use crate::board::{journal, limits};
 use crate::document::{Key, Section};
 
 /// Every table, in the order of the help.
@@ -18,6 +18,7 @@ pub static SECTIONS: &[&Section] = &[
     &TLS,
     &WEBSOCKET,
     &limits::SECTION,
+    &journal::SECTION,
     &ADMIN,
     &ADMIN_TLS,
     &SERIAL,
@@ -65,6 +66,12 @@ pub static ROOT: Section = Section {
             expects: TABLE,
             default: "the board's",
             about: "What peers may grow.",
+        },
+        Key {
+            name: "journal",
+            expects: TABLE,
+            default: "the board's",
+            about: "How state is kept.",
         },
         Key {
             name: "admin",

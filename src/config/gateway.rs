@@ -6,7 +6,7 @@ use tracing::Level;
 
 use super::settings::AuditSettings;
 use super::{Depth, file, settings};
-use crate::board::{Board, Boards, limits};
+use crate::board::{Board, Boards, journal, limits};
 use crate::broker::{self, Limits};
 use crate::document::{Table, nearest};
 use crate::mqtt::{TopicName, Utf8String};
@@ -67,6 +67,16 @@ pub(super) fn read(root: &Table<'_>, boards: &Boards, depth: Depth) -> Gateway {
         let misfits = limits::misfits(&limits, board.ram_mib, board.password_cost.memory_kib());
         limits::tell_misfits(&table, misfits);
     }
+    let mut journal = board.journal;
+    if let Some(table) = root.table("journal", &journal::SECTION) {
+        journal::read(&table, &mut journal);
+        if directory.is_none() {
+            root.mistake(
+                "journal",
+                "expected gateway.state_directory with it, for there is nowhere to keep it",
+            );
+        }
+    }
     let statistics_interval = table
         .and_then(|table| table.duration("statistics_interval", Duration::ZERO..=STATISTICS_INTERVAL_MAX))
         .unwrap_or(settings::STATISTICS_INTERVAL);
@@ -74,7 +84,7 @@ pub(super) fn read(root: &Table<'_>, boards: &Boards, depth: Depth) -> Gateway {
         name: name.unwrap_or_else(settings::default_name),
         log: log.unwrap_or(Level::INFO),
         audit: audit.unwrap_or_default(),
-        storage: directory.map(|directory| storage::Settings { directory }),
+        storage: directory.map(|directory| storage::Settings { directory, journal }),
         board: board.clone(),
         limits,
         statistics_interval: (!statistics_interval.is_zero()).then_some(statistics_interval),

@@ -285,6 +285,9 @@ impl Core {
             }
         }
         self.take_arisen();
+        if self.store.is_some() {
+            self.pass_on_changes();
+        }
         Poll::Pending
     }
 }

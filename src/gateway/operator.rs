@@ -140,7 +140,9 @@ impl Operator for View<'_> {
     fn configuration(&self) -> Vec<ValueView> {
         let running = self.office.running.borrow();
         let written = running.settings.written.as_deref();
-        let values = effective::values(written, self.core.broker.limits()).into_iter();
+        let storage = running.settings.storage.as_ref();
+        let journal = storage.map_or(running.settings.board.journal, |storage| storage.journal);
+        let values = effective::values(written, self.core.broker.limits(), &journal).into_iter();
         let views = values.map(|value| ValueView {
             key: value.key,
             value: value.text,

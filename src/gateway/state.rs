@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 
 use super::audit::{Audit, Claimed};
 use super::random_bytes;
+use super::store::Store;
 use super::supervisor::Supervisor;
 use super::turns::Turns;
 use crate::admin::statistics::{Statistics, Traffic};
@@ -105,6 +106,8 @@ pub(super) struct Core {
     pub(super) kicks: Option<KickQueue>,
     /// When the next of them may be carried out; `None` where none wait.
     pub(super) kicks_at: Option<Instant>,
+    /// Where goes what is to outlive the process; `None` where nothing does.
+    pub(super) store: Option<Store>,
     /// What other threads see of the clients.
     pub(super) shop: Option<Shop>,
     /// What is told below `$SYS`; `None` where that is not wanted.
@@ -183,6 +186,7 @@ impl Core {
             check_waiting: Rc::new(Notify::new()),
             kicks: None,
             shop: None,
+            store: None,
             kicks_at: None,
             statistics: None,
             traffic: Traffic::default(),
@@ -299,6 +303,7 @@ impl Core {
                 self.arisen.push_back(Input::Authenticated { link, answer });
             }
             Output::Kicked { id, outcome } => self.answer_kick(id, outcome),
+            Output::Store(change) => self.store(&change),
             Output::Event(event) => self.tell(&event),
         }
     }

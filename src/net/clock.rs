@@ -21,12 +21,16 @@ pub struct FlooredClock {
 /// less is right. Raised at every release.
 const BUILT_AFTER_UNIX_SECS: u64 = 1_793_491_200;
 
+/// When this release was made: a clock that shows less is wrong.
+pub fn released() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(BUILT_AFTER_UNIX_SECS)
+}
+
 impl FlooredClock {
     /// A clock whose floor is `last_seen`, or the date of this release where that is later or nothing was
     /// seen. Tells the log where the system's clock lies below it.
     pub fn new(last_seen: Option<SystemTime>) -> Self {
-        let released = UNIX_EPOCH + Duration::from_secs(BUILT_AFTER_UNIX_SECS);
-        let floor = last_seen.map_or(released, |seen| seen.max(released));
+        let floor = last_seen.map_or(released(), |seen| seen.max(released()));
         let system = SystemTime::now();
         if system < floor {
             warn!(

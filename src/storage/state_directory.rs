@@ -7,9 +7,10 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, mkdirat, openat, renameat, unlinkat};
 use rustix::process::geteuid;
 
+use super::RealDisk;
 use super::clock::Stamp;
 
 /// A folder that belongs to this gateway alone as long as the value lives.
@@ -117,6 +118,27 @@ impl StateDirectory {
         }
     }
 
+    /// The folder in it for the journal, which is made where it is missing. It is ours as long as this value lives.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn journal(&self) -> io::Result<RealDisk> {
+        match mkdirat(&self.folder, JOURNAL_FOLDER, Mode::RWXU) {
+            Err(rustix::io::Errno::EXIST) => {}
+            made => {
+                made?;
+                self.folder.sync_all()?;
+            }
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | FILE_FLAGS;
+        Ok(RealDisk::new(File::from(openat(
+            &self.folder,
+            JOURNAL_FOLDER,
+            flags,
+            Mode::empty(),
+        )?)))
+    }
+
     /// The content of the file `name`, at most `bytes_max` of it; `None` where there is no such file.
     ///
     /// # Errors
@@ -201,6 +223,8 @@ const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// Empty; the lock on it says that a gateway runs.
 const LOCK_FILE: &str = "lock";
+/// Where the journal's segments are.
+const JOURNAL_FOLDER: &str = "journal";
 /// How every file in the folder is opened.
 const FILE_FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC);
 

@@ -22,8 +22,8 @@ use smallvec::smallvec;
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial, Rights};
 use tidegate::broker::{
-    Broker, Event, Input, Kick, KickId, KickOptions, KickOutcome, Limits, LinkId, ListenerPolicy, Message,
-    MountPoint, Now, Output, Settings, Stats, Target, Verdict,
+    Broker, Change, Event, Input, Kick, KickId, KickOptions, KickOutcome, Limits, LinkId, ListenerPolicy,
+    Message, MountPoint, Now, Output, Restored, Settings, Stats, StoreHealth, Target, Verdict,
 };
 use tidegate::hooks::{Answered, Hook, Post};
 use tidegate::mqtt::{
@@ -31,6 +31,7 @@ use tidegate::mqtt::{
     Publish, QoS, ReasonCode, RetainHandling, Subscribe, SubscribeProperties, Subscription, TopicFilter,
     TopicName, Unsubscribe, Utf8String, Will, WillProperties,
 };
+use tidegate::storage::record;
 
 pub use ProtocolVersion::{V5, V31, V311};
 
@@ -41,6 +42,14 @@ pub struct House {
     /// Whether reason strings, and what the log is told of denials, stay in what the broker says. They are for people;
     /// a test that is not about them compares packets without.
     pub tells_reasons: bool,
+    /// What was stored, put together again; `None` where nothing is.
+    pub stored: Option<Restored>,
+    /// Whether what is given is stored at once; otherwise when [`House::store`] says so.
+    pub stores_at_once: bool,
+    /// Every change that was given and is not lost.
+    pub journal: Vec<Change>,
+    /// What is stored is not whole before the checkpoint that goes on has ended.
+    pub is_healing: bool,
     keys: SlotMap<LinkId, ()>,
     witness: witness::Witness,
 }
@@ -111,6 +120,10 @@ impl House {
             broker: Broker::new(limits, Rights::default(), 7),
             now,
             tells_reasons: false,
+            stored: None,
+            stores_at_once: false,
+            journal: Vec::new(),
+            is_healing: false,
             keys: SlotMap::with_key(),
             witness: witness::Witness::default(),
         }
@@ -148,10 +161,31 @@ impl House {
     pub fn step(&mut self, input: Input) -> Vec<Output> {
         self.witness.hear(&input);
         self.broker.handle(self.now, input);
-        let outputs: Vec<_> = std::iter::from_fn(|| self.broker.poll_output())
-            .flat_map(one_by_one)
-            .collect();
+        let mut outputs = self.drain();
+        while self.stores_at_once
+            && let Some(view) = self.broker.store()
+            && view.health != StoreHealth::Failed
+            && view.stored < view.given
+        {
+            let before = view.given;
+            self.broker.handle(self.now, Input::Stored { upto: before });
+            outputs.extend(self.drain());
+            if self.broker.store().is_some_and(|view| view.given == before) {
+                break;
+            }
+        }
         self.witness.read(&outputs);
+        if let Some(stored) = &self.stored
+            && let Some(view) = self.broker.store()
+            && view.health != StoreHealth::Failed
+            && !self.is_healing
+        {
+            let image = self.broker.image().expect("there is a store");
+            assert!(
+                stored.is_like(&image),
+                "stored is\n{stored:#?}\nand should be\n{image:#?}"
+            );
+        }
         self.broker
             .check_invariants()
             .expect("invariants hold after every step");
@@ -160,6 +194,84 @@ impl House {
         }
         let is_told = |output: &Output| !matches!(output, Output::Event(Event::Denied(_)));
         outputs.into_iter().filter(is_told).map(without_reason).collect()
+    }
+
+    /// What the broker says, without what it gives to be stored, which is put together.
+    fn drain(&mut self) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        while let Some(output) = self.broker.poll_output() {
+            match output {
+                Output::Store(change) => {
+                    self.is_healing &= change != Change::CheckpointEnded;
+                    let mut content = Vec::new();
+                    record::encode(&change, &mut content);
+                    let read = record::decode(record::kind_of(&change), &content);
+                    assert_eq!(read.as_ref(), Ok(&change), "as it is stored");
+                    if let Some(stored) = &mut self.stored {
+                        stored.apply(change.clone());
+                    }
+                    self.journal.push(change);
+                }
+                output => outputs.extend(one_by_one(output)),
+            }
+        }
+        outputs
+    }
+
+    /// The same house with a store, in which everything is stored as soon as it is given.
+    pub fn with_store(mut self) -> Self {
+        self.broker = self.broker.with_store(self.now);
+        self.stored = Some(Restored::default());
+        self.stores_at_once = true;
+        self
+    }
+
+    /// The same house, in which what is given is stored when [`House::store`] says so.
+    pub fn storing_when_told(mut self) -> Self {
+        self.stores_at_once = false;
+        self
+    }
+
+    /// Has everything stored that was given so far.
+    pub fn store(&mut self) -> Vec<Output> {
+        let upto = self.broker.store().expect("there is a store").given;
+        self.step(Input::Stored { upto })
+    }
+
+    /// The same for one change more than is stored.
+    pub fn store_one(&mut self) -> Vec<Output> {
+        let upto = self.broker.store().expect("there is a store").stored + 1;
+        self.step(Input::Stored { upto })
+    }
+
+    /// The power goes: what was not stored is lost, and `broker` goes on with what was, after the gateway was `off`.
+    ///
+    /// What it says before its first input is told.
+    pub fn restart(&mut self, broker: Broker, off: Duration, trusted: bool) -> Vec<Output> {
+        let stored = self.broker.store().expect("there is a store").stored;
+        let count = self.journal.len() - self.unstored();
+        self.journal.truncate(count);
+        let mut restored = Restored::default();
+        self.journal
+            .iter()
+            .cloned()
+            .for_each(|change| restored.apply(change));
+        restored.finish();
+        self.now.wall += off;
+        self.broker = broker.with_store(self.now);
+        self.broker.restore(self.now, restored.clone(), stored, trusted);
+        self.stored = Some(restored);
+        self.is_healing = false;
+        self.witness = witness::Witness::default();
+        let mut outputs = self.drain();
+        outputs.extend(self.step(Input::Tick));
+        outputs
+    }
+
+    /// How many changes were given and are not stored.
+    fn unstored(&self) -> usize {
+        let view = self.broker.store().expect("there is a store");
+        usize::try_from(view.given - view.stored).expect("a count of the test")
     }
 
     /// Has the witness read `outputs`, wherever they come from.

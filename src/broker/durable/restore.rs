@@ -1,0 +1,265 @@
+//! A broker that goes on where another ended.
+
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use super::change::{Author, JournalTime, MessageBody, MessageNumber, SessionNumber, Terms};
+use super::restored::{Restored, RestoredSession};
+use super::{Durable, Stamp};
+use crate::auth::Identity;
+use crate::auth::access::Action;
+use crate::broker::kept::{Kept, Queued, SubscriptionIds};
+use crate::broker::limits::QueueClass;
+use crate::broker::retained::{self, Writer};
+use crate::broker::session::{Session, SessionKey};
+use crate::broker::subscriptions::Options;
+use crate::broker::timers::Timer;
+use crate::broker::will::Testament;
+use crate::broker::{Broker, Now};
+use crate::mqtt::TopicName;
+
+/// The messages that have been put back, by their numbers.
+type Messages = std::collections::BTreeMap<MessageNumber, Rc<Kept>>;
+
+impl Broker {
+    /// Takes over what another broker had stored, `given` changes in all, before the first input; where the board's
+    /// clock is not `trusted`, the time the gateway was off counts for nothing.
+    ///
+    /// Every client has lost its connection at this moment at the latest: wills are due, and sessions expire, as if it
+    /// had. What was retained by those who may not any more is dropped. Nothing is dropped because a bound is lower
+    /// than it was.
+    pub fn restore(&mut self, now: Now, restored: Restored, given: u64, trusted: bool) {
+        let Some(mut durable) = self.durable.take() else {
+            return;
+        };
+        let clock = restored.clock.unwrap_or((JournalTime::default(), now.wall));
+        durable.since = clock.0.after(off_for(clock.1, now.wall, trusted));
+        durable.started = now.mono;
+        durable.given = given;
+        durable.stored = given;
+        durable.given_before = given;
+        durable.next_session = restored.highest.0 + 1;
+        durable.next_message = restored.highest.1 + 1;
+        durable.next_delivery = restored.highest.2 + 1;
+        let Restored {
+            sessions,
+            messages,
+            retained,
+            bans,
+            ..
+        } = restored;
+        let messages: Messages = messages
+            .into_iter()
+            .map(|(number, message)| {
+                let kept = self.keep_again(&durable, message.body);
+                kept.stamp.set(Stamp::new(number.0, durable.epoch));
+                (number, kept)
+            })
+            .collect();
+        for (topic, (number, author)) in retained {
+            self.retain_again(&topic, &messages, number, &author);
+        }
+        let mut sessions: Vec<_> = sessions.into_iter().collect();
+        // Of those who gave no moment, the one that came first left first.
+        sessions.sort_by_key(|(number, session)| (session.head.left_at, *number));
+        let mut keys = Vec::new();
+        for (number, session) in sessions {
+            keys.push(self.put_back(&durable, &messages, number, session));
+        }
+        self.stats.subscriptions = self.subscriptions.len() as u64;
+        for (subject, until) in bans {
+            let until = until.map(|until| durable.instant(until));
+            self.ban_again(subject, until);
+        }
+        self.count_retained();
+        self.loosen_for_what_is_there();
+        self.durable = Some(durable);
+        self.begin_input(now);
+        for (key, was_connected) in keys {
+            self.lose_connection(now, key, was_connected);
+        }
+        let rights = &self.rights;
+        let dropped = self.retained.drop_where(
+            |writer, topic| !rights.authorize(writer.who(), Action::Publish, topic),
+            &mut self.owners,
+        );
+        self.stats.publishes_denied += dropped;
+        self.count_retained();
+        self.end_input();
+    }
+
+    fn keep_again(&self, durable: &Durable, body: MessageBody) -> Rc<Kept> {
+        Rc::new(Kept::copy(
+            &self.budget.account,
+            &body.topic,
+            &body.payload,
+            body.properties.as_deref(),
+            body.qos,
+            body.expires_at.map(|at| durable.instant(at)),
+        ))
+    }
+
+    fn retain_again(
+        &mut self,
+        topic: &TopicName,
+        messages: &Messages,
+        number: MessageNumber,
+        author: &Author,
+    ) {
+        let Some(message) = messages.get(&number).filter(|message| message.topic == *topic) else {
+            return;
+        };
+        let identity = self.shared(&author.identity);
+        let owner = (author.client.as_ref()).map(|_| self.owners.owner(&identity, None));
+        let author = match author.client {
+            None => self.gateway.clone(),
+            Some(_) => Rc::new(retained::Author::again(
+                identity,
+                author.client.clone(),
+                &self.budget.account,
+            )),
+        };
+        self.retained
+            .put_back(message, Writer { author, owner }, &mut self.owners);
+    }
+
+    /// Puts a session back that nobody is connected to; whether somebody was.
+    fn put_back(
+        &mut self,
+        durable: &Durable,
+        messages: &Messages,
+        number: SessionNumber,
+        restored: RestoredSession,
+    ) -> (SessionKey, bool) {
+        let RestoredSession {
+            head,
+            subscriptions,
+            queue,
+            sent,
+            receiving,
+        } = restored;
+        let identity = self.shared(&head.identity);
+        let owner = self.owners.owner(&identity, head.peer);
+        let mut session = Session::new(head.client, identity, owner, head.mount_point, &self.budget);
+        session.number = number.0;
+        session.peer = head.peer.map(Box::new);
+        session.expiry_secs = head.expiry_secs;
+        self.departures += 1;
+        session.left = self.departures;
+        if let (Some(left_at), true) = (head.left_at, head.expiry_secs != u32::MAX) {
+            let expires_at = left_at.after(Duration::from_secs(u64::from(head.expiry_secs)));
+            session.expires_at = Some(durable.instant(expires_at));
+        }
+        if let Some(will) = head.will {
+            let message = self.keep_again(durable, will.message);
+            self.stats.wills_bytes += message.size_bytes as u64;
+            let due = will.due_at.map(|due| durable.instant(due));
+            session.will = Some(Box::new(Testament::again(message, will.retain, will.delay, due)));
+        }
+        let key = self.sessions.insert(session);
+        self.stats.sessions += 1;
+        let mut places = Vec::new();
+        for (filter, subscription) in subscriptions {
+            let options = Options {
+                qos: subscription.qos,
+                no_local: subscription.no_local,
+                retain_as_published: subscription.retain_as_published,
+                subscription_id: subscription.subscription_id,
+            };
+            places.push(self.subscriptions.insert(key, &filter, options));
+        }
+        self.owners.change(owner, |usage| {
+            usage.sessions += 1;
+            usage.subscriptions += places.len();
+        });
+        let queued_of = |broker: &Self, (number, terms): (MessageNumber, Terms), delivery: u64| {
+            let place = terms
+                .share
+                .as_ref()
+                .and_then(|share| broker.subscriptions.find(key, share));
+            Some(Queued {
+                message: messages.get(&number)?.clone(),
+                subscription_ids: SubscriptionIds::new(terms.subscription_ids),
+                qos: terms.qos,
+                retain: terms.retain,
+                group: place.and_then(|place| place.group),
+                number: delivery,
+            })
+        };
+        let mut waiting = Vec::new();
+        for (delivery, named) in queue {
+            waiting.extend(queued_of(self, named, delivery.0));
+        }
+        let mut unfinished = Vec::new();
+        for sent in sent {
+            let queued = match sent.message {
+                None => None,
+                Some(named) => match queued_of(self, named, 0) {
+                    None => continue,
+                    queued => queued,
+                },
+            };
+            unfinished.push((sent.packet_id, queued));
+        }
+        let Some(session) = self.sessions.get_mut(key) else {
+            return (key, false);
+        };
+        session.places = places;
+        for queued in waiting {
+            match session.queue.push(queued, QueueClass::N4096) {
+                Ok(()) => self.stats.queued_messages += 1,
+                Err(_) => self.stats.dropped_queue_full += 1,
+            }
+        }
+        for (packet_id, queued) in unfinished {
+            session.inflight.put_back(packet_id, queued);
+            self.stats.inflight_messages += 1;
+        }
+        for packet_id in receiving {
+            session.receiving.insert(packet_id);
+        }
+        self.stats.queued_bytes += session.held_bytes() as u64;
+        if let Some(at) = session.expires_at {
+            self.timers.set(at, Timer::SessionExpiry(key));
+        }
+        if let Some(due) = session.will.as_ref().and_then(|will| will.due) {
+            self.timers.set(due, Timer::Will(key));
+        }
+        (key, head.left_at.is_none())
+    }
+
+    /// A session is back: who was connected has lost its connection now.
+    fn lose_connection(&mut self, now: Now, key: SessionKey, was_connected: bool) {
+        if !was_connected {
+            return;
+        }
+        if let Some(session) = self.sessions.get_mut(key) {
+            self.departures += 1;
+            session.left = self.departures;
+            let secs = session.expiry_secs;
+            if secs != u32::MAX {
+                session.expires_at = now.mono.checked_add(Duration::from_secs(u64::from(secs)));
+                if let Some(at) = session.expires_at {
+                    self.timers.set(at, Timer::SessionExpiry(key));
+                }
+            }
+        }
+        self.schedule_will(now.mono, key);
+        self.store_session(key);
+    }
+
+    fn shared(&self, identity: &Identity) -> Rc<Identity> {
+        match identity {
+            Identity::Anonymous => self.anonymous.clone(),
+            other => Rc::new(other.clone()),
+        }
+    }
+}
+
+/// How long the gateway was off.
+fn off_for(stopped: SystemTime, starts: SystemTime, trusted: bool) -> Duration {
+    match trusted {
+        true => starts.duration_since(stopped).unwrap_or_default(),
+        false => Duration::ZERO,
+    }
+}
