@@ -1,8 +1,8 @@
 """A guest of User Mode Linux with a broker in it, seen as a process that serves a port of this machine.
 
 The clients outside outlive every cut; their connections go through the guest's serial line, which needs no network and no
-privilege. The guest ends by SIGKILL to all of its processes: what was only in its page cache is gone. Its disk is a file with
-a cache before it (cache.c): of what was written and not flushed, chance decides which sectors are there after the cut.
+privilege. The guest ends by SIGKILL to all of its processes: what was only in its page cache is gone, what it had given to
+its disk (a file) is there.
 """
 
 import asyncio
@@ -17,8 +17,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 GUEST_MEMORY = "160M"
-DISK_BYTES = 128 << 20
-SECTOR_BYTES = 512
+DISK_BYTES = 256 << 20
 BOOT_SECS_MAX = 60
 # What may be on its way into the guest: its terminal holds 4,096 bytes, and a line that was full once stands still.
 LINE_BYTES_MAX = 3000
@@ -48,7 +47,7 @@ class Guest:
             "linux.uml",
             f"mem={GUEST_MEMORY}",
             "root=/dev/root rootfstype=hostfs rootflags=/ ro quiet",
-            f"ubda={self.folder}/cache",
+            f"ubda={self.folder}/disk",
             f"init={self.folder}/boot uml_dir={self.folder}",
             "con=null con0=null,fd:1 ssl=null",
             f"ssl0=fd:{its.fileno()}",
@@ -58,10 +57,7 @@ class Guest:
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": self.folder,
             "TMPDIR": "/dev/shm" if os.path.isdir("/dev/shm") else self.folder,
-            "LD_PRELOAD": f"{self.folder}/preload.so",
-            "DISK_CACHE": f"{self.folder}/cache",
-            "DISK_MEDIUM": f"{self.folder}/medium",
-            "DISK_DIRTY": f"{self.folder}/dirty",
+            "LD_PRELOAD": f"{self.folder}/xstate.so",
         }
         with open(f"{self.folder}/console.log", "ab") as console:
             self.process = subprocess.Popen(
@@ -159,8 +155,7 @@ class Guest:
 class Machine:
     """Boots guests one after the other on one disk; has what `Broker` has, for the tests that know only that."""
 
-    def __init__(self, folder, port, nosync, chance, command):
-        self.chance = chance
+    def __init__(self, folder, port, nosync, command):
         self.folder, self.inside, self.nosync, self.command = folder, port, nosync, command
         self.guest = None
         self.server = None
@@ -170,16 +165,14 @@ class Machine:
         """Makes an empty disk and what the guest needs from outside, and listens."""
         for name in ("boot", "guest.py"):
             shutil.copy(os.path.join(HERE, name), self.folder)
-        sources = [f"{HERE}/xstate.c", f"{HERE}/cache.c"]
-        command = ["cc", "-O2", "-shared", "-fPIC", "-o", f"{self.folder}/preload.so", *sources, "-ldl"]
-        subprocess.run(command, check=True)
+        subprocess.run(
+            ["cc", "-O2", "-shared", "-fPIC", "-o", f"{self.folder}/xstate.so", f"{HERE}/xstate.c", "-ldl"], check=True
+        )
         with open(f"{self.folder}/command", "w") as command:
             command.writelines(word + "\n" for word in self.command)
-        for name, size in (("cache", DISK_BYTES), ("dirty", DISK_BYTES // SECTOR_BYTES)):
-            with open(f"{self.folder}/{name}", "wb") as file:
-                file.truncate(size)
-        subprocess.run(["mkfs.ext4", "-q", "-F", f"{self.folder}/cache"], check=True)
-        subprocess.run(["cp", "--sparse=always", f"{self.folder}/cache", f"{self.folder}/medium"], check=True)
+        with open(f"{self.folder}/disk", "wb") as disk:
+            disk.truncate(DISK_BYTES)
+        subprocess.run(["mkfs.ext4", "-q", "-F", f"{self.folder}/disk"], check=True)
 
         async def accepted(reader, writer):
             await self.guest.accept(reader, writer)
@@ -198,30 +191,9 @@ class Machine:
         return time.monotonic() - began
 
     def kill(self):
-        """The power is gone; gives how many sectors were in the disk's cache, and how many of them it has kept."""
-        if not self.guest or not self.guest.process:
-            return 0, 0
-        self.guest.cut()
-        share = self.chance.choice((0, 0.5, 0.9))
-        found = kept = 0
-        with (
-            open(f"{self.folder}/dirty", "r+b") as file,
-            open(f"{self.folder}/cache", "r+b") as cache,
-            open(f"{self.folder}/medium", "r+b") as medium,
-        ):
-            dirty = file.read()
-            sector = dirty.find(1)
-            while sector >= 0:
-                keeps = self.chance.random() < share
-                found, kept = found + 1, kept + keeps
-                here, there = (cache, medium) if keeps else (medium, cache)
-                here.seek(sector * SECTOR_BYTES)
-                there.seek(sector * SECTOR_BYTES)
-                there.write(here.read(SECTOR_BYTES))
-                sector = dirty.find(1, sector + 1)
-            file.seek(0)
-            file.write(bytes(len(dirty)))
-        return found, kept
+        """The power is gone."""
+        if self.guest:
+            self.guest.cut()
 
     @property
     def alive(self):

@@ -21,7 +21,7 @@ async def run(options):
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
     chance = random.Random(options.seed)
     crew = Crew()
-    machine = Machine(options.folder, options.port, options.nosync, chance, options.command)
+    machine = Machine(options.folder, options.port, options.nosync, options.command)
     await machine.prepare()
     try:
         await machine.start()
@@ -31,7 +31,7 @@ async def run(options):
             worked_secs = chance.uniform(options.shortest, options.longest)
             crew.work(options.messages)
             await asyncio.sleep(worked_secs)
-            sectors, kept = machine.kill()
+            machine.kill()
             promised = crew.books.promised
             await crew.cut()
             twice = chance.random() < options.during_start
@@ -44,7 +44,7 @@ async def run(options):
             await crew.settle(machine.port, quiet_secs=options.quiet)
             print(
                 f"cut {number} after {worked_secs:.2f} s{' and at the start' if twice else ''}: {promised} promised by"
-                f" then, {kept} of {sectors} sectors kept by the disk's cache, ready {ready_secs:.1f} s after power, round of {time.monotonic() - began:.1f} s;"
+                f" then, ready {ready_secs:.1f} s after power, round of {time.monotonic() - began:.1f} s;"
                 f" {dict(crew.books.faults) or 'no fault'}",
                 flush=True,
             )
