@@ -2,7 +2,7 @@
 
 The clients outside outlive every cut; their connections go through the guest's serial line, which needs no network and no
 privilege. The guest ends by SIGKILL to all of its processes: what was only in its page cache is gone, what it had given to
-its disk (a file) is there.
+its disk (a file) is there. A cache in the disk itself is not played: User Mode Linux does not tell its host of flushes.
 """
 
 import asyncio
