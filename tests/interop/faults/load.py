@@ -400,10 +400,14 @@ class Subscriber(Client):
         self.holds.discard(number)
         self.unsure.add(number)
         pid = self.next_pid()
-        more = (1,) if packet is mqtt.subscribe else ()
-        if await self.ask(pid, packet(pid, [self.filter(number)], *more, self.version)) is not None:
+        subscribes = packet is mqtt.subscribe
+        more = (1,) if subscribes else ()
+        answer = await self.ask(pid, packet(pid, [self.filter(number)], *more, self.version))
+        if answer is not None:
             self.unsure.discard(number)
-            (self.holds if packet is mqtt.subscribe else self.gone).add(number)
+            # The code stands at the end; an UNSUBACK of 3.1.1 has none. What was refused is as it was before.
+            refused = bool(answer) and answer[-1] >= mqtt.REFUSED_FROM
+            (self.holds if subscribes != refused else self.gone).add(number)
 
     def begin_anew(self):
         self.books.fault("subscriptions lost", f"all {len(self.holds)} of {self.name}", max(1, len(self.holds)))

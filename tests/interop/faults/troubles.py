@@ -23,7 +23,7 @@ import time
 import mqtt
 from broker import Broker, free_port
 from crew import Crew
-from load import Client, Reader
+from load import Client, Publisher, Reader
 
 RECOVERY_SECS_MAX = 40
 SLOW_SECS = 2
@@ -136,12 +136,14 @@ async def back_on_board(crew, port):
     return all(await asyncio.gather(*(client.connect(port, within_secs=2) for client in lost)))
 
 
-async def one_round(options, number, broker, crew, trouble):
+async def one_round(options, number, broker, crew, late, trouble):
     """Work, trouble, work; then what was promised."""
     books = crew.books
     port = broker.port
     flow = Flow(books)
     await flow.begin(port)
+    if not await late.connect(port):
+        raise SystemExit("the broker does not take the publisher that will be refused")
     crew.work(options.messages)
     await asyncio.sleep(0.3)
     before = books.promised, sum(books.refused.values())
@@ -150,6 +152,12 @@ async def one_round(options, number, broker, crew, trouble):
         for writer in crew.writers:
             writer.begin(options.messages)
         await flow.run(options.secs)
+        # What was on its way when the trouble began may wait for its answer; what comes now has to be told.
+        late.begin(5)
+        deadline = time.monotonic() + options.secs_max
+        while sum(books.refused.values()) == before[1] and time.monotonic() < deadline and options.kind != "slow":
+            # What it has room for in the files it has may be promised and kept.
+            await asyncio.sleep(0.1)
         meanwhile = books.promised - before[0], sum(books.refused.values()) - before[1]
         if not broker.alive:
             raise SystemExit(f"{broker.fate()} in the trouble")
@@ -163,6 +171,8 @@ async def one_round(options, number, broker, crew, trouble):
         if flow.arrived != flow.sent:
             books.fault("QoS 0", f"{flow.sent} sent in the trouble, {flow.arrived} arrived")
         again = ""
+        late.finish()
+        late.drop()
         if options.restarts and number % 2 == 0:
             flow.drop()
             broker.kill()
@@ -202,11 +212,12 @@ async def one_round(options, number, broker, crew, trouble):
 async def run(options, broker, trouble):
     """All rounds; gives the crew."""
     crew = Crew(payload_bytes=options.size)
+    late = Publisher(crew.books, "late", 5, 1, clean=True)
     try:
         await broker.start()
         await crew.board(broker.port)
         for number in range(1, options.rounds + 1):
-            await one_round(options, number, broker, crew, trouble)
+            await one_round(options, number, broker, crew, late, trouble)
     finally:
         await crew.cut()
         await broker.end()
@@ -219,6 +230,7 @@ def main():
     parser.add_argument("kind", choices=["full", "readonly", "fsync", "once", "slow"])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--secs", type=float, default=2, help="how long the trouble lasts")
+    parser.add_argument("--secs-max", type=float, default=5, help="how much longer if nobody is refused by then")
     parser.add_argument("--messages", type=int, default=100, help="of each publisher, before and in the trouble each")
     parser.add_argument("--size", type=int, default=None, help="bytes of each payload; otherwise mostly few")
     parser.add_argument("--folder", required=True, help="where the broker keeps its state")

@@ -41,8 +41,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seed", type=int, help="taken like by rounds.py; nothing here is left to chance")
     parser.add_argument("--secs", type=float, default=2, help="how long the trouble lasts")
-    parser.add_argument("--messages", type=int, default=100, help="of each publisher, before and in the trouble each")
-    parser.add_argument("--size", type=int, default=None, help="bytes of each payload; otherwise mostly few")
+    parser.add_argument("--secs-max", type=float, default=60, help="how much longer if nobody is refused by then")
+    # More than there is room for in the files that are open already, and less than the readers' queues hold.
+    parser.add_argument("--messages", type=int, default=900, help="of each publisher, before and in the trouble each")
+    parser.add_argument("--size", type=int, default=400, help="bytes of each payload")
     parser.add_argument("--folder", required=True, help="an empty folder for disk, console and the rest")
     parser.add_argument("--port", type=int, default=1883, help="where the broker listens inside the guest")
     parser.add_argument("--losses", action="store_true", help="a broker that must fail: its faults are the success")
