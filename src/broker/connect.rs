@@ -571,6 +571,7 @@ impl Broker {
                 owner,
                 listener.mount_point.clone(),
                 &self.budget,
+                &self.queues,
             ))
         });
         if let Some(session) = self.sessions.get_mut(key) {

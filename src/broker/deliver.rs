@@ -4,6 +4,7 @@
 //! soon as everything before it was sent and the window is open. It is only not put into the queue first when
 //! the queue is empty.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -14,15 +15,20 @@ use super::budget::{Account, RETAINED_BYTES, Use};
 use super::hooked::may_receive;
 use super::inflight;
 use super::kept::{Kept, Queued, SubscriptionIds, properties_bytes};
-use super::limits::begins_episode;
+use super::limits::{Overflow, begins_episode};
 use super::link::{Attachment, Link, LinkId, Stage, publish_bytes, send_publish};
+use super::losses::Loss;
+use super::queue_rules::QueueRules;
 use super::retained::Writer;
+use super::room::Load;
 use super::session::{Session, SessionKey};
 use super::subscriptions::{Grant, GroupKey, Resolved, Subscriber};
 use super::tailor::TooLarge;
-use super::{Broker, Output};
+use super::{Broker, Output, Settings};
 use crate::hooks;
-use crate::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, TopicName};
+use crate::mqtt::{
+    Ack, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, TopicName, Utf8String,
+};
 
 /// A message on its way through the broker; copied only when somebody has to keep it, and then once.
 #[derive(Debug)]
@@ -47,6 +53,10 @@ enum Readiness {
     Busy,
     /// When it is back.
     Absent,
+    /// Not without a loss: its queue is full.
+    Full,
+    /// Not at all: its queue is full, and then the publisher is refused.
+    Refusing,
 }
 
 impl Passing {
@@ -85,7 +95,7 @@ impl Passing {
     }
 
     /// The same as a hook sees it.
-    fn as_seen(&self) -> hooks::Message<'_> {
+    pub(super) fn as_seen(&self) -> hooks::Message<'_> {
         hooks::Message {
             topic: &self.topic,
             payload: &self.payload,
@@ -95,7 +105,7 @@ impl Passing {
     }
 
     /// What it costs to keep it, where nobody has done so yet.
-    fn keeping_bytes(&self) -> usize {
+    pub(super) fn keeping_bytes(&self) -> usize {
         match &self.kept {
             Some(_) => 0,
             None => Kept::cost_bytes(&self.topic, &self.payload, self.properties.as_deref()),
@@ -103,13 +113,13 @@ impl Passing {
     }
 
     /// What it counts against limits when it is kept for a client with `subscription_ids`.
-    fn size_bytes(&self, subscription_ids: &SubscriptionIds) -> usize {
+    pub(super) fn size_bytes(&self, subscription_ids: &SubscriptionIds) -> usize {
         let properties = self.properties.as_deref().map_or(0, properties_bytes);
         let ids = size_of_val(subscription_ids.as_slice());
         self.topic.as_str().len() + self.payload.len() + properties + ids
     }
 
-    fn keep(&mut self, account: &Account) -> Rc<Kept> {
+    pub(super) fn keep(&mut self, account: &Account) -> Rc<Kept> {
         let copy = || {
             let properties = self.properties.as_deref();
             Rc::new(Kept::copy(
@@ -218,17 +228,19 @@ impl Broker {
             return false;
         };
         if !may_receive(&mut self.hooked, &self.rights, session, passing.as_seen()) {
-            self.stats.deliveries_denied += 1;
+            self.note_loss(key, Loss::Denied);
             return false;
         }
         let qos = passing.qos.min(grant.qos); // [MQTT-3.8.4-8]
         let retain = passing.retain && grant.retain_as_published; // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
-        if qos != QoS::AtMostOnce {
+        if qos != QoS::AtMostOnce
+            || self.queues.may_keep_qos0 && waits_at_qos0(&self.queues, session, &passing.topic)
+        {
             self.keep_and_enqueue(now, key, grant, passing, (qos, retain));
             return true;
         }
         let Some((link, attachment)) = attached(session, &mut self.links) else {
-            self.stats.dropped_offline += 1;
+            self.note_loss(key, Loss::Offline);
             return true;
         };
         if attachment.is_stalled(self.budget.unsent_bytes_max()) {
@@ -238,7 +250,8 @@ impl Broker {
         let speaks_5 = attachment.version == ProtocolVersion::V5;
         let is_bare =
             !speaks_5 || (passing.properties.is_none() && grant.subscription_ids.as_slice().is_empty());
-        if is_bare && attachment.tailoring.is_none() {
+        let has_lost = self.settings.loss_property.is_some() && session.untold_losses() > 0;
+        if is_bare && attachment.tailoring.is_none() && !has_lost {
             let bytes = publish_bytes(passing.topic.as_str(), &passing.payload);
             attachment.unsent_bytes += bytes;
             self.budget.account.add(bytes);
@@ -253,7 +266,7 @@ impl Broker {
     /// Drops a delivery at QoS 0 to a client with too much on its way.
     #[inline(never)]
     fn drop_for_slow_reader(&mut self, now: Instant, key: SessionKey) {
-        self.stats.dropped_slow += 1;
+        self.note_loss(key, Loss::Slow);
         let Some(session) = self.sessions.get(key) else {
             return;
         };
@@ -267,7 +280,8 @@ impl Broker {
         }
     }
 
-    /// A delivery at QoS 1 or 2; apart, so that the many at QoS 0 do not pay for its room on the stack.
+    /// A delivery at QoS 1 or 2, or at QoS 0 to who is away and has it kept; apart, so that the many at QoS 0 do not pay
+    /// for its room on the stack.
     #[inline(never)]
     fn keep_and_enqueue(
         &mut self,
@@ -284,8 +298,17 @@ impl Broker {
             return; // a wildcard matched what is out of its part of the tree
         }
         let subscription_ids = grant.subscription_ids.clone();
-        let (size_bytes, keeping_bytes) = (passing.size_bytes(&subscription_ids), passing.keeping_bytes());
-        if !self.make_room(now, key, size_bytes, keeping_bytes) {
+        let load = Load {
+            count: 1,
+            size_bytes: passing.size_bytes(&subscription_ids),
+            keeping_bytes: passing.keeping_bytes(),
+        };
+        let overflow = match self.queues.overflow(session.fitting, &passing.topic) {
+            // At QoS 0 nobody was promised anything.
+            Overflow::Reject | Overflow::Disconnect if qos == QoS::AtMostOnce => Overflow::DropNewest,
+            overflow => overflow,
+        };
+        if !self.make_room(now, key, load, overflow) {
             return;
         }
         let message = passing.keep(&self.budget.account);
@@ -295,6 +318,7 @@ impl Broker {
             qos,
             retain,
             group: passing.group,
+            is_firm: overflow.keeps_what_waits(),
         };
         self.enqueue(now, key, queued);
     }
@@ -303,6 +327,9 @@ impl Broker {
     #[inline(never)]
     fn send_apart(&mut self, now: Instant, link: LinkId, grant: &Grant, passing: &Passing, retain: bool) {
         let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(attachment.session) else {
             return;
         };
         if let Some(tailoring) = &attachment.tailoring
@@ -320,16 +347,29 @@ impl Broker {
             payload: passing.payload.clone(),
             properties: outgoing_properties(attachment.version, properties, &grant.subscription_ids, now),
         };
-        match send_publish(&mut self.outputs, &self.budget.account, link, attachment, publish) {
+        let out = (&mut self.outputs, &self.budget.account);
+        match send_telling(&self.settings, out, (link, attachment), session, publish) {
             Ok(()) => self.stats.messages_sent += 1,
-            Err(TooLarge) => self.stats.dropped_too_large += 1,
+            Err(TooLarge) => session.lose(&mut self.stats, Loss::TooLarge),
         }
     }
 
     /// One delivery to one member of a shared subscription (section 4.8.2): in turn to those who can be sent it at
-    /// once, or else to those who are connected, or else to those who are not; at the quality and with the identifier
-    /// of that member [MQTT-4.8.2-3] [MQTT-3.3.4-5].
+    /// once, or else to those who are connected, or else to those who are not, or else to those whose queue is full; at
+    /// the quality and with the identifier of that member [MQTT-4.8.2-3] [MQTT-3.3.4-5].
     fn deliver_to_one(&mut self, now: Instant, group: GroupKey, passing: &mut Passing) -> bool {
+        let Some((turn, member)) = self.best_member(group, passing) else {
+            return false;
+        };
+        self.subscriptions.advance(group, turn);
+        passing.group = Some(group);
+        let reached = self.deliver(now, member.session, &Grant::of([member].iter()), passing);
+        passing.group = None;
+        reached
+    }
+
+    /// The member of a shared subscription that a message goes to, and how far it is from the one whose turn it is.
+    pub(super) fn best_member(&mut self, group: GroupKey, passing: &Passing) -> Option<(usize, Subscriber)> {
         let mut best: Option<(Readiness, usize, Subscriber)> = None;
         let mut turn = 0;
         while let Some(member) = self.subscriptions.member(group, turn) {
@@ -344,14 +384,7 @@ impl Broker {
             }
             turn += 1;
         }
-        let Some((_, turn, member)) = best else {
-            return false;
-        };
-        self.subscriptions.advance(group, turn);
-        passing.group = Some(group);
-        let reached = self.deliver(now, member.session, &Grant::of([member].iter()), passing);
-        passing.group = None;
-        reached
+        best.map(|(_, turn, member)| (turn, member))
     }
 
     /// How soon a member of a shared subscription can be sent a message; `None` if it may not have it.
@@ -361,11 +394,12 @@ impl Broker {
         if !may_receive || !session.reaches(&passing.topic) {
             return None;
         }
+        let qos = passing.qos.min(member.options.qos);
         let Some((_, attachment)) = attached(session, &mut self.links) else {
-            return Some(Readiness::Absent);
+            return Some(self.readiness_to_wait(member.session, passing, qos, Readiness::Absent));
         };
         let unsent_bytes_max = self.budget.unsent_bytes_max();
-        let is_open = match passing.qos.min(member.options.qos) {
+        let is_open = match qos {
             QoS::AtMostOnce => !attachment.is_stalled(unsent_bytes_max),
             _ => {
                 session.queue.is_empty()
@@ -375,7 +409,35 @@ impl Broker {
                         .lets_out(&session.inflight, passing.size_bytes(&SubscriptionIds::default()))
             }
         };
-        Some(if is_open { Readiness::Open } else { Readiness::Busy })
+        Some(match is_open {
+            true => Readiness::Open,
+            false => self.readiness_to_wait(member.session, passing, qos, Readiness::Busy),
+        })
+    }
+
+    /// The same of a member for whom the message would have to wait, `if_it_can` where there is room for it.
+    fn readiness_to_wait(
+        &self,
+        key: SessionKey,
+        passing: &Passing,
+        qos: QoS,
+        if_it_can: Readiness,
+    ) -> Readiness {
+        let Some(session) = self.sessions.get(key).filter(|_| qos != QoS::AtMostOnce) else {
+            return if_it_can;
+        };
+        let load = Load {
+            count: 1,
+            size_bytes: passing.size_bytes(&SubscriptionIds::default()),
+            keeping_bytes: passing.keeping_bytes(),
+        };
+        match self.bound_in_the_way(session, load) {
+            None => if_it_can,
+            Some(_) => match self.queues.overflow(session.fitting, &passing.topic) {
+                Overflow::Reject => Readiness::Refusing,
+                Overflow::DropOldest | Overflow::DropNewest | Overflow::Disconnect => Readiness::Full,
+            },
+        }
     }
 
     /// Gives a message that one member of a shared subscription did not take to another; it is counted as dropped
@@ -401,10 +463,10 @@ impl Broker {
     /// [MQTT-3.1.2-5 of 3.1.1]: sent at once if the window is open, kept otherwise.
     fn enqueue(&mut self, now: Instant, key: SessionKey, queued: Queued) {
         let size_bytes = queued.size_bytes();
-        let class = self.limits.queue_class;
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
+        let (class, _) = self.queues.size(session.fitting);
         self.stats.queued_bytes += size_bytes as u64;
         let waits = if session.queue.is_empty() {
             self.start(now, key, queued)
@@ -420,7 +482,7 @@ impl Broker {
                 Err(_) => {
                     debug_assert!(false, "room was made before");
                     self.stats.queued_bytes -= size_bytes as u64;
-                    self.stats.dropped_queue_full += 1;
+                    self.note_loss(key, Loss::QueueFull);
                 }
             }
         }
@@ -436,6 +498,9 @@ impl Broker {
         let Some((link, attachment)) = attached(session, &mut self.links) else {
             return Err(queued);
         };
+        if queued.qos == QoS::AtMostOnce {
+            return self.start_at_qos0(now, key, queued);
+        }
         if session.inflight.owes_resend()
             || !attachment.takes_more(&session.inflight, self.budget.unsent_bytes_max())
         {
@@ -450,8 +515,9 @@ impl Broker {
             return Err(queued);
         };
         // Whatever DUP the publisher had set [MQTT-3.3.1-3] [MQTT-4.3.2-2] [MQTT-4.3.3-2].
-        let publish = publish_of(&queued, attachment.version, packet_id, false, now);
-        match send_publish(&mut self.outputs, &self.budget.account, link, attachment, publish) {
+        let publish = publish_of(&queued, attachment.version, Some(packet_id), false, now);
+        let out = (&mut self.outputs, &self.budget.account);
+        match send_telling(&self.settings, out, (link, attachment), session, publish) {
             Ok(()) => {
                 self.stats.messages_sent += 1;
                 self.stats.inflight_messages += 1;
@@ -459,8 +525,30 @@ impl Broker {
             Err(TooLarge) => {
                 session.inflight.abandon(packet_id); // [MQTT-3.1.2-25]: as if it had been sent
                 self.stats.queued_bytes -= queued.size_bytes() as u64;
-                self.stats.dropped_too_large += 1;
+                session.lose(&mut self.stats, Loss::TooLarge);
             }
+        }
+        Ok(())
+    }
+
+    /// The same at QoS 0, which no window holds back: it is over with this.
+    #[inline(never)]
+    fn start_at_qos0(&mut self, now: Instant, key: SessionKey, queued: Queued) -> Result<(), Queued> {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Err(queued);
+        };
+        let Some((link, attachment)) = attached(session, &mut self.links) else {
+            return Err(queued);
+        };
+        if session.inflight.owes_resend() || attachment.is_stalled(self.budget.unsent_bytes_max()) {
+            return Err(queued);
+        }
+        let publish = publish_of(&queued, attachment.version, None, false, now);
+        self.stats.queued_bytes -= queued.size_bytes() as u64;
+        let out = (&mut self.outputs, &self.budget.account);
+        match send_telling(&self.settings, out, (link, attachment), session, publish) {
+            Ok(()) => self.stats.messages_sent += 1,
+            Err(TooLarge) => session.lose(&mut self.stats, Loss::TooLarge),
         }
         Ok(())
     }
@@ -518,17 +606,17 @@ impl Broker {
                 session,
                 queued.message.as_seen(queued.retain),
             ) {
-                self.stats.deliveries_denied += 1;
+                session.lose(&mut self.stats, Loss::Denied);
             } else {
                 // [MQTT-3.3.1-1]: DUP, with the identifier it had.
-                let publish = publish_of(queued, attachment.version, packet_id, true, now);
+                let publish = publish_of(queued, attachment.version, Some(packet_id), true, now);
                 match send_publish(&mut self.outputs, &self.budget.account, link, attachment, publish) {
                     Ok(()) => {
                         self.stats.messages_sent += 1;
                         session.inflight.resent();
                         continue;
                     }
-                    Err(TooLarge) => self.stats.dropped_too_large += 1,
+                    Err(TooLarge) => session.lose(&mut self.stats, Loss::TooLarge),
                 }
             }
             session.inflight.drop_resend();
@@ -546,12 +634,19 @@ impl Broker {
             let Some((_, attachment)) = attached(session, &mut self.links) else {
                 return;
             };
-            if !attachment.takes_more(&session.inflight, self.budget.unsent_bytes_max()) {
-                return;
-            }
-            let next_bytes = session.queue.front().map(Queued::size_bytes);
-            if next_bytes.is_some_and(|bytes| !self.budget.lets_out(&session.inflight, bytes)) {
-                return self.hold_back(now, key);
+            let unsent_bytes_max = self.budget.unsent_bytes_max();
+            match session.queue.front() {
+                None => return,
+                Some(next) if next.qos == QoS::AtMostOnce => {
+                    if attachment.is_stalled(unsent_bytes_max) {
+                        return;
+                    }
+                }
+                Some(_) if !attachment.takes_more(&session.inflight, unsent_bytes_max) => return,
+                Some(next) if !self.budget.lets_out(&session.inflight, next.size_bytes()) => {
+                    return self.hold_back(now, key);
+                }
+                Some(_) => {}
             }
             let Some(queued) = session.queue.pop() else {
                 return;
@@ -559,19 +654,19 @@ impl Broker {
             self.stats.queued_messages -= 1;
             let size_bytes = queued.size_bytes() as u64;
             if queued.message.is_expired(now) {
-                self.stats.dropped_expired += 1; // [MQTT-3.3.2-5]
+                session.lose(&mut self.stats, Loss::Expired); // [MQTT-3.3.2-5]
             } else if !may_receive(
                 &mut self.hooked,
                 &self.rights,
                 session,
                 queued.message.as_seen(queued.retain),
             ) {
-                self.stats.deliveries_denied += 1;
+                session.lose(&mut self.stats, Loss::Denied);
             } else if self.start(now, key, queued).is_ok() {
                 continue;
             } else {
                 debug_assert!(false, "the window was found open");
-                self.stats.dropped_queue_full += 1;
+                self.note_loss(key, Loss::QueueFull);
             }
             self.stats.queued_bytes -= size_bytes;
         }
@@ -594,11 +689,44 @@ pub(super) fn attached<'a>(
     }
 }
 
-/// The PUBLISH of a QoS 1 or 2 delivery.
+/// Whether a message at QoS 0 waits for a session: its client is away and has such messages kept, or others wait that
+/// it must not overtake [MQTT-4.6.0-6].
+#[inline(never)]
+fn waits_at_qos0(queues: &QueueRules, session: &Session, topic: &TopicName) -> bool {
+    session.queue.holds_qos0() || session.link.is_none() && queues.keeps_qos0(session.fitting, topic)
+}
+
+/// Sends `publish`, with the number of messages that its client has lost where it is to be told.
+///
+/// That number is left out where it would make the packet too large.
+fn send_telling(
+    settings: &Settings,
+    (outputs, account): (&mut VecDeque<Output>, &Account),
+    (link, attachment): (LinkId, &mut Attachment),
+    session: &mut Session,
+    publish: Publish,
+) -> Result<(), TooLarge> {
+    if let Some(name) = &settings.loss_property
+        && attachment.version == ProtocolVersion::V5
+        && session.untold_losses() > 0
+        && let Ok(count) = Utf8String::try_from(session.untold_losses().to_string().as_str())
+    {
+        let mut telling = publish.clone();
+        let properties = telling.properties.get_or_insert_default();
+        properties.user_properties.push((name.clone(), count));
+        if send_publish(outputs, account, link, attachment, telling).is_ok() {
+            session.losses_mut().told();
+            return Ok(());
+        }
+    }
+    send_publish(outputs, account, link, attachment, publish)
+}
+
+/// The PUBLISH of a delivery that was kept.
 fn publish_of(
     queued: &Queued,
     version: ProtocolVersion,
-    packet_id: PacketId,
+    packet_id: Option<PacketId>,
     dup: bool,
     now: Instant,
 ) -> Publish {
@@ -609,7 +737,7 @@ fn publish_of(
         qos: queued.qos,
         retain: queued.retain,
         topic: Some(message.topic.clone()),
-        packet_id: Some(packet_id),
+        packet_id,
         payload: message.payload.clone(),
         properties: outgoing_properties(version, properties, &queued.subscription_ids, now),
     }

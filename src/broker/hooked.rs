@@ -740,14 +740,17 @@ impl Broker {
         }
     }
 
-    /// Whether a packet of a link waits for an answer.
+    /// Whether a link is not read, for one of its packets waits for an answer, or for room.
     pub(super) fn is_held(&self, link: LinkId) -> bool {
         self.held_until(link).is_some()
     }
 
-    /// When the answer a link waits for must have come.
+    /// Until when that is at the latest.
     pub(super) fn held_until(&self, link: LinkId) -> Option<Instant> {
-        Some(self.hooked.as_ref()?.held.get(&link)?.due)
+        let held = (self.hooked.as_ref()).and_then(|hooked| hooked.held.get(&link));
+        let crowd = self.crowd.as_ref();
+        held.map(|held| held.due)
+            .or_else(|| crowd.and_then(|crowd| crowd.unread_until(link)))
     }
 
     /// A link has ended: whatever waited for an answer is not done.

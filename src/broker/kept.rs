@@ -45,6 +45,8 @@ pub(super) struct Queued {
     pub(super) retain: bool,
     /// The shared subscription that chose this session; another member may take its place.
     pub(super) group: Option<GroupKey>,
+    /// Whether it is not dropped to make room for others: its publisher was promised, or its reader has to go.
+    pub(super) is_firm: bool,
 }
 
 impl Kept {

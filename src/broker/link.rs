@@ -237,6 +237,9 @@ impl Broker {
         if self.hooked.is_some() {
             self.forget_held(link);
         }
+        if self.crowd.is_some() {
+            self.forget_waiting(link);
+        }
         if let Some(expires_at) =
             (ended.attachment()).and_then(|attachment| attachment.login_expires_at.as_deref())
         {

@@ -8,6 +8,7 @@ use super::deliver::{attached, outgoing_properties};
 use super::hooked::may_receive;
 use super::kept::{Queued, SubscriptionIds};
 use super::link::{Link, LinkId, send_publish};
+use super::losses::Loss;
 use super::retained::{Cursor, Next};
 use super::session::SessionKey;
 use super::subscriptions::{Options, Place, Subscriptions};
@@ -273,7 +274,7 @@ impl Broker {
             && self.subscriptions.member(group, 0).is_some()
         {
             let held_before = session.held_bytes();
-            let given = session.queue.take_of(group);
+            let given = session.queue.take_where(|queued| queued.group == Some(group));
             self.stats.queued_messages -= given.len() as u64;
             self.stats.queued_bytes -= (held_before - session.held_bytes()) as u64;
             for queued in &given {
@@ -338,9 +339,9 @@ impl Broker {
         if !session.reaches(&message.topic) {
             // A wildcard matched what is out of its part of the tree.
         } else if message.is_expired(now) {
-            self.stats.dropped_expired += 1;
+            session.lose(&mut self.stats, Loss::Expired);
         } else if !may_receive(&mut self.hooked, &self.rights, session, message.as_seen(true)) {
-            self.stats.deliveries_denied += 1;
+            session.lose(&mut self.stats, Loss::Denied);
         } else if qos == QoS::AtMostOnce {
             let properties = (message.properties.as_deref(), message.expires_at);
             let publish = Publish {
@@ -355,11 +356,12 @@ impl Broker {
             attachment.retained_left -= 1;
             match send_publish(&mut self.outputs, &self.budget.account, link, attachment, publish) {
                 Ok(()) => self.stats.messages_sent += 1,
-                Err(TooLarge) => self.stats.dropped_too_large += 1,
+                Err(TooLarge) => session.lose(&mut self.stats, Loss::TooLarge),
             }
         } else {
             let total_bytes = usize::try_from(self.stats.queued_bytes).unwrap_or(usize::MAX);
-            let has_room = session.held_bytes().saturating_add(size_bytes) <= self.limits.queue_bytes_max
+            let has_room = session.held_bytes().saturating_add(size_bytes)
+                <= self.queues.size(session.fitting).1
                 && total_bytes.saturating_add(size_bytes) <= self.limits.queued_bytes_total_max;
             if has_room {
                 attachment.retained_left -= 1;
@@ -370,6 +372,7 @@ impl Broker {
                     qos,
                     retain: true,
                     group: None,
+                    is_firm: false,
                 };
                 if self.start(now, key, queued).is_err() {
                     self.stats.queued_bytes -= size_bytes as u64;
@@ -378,7 +381,7 @@ impl Broker {
             } else if session.inflight.len() > 0 {
                 return false;
             } else {
-                self.stats.dropped_queue_full += 1;
+                session.lose(&mut self.stats, Loss::QueueFull);
             }
         }
         if let Some(replay) = self

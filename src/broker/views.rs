@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::link::{Link, LinkId};
+use super::losses::Lost;
 use super::retained::{Cursor, Next};
 use super::session::{Session, SessionKey};
 use super::subscriptions::{Grant, Subscriber};
@@ -73,6 +74,8 @@ pub struct SessionView {
     pub expires_in: Option<Duration>,
     /// Whether a will is owed should the client go.
     pub has_will: bool,
+    /// What did not reach its client.
+    pub lost: Lost,
 }
 
 /// A connected client's connection.
@@ -393,6 +396,7 @@ impl Broker {
             expiry_secs: session.expiry_secs,
             expires_in: session.expires_at.map(|at| at.saturating_duration_since(now)),
             has_will: session.will.is_some(),
+            lost: session.losses().map_or(Lost::default(), |losses| losses.lost),
         }
     }
 }
