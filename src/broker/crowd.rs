@@ -317,10 +317,10 @@ impl Broker {
         let Some(session) = self.sessions.get(key) else {
             return;
         };
-        let topic = held.message.topic.as_str();
+        let topic = held.message.topic_str();
         let is_allowed = self.rights.authorize(session.who(), Action::Publish, topic);
         let (packet_id, before) = (held.packet_id, held.scarce);
-        let mut passing = Passing::of_kept(&held.message, held.retain, held.message.expires_at);
+        let mut passing = Passing::of_kept(&held.message, held.retain, held.message.expires_at());
         if is_allowed && let Some(scarce) = self.lacks_room(now, Some(key), &mut passing) {
             if scarce != before
                 && let Some(crowd) = &mut self.crowd

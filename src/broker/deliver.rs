@@ -11,15 +11,15 @@ use std::time::Instant;
 use bytes::Bytes;
 use slotmap::SecondaryMap;
 
-use super::budget::{Account, RETAINED_BYTES, Use};
+use super::budget::{Account, Use};
 use super::hooked::may_receive;
 use super::inflight;
-use super::kept::{Kept, Queued, SubscriptionIds, properties_bytes};
+use super::kept::{Kept, Queued, SubscriptionIds, Texts, properties_bytes};
 use super::limits::{Overflow, begins_episode};
 use super::link::{Attachment, Link, LinkId, Stage, publish_bytes, send_publish};
 use super::losses::Loss;
 use super::queue_rules::QueueRules;
-use super::retained::Writer;
+use super::retained::{Retained, Writer};
 use super::room::Load;
 use super::session::{Session, SessionKey};
 use super::subscriptions::{Grant, GroupKey, Resolved, Subscriber};
@@ -83,14 +83,14 @@ impl Passing {
     /// A message that was kept, and sets out now.
     pub(super) fn of_kept(message: &Rc<Kept>, retain: bool, expires_at: Option<Instant>) -> Self {
         Self {
-            topic: message.topic.clone(),
-            payload: message.payload.clone(),
-            properties: message.properties.clone(),
+            topic: message.topic(),
+            payload: message.payload(),
+            properties: message.properties().cloned().map(Box::new),
             qos: message.qos,
             retain,
             expires_at,
             group: None,
-            kept: (message.expires_at == expires_at).then(|| message.clone()),
+            kept: (message.expires_at() == expires_at).then(|| message.clone()),
         }
     }
 
@@ -108,7 +108,10 @@ impl Passing {
     pub(super) fn keeping_bytes(&self) -> usize {
         match &self.kept {
             Some(_) => 0,
-            None => Kept::cost_bytes(&self.topic, &self.payload, self.properties.as_deref()),
+            None => {
+                let properties = self.properties.as_deref();
+                Kept::cost_bytes(&self.topic, &self.payload, properties, self.expires_at)
+            }
         }
     }
 
@@ -193,7 +196,8 @@ impl Broker {
     /// Keeps a message for its topic; where there is no room for it, the one before goes all the same.
     fn store_retained(&mut self, now: Instant, publisher: Option<SessionKey>, passing: &mut Passing) -> bool {
         let before = self.retained.cost_bytes(&passing.topic);
-        let more = (passing.keeping_bytes() + RETAINED_BYTES).saturating_sub(before);
+        let after = passing.keeping_bytes() + Retained::entry_bytes(&passing.topic);
+        let more = after.saturating_sub(before);
         if more > 0 && !self.has_memory(now, Use::Retained, more) {
             self.retained.clear(&passing.topic, &mut self.owners);
             return false;
@@ -320,7 +324,11 @@ impl Broker {
             group: passing.group,
             is_firm: overflow.keeps_what_waits(),
         };
-        self.enqueue(now, key, queued);
+        let texts = Texts {
+            topic: passing.topic.clone(),
+            payload: passing.payload.clone(),
+        };
+        self.enqueue(now, key, queued, texts);
     }
 
     /// A delivery at QoS 0 in bytes of its own: with properties, or to a client that takes only small packets.
@@ -448,7 +456,7 @@ impl Broker {
             self.stats.dropped_expired += 1;
             return;
         }
-        let mut passing = Passing::of_kept(message, queued.retain, message.expires_at);
+        let mut passing = Passing::of_kept(message, queued.retain, message.expires_at());
         let is_taken = match queued.group {
             Some(group) => self.deliver_to_one(now, group, &mut passing),
             None => false,
@@ -461,7 +469,9 @@ impl Broker {
 
     /// Takes a QoS 1 or 2 delivery into a session that has room for it, whether its client is there or not
     /// [MQTT-3.1.2-5 of 3.1.1]: sent at once if the window is open, kept otherwise.
-    fn enqueue(&mut self, now: Instant, key: SessionKey, queued: Queued) {
+    ///
+    /// `texts` are those of the message, for the case that it is sent.
+    fn enqueue(&mut self, now: Instant, key: SessionKey, queued: Queued, texts: Texts) {
         let size_bytes = queued.size_bytes();
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -469,7 +479,7 @@ impl Broker {
         let (class, _) = self.queues.size(session.fitting);
         self.stats.queued_bytes += size_bytes as u64;
         let waits = if session.queue.is_empty() {
-            self.start(now, key, queued)
+            self.start(now, key, queued, texts)
         } else {
             Err(queued)
         };
@@ -491,7 +501,13 @@ impl Broker {
     /// Sends a QoS 1 or 2 message for the first time, or gives it back when its time has not come.
     ///
     /// Its bytes are already counted; they are uncounted here if it turns out that it cannot be sent at all.
-    pub(super) fn start(&mut self, now: Instant, key: SessionKey, queued: Queued) -> Result<(), Queued> {
+    pub(super) fn start(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        queued: Queued,
+        texts: Texts,
+    ) -> Result<(), Queued> {
         let Some(session) = self.sessions.get_mut(key) else {
             return Err(queued);
         };
@@ -499,7 +515,7 @@ impl Broker {
             return Err(queued);
         };
         if queued.qos == QoS::AtMostOnce {
-            return self.start_at_qos0(now, key, queued);
+            return self.start_at_qos0(now, key, queued, texts);
         }
         if session.inflight.owes_resend()
             || !attachment.takes_more(&session.inflight, self.budget.unsent_bytes_max())
@@ -515,7 +531,7 @@ impl Broker {
             return Err(queued);
         };
         // Whatever DUP the publisher had set [MQTT-3.3.1-3] [MQTT-4.3.2-2] [MQTT-4.3.3-2].
-        let publish = publish_of(&queued, attachment.version, Some(packet_id), false, now);
+        let publish = publish_of(&queued, texts, attachment.version, Some(packet_id), false, now);
         let out = (&mut self.outputs, &self.budget.account);
         match send_telling(&self.settings, out, (link, attachment), session, publish) {
             Ok(()) => {
@@ -533,7 +549,13 @@ impl Broker {
 
     /// The same at QoS 0, which no window holds back: it is over with this.
     #[inline(never)]
-    fn start_at_qos0(&mut self, now: Instant, key: SessionKey, queued: Queued) -> Result<(), Queued> {
+    fn start_at_qos0(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        queued: Queued,
+        texts: Texts,
+    ) -> Result<(), Queued> {
         let Some(session) = self.sessions.get_mut(key) else {
             return Err(queued);
         };
@@ -543,7 +565,7 @@ impl Broker {
         if session.inflight.owes_resend() || attachment.is_stalled(self.budget.unsent_bytes_max()) {
             return Err(queued);
         }
-        let publish = publish_of(&queued, attachment.version, None, false, now);
+        let publish = publish_of(&queued, texts, attachment.version, None, false, now);
         self.stats.queued_bytes -= queued.size_bytes() as u64;
         let out = (&mut self.outputs, &self.budget.account);
         match send_telling(&self.settings, out, (link, attachment), session, publish) {
@@ -599,17 +621,13 @@ impl Broker {
             {
                 return false;
             }
-            let size_bytes = queued.size_bytes();
-            if !may_receive(
-                &mut self.hooked,
-                &self.rights,
-                session,
-                queued.message.as_seen(queued.retain),
-            ) {
+            let (size_bytes, texts) = (queued.size_bytes(), queued.message.texts());
+            let seen = texts.as_seen(queued.message.qos, queued.retain);
+            if !may_receive(&mut self.hooked, &self.rights, session, seen) {
                 session.lose(&mut self.stats, Loss::Denied);
             } else {
                 // [MQTT-3.3.1-1]: DUP, with the identifier it had.
-                let publish = publish_of(queued, attachment.version, Some(packet_id), true, now);
+                let publish = publish_of(queued, texts, attachment.version, Some(packet_id), true, now);
                 match send_publish(&mut self.outputs, &self.budget.account, link, attachment, publish) {
                     Ok(()) => {
                         self.stats.messages_sent += 1;
@@ -652,17 +670,13 @@ impl Broker {
                 return;
             };
             self.stats.queued_messages -= 1;
-            let size_bytes = queued.size_bytes() as u64;
+            let (size_bytes, texts) = (queued.size_bytes() as u64, queued.message.texts());
+            let seen = texts.as_seen(queued.message.qos, queued.retain);
             if queued.message.is_expired(now) {
                 session.lose(&mut self.stats, Loss::Expired); // [MQTT-3.3.2-5]
-            } else if !may_receive(
-                &mut self.hooked,
-                &self.rights,
-                session,
-                queued.message.as_seen(queued.retain),
-            ) {
+            } else if !may_receive(&mut self.hooked, &self.rights, session, seen) {
                 session.lose(&mut self.stats, Loss::Denied);
-            } else if self.start(now, key, queued).is_ok() {
+            } else if self.start(now, key, queued, texts).is_ok() {
                 continue;
             } else {
                 debug_assert!(false, "the window was found open");
@@ -725,20 +739,21 @@ fn send_telling(
 /// The PUBLISH of a delivery that was kept.
 fn publish_of(
     queued: &Queued,
+    texts: Texts,
     version: ProtocolVersion,
     packet_id: Option<PacketId>,
     dup: bool,
     now: Instant,
 ) -> Publish {
     let message = &queued.message;
-    let properties = (message.properties.as_deref(), message.expires_at);
+    let properties = (message.properties(), message.expires_at());
     Publish {
         dup,
         qos: queued.qos,
         retain: queued.retain,
-        topic: Some(message.topic.clone()),
+        topic: Some(texts.topic),
         packet_id,
-        payload: message.payload.clone(),
+        payload: texts.payload,
         properties: outgoing_properties(version, properties, &queued.subscription_ids, now),
     }
 }

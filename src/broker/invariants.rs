@@ -387,7 +387,12 @@ impl Broker {
             (
                 "wills_bytes",
                 stats.wills_bytes,
-                sum(|session| session.will.as_ref().map_or(0, |will| will.message().size_bytes)),
+                sum(|session| {
+                    session
+                        .will
+                        .as_ref()
+                        .map_or(0, |will| will.message().size_bytes())
+                }),
             ),
             (
                 "queued_messages",

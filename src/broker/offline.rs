@@ -162,7 +162,7 @@ impl Queue {
             return Vec::new();
         }
         let expired = self.take_where(|queued| queued.message.is_expired(now));
-        let first = self.iter().filter_map(|queued| queued.message.expires_at).min();
+        let first = self.iter().filter_map(|queued| queued.message.expires_at()).min();
         if let Some(waiting) = &mut self.waiting {
             waiting.expires_first = first;
         }
@@ -257,7 +257,7 @@ impl Queue {
         let first = waiting
             .ring
             .iter()
-            .filter_map(|queued| queued.message.expires_at)
+            .filter_map(|queued| queued.message.expires_at())
             .min();
         if first.is_some_and(|first| waiting.expires_first.is_none_or(|told| told > first)) {
             return Err("a message expires before it is looked for".into());
@@ -269,7 +269,7 @@ impl Queue {
 impl Waiting {
     fn push(&mut self, queued: Queued) -> Result<(), Queued> {
         let (size_bytes, is_firm) = (queued.size_bytes(), queued.is_firm);
-        let (qos, expires_at) = (queued.qos, queued.message.expires_at);
+        let (qos, expires_at) = (queued.qos, queued.message.expires_at());
         self.ring.push_back(queued)?;
         self.size_bytes += size_bytes;
         self.firm_bytes += if is_firm { size_bytes } else { 0 };
@@ -343,10 +343,10 @@ mod tests {
     }
 
     fn numbers(queue: &Queue) -> Vec<u32> {
-        let payloads = queue
-            .iter()
-            .map(|queued| std::str::from_utf8(&queued.message.payload));
-        payloads.map(|text| text.unwrap().parse().unwrap()).collect()
+        let payloads = queue.iter().map(|queued| queued.message.payload());
+        payloads
+            .map(|payload| std::str::from_utf8(&payload).unwrap().parse().unwrap())
+            .collect()
     }
 
     #[test]
@@ -360,7 +360,7 @@ mod tests {
                 )
                 .expect("room");
         }
-        let taken = |queued: Option<Queued>| queued.map(|queued| queued.message.payload.clone());
+        let taken = |queued: Option<Queued>| queued.map(|queued| queued.message.payload());
         assert_eq!(taken(queue.pop_oldest_loose()).unwrap(), "2");
         assert_eq!(taken(queue.pop_newest_loose()).unwrap(), "6");
         queue.check().unwrap();
@@ -411,7 +411,7 @@ mod tests {
         }
         assert!(queue.push(queued(4096), QueueClass::N4096).is_err());
         for number in 0..4096 {
-            assert_eq!(queue.pop().unwrap().message.payload, number.to_string());
+            assert_eq!(queue.pop().unwrap().message.payload(), number.to_string());
         }
         assert!(queue.pop().is_none() && queue.is_empty());
         assert_eq!(queue.size_bytes(), 0);
@@ -429,7 +429,7 @@ mod tests {
                 .push(queued(99), QueueClass::N16)
                 .unwrap_err()
                 .message
-                .payload,
+                .payload(),
             "99"
         );
         assert_eq!(queue.len(), 16);

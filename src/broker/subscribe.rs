@@ -335,22 +335,28 @@ impl Broker {
             vec![options.subscription_id]
         };
         let subscription_ids = SubscriptionIds::new(ids);
-        let size_bytes = message.size_bytes + size_of_val(subscription_ids.as_slice());
-        if !session.reaches(&message.topic) {
+        let size_bytes = message.size_bytes() + size_of_val(subscription_ids.as_slice());
+        let texts = message.texts();
+        if !session.reaches(&texts.topic) {
             // A wildcard matched what is out of its part of the tree.
         } else if message.is_expired(now) {
             session.lose(&mut self.stats, Loss::Expired);
-        } else if !may_receive(&mut self.hooked, &self.rights, session, message.as_seen(true)) {
+        } else if !may_receive(
+            &mut self.hooked,
+            &self.rights,
+            session,
+            texts.as_seen(message.qos, true),
+        ) {
             session.lose(&mut self.stats, Loss::Denied);
         } else if qos == QoS::AtMostOnce {
-            let properties = (message.properties.as_deref(), message.expires_at);
+            let properties = (message.properties(), message.expires_at());
             let publish = Publish {
                 dup: false,
                 qos,
                 retain: true, // section 3.3.1.3 [MQTT-3.3.1-8 of 3.1.1]
-                topic: Some(message.topic.clone()),
+                topic: Some(texts.topic),
                 packet_id: None,
-                payload: message.payload.clone(),
+                payload: texts.payload,
                 properties: outgoing_properties(attachment.version, properties, &subscription_ids, now),
             };
             attachment.retained_left -= 1;
@@ -374,7 +380,7 @@ impl Broker {
                     group: None,
                     is_firm: false,
                 };
-                if self.start(now, key, queued).is_err() {
+                if self.start(now, key, queued, texts).is_err() {
                     self.stats.queued_bytes -= size_bytes as u64;
                     return false; // the cursor has not moved: an acknowledgement brings us back
                 }

@@ -296,12 +296,12 @@ impl Broker {
         loop {
             match self.retained.next(filter, &mut cursor, &mut looks) {
                 Next::Message(message) if message.is_expired(now) => {}
-                Next::Message(message) if !page.has_room(message.topic.as_str().len()) => {
+                Next::Message(message) if !page.has_room(message.topic_str().len()) => {
                     return page.finish(usize::MAX);
                 }
                 Next::Message(message) => {
-                    if let Some(view) = self.view_retained_message(now, &message.topic) {
-                        page.push(message.topic.as_str().to_owned(), view);
+                    if let Some(view) = self.view_retained_message(now, &message.topic()) {
+                        page.push(message.topic_str().to_owned(), view);
                     }
                 }
                 Next::Pause => {
@@ -317,10 +317,10 @@ impl Broker {
     pub fn view_retained_message(&self, now: Instant, topic: &TopicName) -> Option<RetainedView> {
         let (message, writer) = self.retained.get(topic)?;
         (!message.is_expired(now)).then(|| RetainedView {
-            topic: message.topic.clone(),
-            payload: message.payload.clone(),
+            topic: message.topic(),
+            payload: message.payload(),
             qos: message.qos,
-            expires_in: message.expires_at.map(|at| at.saturating_duration_since(now)),
+            expires_in: message.expires_at().map(|at| at.saturating_duration_since(now)),
             writer: writer.clone(),
         })
     }
