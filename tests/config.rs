@@ -1055,6 +1055,9 @@ fn the_check_command_tells_every_mistake_and_exits_with_2() {
         out.starts_with(&format!("{file} is right\n  gateway:  x\n")),
         "{out}"
     );
+    let queues =
+        "\n  queues:   1024 messages or 1 MiB at most for a client; 32 MiB for all: 32 full ones, or ";
+    assert!(out.contains(queues), "{out}");
     assert_eq!((err.as_str(), code), ("", Some(0)));
 }
 

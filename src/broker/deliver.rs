@@ -284,8 +284,8 @@ impl Broker {
         }
     }
 
-    /// A delivery at QoS 1 or 2, or at QoS 0 to who is away and has it kept; apart, so that the many at QoS 0 do not pay
-    /// for its room on the stack.
+    /// A delivery at QoS 1 or 2, or at QoS 0 to who is away and has it kept; apart, so that the many at QoS 0 do not
+    /// pay for its room on the stack.
     #[inline(never)]
     fn keep_and_enqueue(
         &mut self,

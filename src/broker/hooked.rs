@@ -824,7 +824,7 @@ impl Broker {
             }
         }
         // Should one of them have to wait, those after it wait behind it again.
-        while let Some(packet) = behind.pop_front() {
+        while let Some(packet) = behind.pop_front().filter(|_| self.links.contains_key(link)) {
             self.stats.packets_received -= 1; // it was counted when it came
             self.handle_packet(now, link, packet);
         }

@@ -7,8 +7,8 @@
 //! It is counted in [`Stats`](super::Stats) each time and told as [`Event::LimitReached`] once an episode. The client
 //! that asked for more is told where its version has a word for it: 0x97 for what is full, 0x95 for a packet too large,
 //! 0x93 for more unfinished QoS 2 than Receive Maximum, 0x90 and 0x8F for topics too long or too deep. Who publishes
-//! faster than it may is not read for a while, and its own queue at its own end grows. Nobody else notices, but where the
-//! operator wants it so: a reader's full queue may be its publisher's business ([`Overflow::Reject`]).
+//! faster than it may is not read for a while, and its own queue at its own end grows. Nobody else notices, but where
+//! the operator wants it so: a reader's full queue may be its publisher's business ([`Overflow::Reject`]).
 //!
 //! # When memory is short
 //! `memory_bytes_max` bounds everything together, by an account of what it really costs (see `budget`). As it fills,
@@ -156,8 +156,8 @@ impl Limits {
         ]
     }
 
-    /// How many messages of `size_bytes`, each for one client, may wait at one time: bounded by their bytes, and by what
-    /// they cost in memory beside what the numbers cost alone.
+    /// How many messages of `size_bytes`, each for one client, may wait at one time: bounded by their bytes, and by
+    /// what they cost in memory beside what the numbers cost alone.
     pub fn queued_messages_fitting(&self, size_bytes: usize) -> usize {
         let standing = self.standing_bytes().into_iter();
         let standing = standing.fold(0_u64, |sum, (_, bytes)| sum.saturating_add(bytes));

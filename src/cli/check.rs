@@ -76,8 +76,8 @@ pub(super) fn tell(mistakes: &[Mistake]) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
-/// What may wait for clients, weighed: how many full queues there is room for, by what counts against limits and by what
-/// small messages cost in memory.
+/// What may wait for clients, weighed: how many full queues there is room for, and how many small messages, by what they
+/// cost in memory.
 fn queues(settings: &Settings) -> String {
     let limits = &settings.limits;
     let rules = &settings.choices.queue_rules;
@@ -98,12 +98,11 @@ fn queues(settings: &Settings) -> String {
         count => format!(", {count} rules"),
     };
     format!(
-        "  queues:   {messages} messages or {} at most for a client{ruled}; {} for all, so {} of {} may be full, and of \
-         {SMALL_BYTES} bytes some {} messages\n",
+        "  queues:   {messages} messages or {} at most for a client{ruled}; {} for all: {} full ones, or {} messages \
+         of {SMALL_BYTES} bytes\n",
         wide(bytes),
         wide(limits.queued_bytes_total_max),
         (limits.queued_bytes_total_max / bytes.max(1)).min(limits.sessions_max),
-        limits.sessions_max,
         limits.queued_messages_fitting(SMALL_BYTES),
     )
 }
