@@ -76,8 +76,8 @@ pub(super) fn tell(mistakes: &[Mistake]) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
-/// What may wait for clients, weighed: how many full queues there is room for, and how many small messages, by what they
-/// cost in memory.
+/// What may wait for clients, weighed: how many full queues there is room for, and how many small messages, by what
+/// they cost in memory.
 fn queues(settings: &Settings) -> String {
     let limits = &settings.limits;
     let rules = &settings.choices.queue_rules;
