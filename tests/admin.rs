@@ -764,6 +764,36 @@ fn who_would_receive_a_topic_is_told_with_those_who_share_it() {
 }
 
 #[test]
+fn what_a_client_did_not_get_is_told_by_reason() {
+    let (settings, _socket) = operated(settings());
+    with_gateway(settings, async |doors| {
+        let mut away = doors.peer(stored("away")).await;
+        away.subscribe("t", QoS::AtLeastOnce).await;
+        away.say(&Packet::Disconnect(Box::default())).await;
+        assert_eq!(away.hear().await, None, "the gateway knows that it is away");
+        let mut writer = doors.peer(connect("writer")).await;
+        for _ in 0..3 {
+            writer.say(&publish("t", "at QoS 0", None)).await;
+        }
+        writer.ping().await;
+        let session = get(doors, "/api/v1/sessions/away").await.json();
+        assert_eq!(
+            session["lost"],
+            json!({
+                "total": 3, "queue_full": 0, "expired": 0, "too_large": 0, "denied": 0, "offline": 3, "slow": 0,
+            })
+        );
+        let answer = get(doors, "/metrics").await;
+        let metrics = read_metrics(&answer.body);
+        assert_eq!(
+            metrics["tidegate_messages_dropped_total{reason=\"offline\"}"],
+            3.0
+        );
+        assert_eq!(metrics["tidegate_publishes_refused_total"], 0.0);
+    });
+}
+
+#[test]
 fn prometheus_can_read_the_metrics() {
     let papers = running::Papers::new();
     let (settings, _socket) = operated(settings_with_tls(&papers));

@@ -18,7 +18,8 @@ use tidegate::auth::acl::Effect;
 use tidegate::auth::network::Network;
 use tidegate::broker::{
     BanSubject, Broker, Event, Input, KickOptions, KickedSession, KickedWill, Limits, LinkId, ListenerPolicy,
-    MountPoint, Output, Overflow, Pattern, QueueClass, Settings, StoreHealth, Target, Verdict, Versions,
+    MountPoint, Output, Overflow, Pattern, QueueClass, QueueRule, Settings, StoreHealth, Target, Verdict,
+    Versions,
 };
 use tidegate::hooks::Hook;
 use tidegate::hooks::{DenialReason, Judgement, Proved};
@@ -147,6 +148,30 @@ const KICKS: [&str; 4] = [
 ];
 const QUALITIES: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
+const POLICIES: [Overflow; 4] = [
+    Overflow::DropOldest,
+    Overflow::DropNewest,
+    Overflow::Reject,
+    Overflow::Disconnect,
+];
+
+fn queue_rule(chance: &mut Chance) -> QueueRule {
+    let patterns = |texts: Option<&str>| {
+        let parse = |text| Pattern::parse(text).expect("a pattern");
+        texts.into_iter().map(parse).collect()
+    };
+    let topics: &[&str] = chance.of(&[&[][..], &["a/#"], &["+/b", "c"]]);
+    QueueRule {
+        users: patterns(chance.of(&[None, None, Some("ann")])),
+        clients: patterns(chance.of(&[None, Some("b*"), Some("?*l?")])),
+        topics: topics.iter().map(|text| filter(text)).collect(),
+        class: chance.of(&[None, Some(QueueClass::N16), Some(QueueClass::N256)]),
+        bytes_max: chance.of(&[None, Some(200), Some(3000)]),
+        overflow: chance.one_in(2).then(|| chance.of(&POLICIES)),
+        qos0: chance.of(&[None, Some(true), Some(false)]),
+    }
+}
+
 impl Walk {
     fn new(seed: u64) -> Self {
         let mut chance = Chance(seed);
@@ -159,7 +184,9 @@ impl Walk {
             topic_alias_maximum: 2,
             queue_class: chance.of(&[QueueClass::N16, QueueClass::N64]),
             queue_bytes_max: chance.of(&[300, 2000]),
-            queue_overflow: chance.of(&[Overflow::DropOldest, Overflow::DropNewest]),
+            queue_overflow: chance.of(&POLICIES),
+            queue_qos0: chance.one_in(3),
+            publish_wait_max: chance.of(&[Duration::from_secs(1), Duration::from_secs(100)]),
             queued_bytes_total_max: chance.of(&[800, 5000]),
             unsent_bytes_max: chance.of(&[200, 1000, 100_000]),
             sessions_max: 6,
@@ -178,11 +205,15 @@ impl Walk {
             memory_bytes_max: chance.of(&[20_000, 30_000, 1_000_000]),
             ..Limits::default()
         };
+        let queue_rules = (0..chance.below(4)).map(|_| queue_rule(&mut chance)).collect();
+        let loss_property = chance.one_in(2).then(|| text("lost"));
         let settings = Settings {
             takes_tokens: false,
             server_reference: Some(text("other.example")),
             response_information: Some(topic("replies")),
             check_payload_format: true,
+            queue_rules,
+            loss_property,
         };
         let house = House::within(limits.clone()).decided(settings.clone());
         let judge = (seed & 2 != 0).then(|| Judge::of(&["METHOD"]));
@@ -829,6 +860,17 @@ fn walk(seed: u64, steps: u32) -> Walk {
     for _ in 0..steps {
         walk.step();
     }
+    let stats = walk.house.stats();
+    for (count, what) in [
+        (stats.publishes_refused, "a message that was refused"),
+        (stats.publishes_held, "a message that had to wait"),
+        (stats.publishers_given_up, "a message that waited in vain"),
+        (stats.sessions_overflowed, "a reader that had to go"),
+    ] {
+        if count > 0 {
+            walk.seen.insert(what);
+        }
+    }
     walk
 }
 
@@ -847,7 +889,7 @@ fn twenty_thousand_random_inputs_leave_the_state_whole_and_break_no_promise() {
         );
     });
     let seen = seen.into_inner().expect("no walk panicked");
-    assert_eq!(seen.len(), 9, "the walk went past the rest: {seen:?}");
+    assert_eq!(seen.len(), 12, "the walk went past the rest: {seen:?}");
 }
 
 #[test]

@@ -25,7 +25,7 @@ use tidegate::auth::acl::Effect;
 use tidegate::auth::network::Network;
 use tidegate::broker::{
     BanSubject, Input, KickOptions, KickedSession, KickedWill, Limits, LinkId, ListenerPolicy, Message,
-    MountPoint, Output, Overflow, Pattern, QueueClass, Settings, Target, Verdict, Versions,
+    MountPoint, Output, Overflow, Pattern, QueueClass, QueueRule, Settings, Target, Verdict, Versions,
 };
 use tidegate::hooks::{DenialReason, Hook, Judgement, Proved};
 use tidegate::mqtt::{
@@ -382,11 +382,14 @@ impl World {
             topic_alias_maximum: 2,
             queue_class: QueueClass::N16,
             queue_bytes_max: if bit(2) { 300 } else { 2000 },
-            queue_overflow: if bit(3) {
-                Overflow::DropOldest
-            } else {
-                Overflow::DropNewest
+            queue_overflow: match (bit(3), bit(6)) {
+                (true, true) => Overflow::DropOldest,
+                (false, true) => Overflow::DropNewest,
+                (true, false) => Overflow::Reject,
+                (false, false) => Overflow::Disconnect,
             },
+            queue_qos0: bit(1),
+            publish_wait_max: Duration::from_secs(5),
             queued_bytes_total_max: if bit(4) { 800 } else { 5000 },
             unsent_bytes_max: if bit(5) { 200 } else { 2000 },
             sessions_max: if bit(6) { 3 } else { 6 },
@@ -405,6 +408,12 @@ impl World {
             server_reference: Some(text("other.example")),
             response_information: Some(topic("replies")),
             check_payload_format: true,
+            queue_rules: vec![QueueRule {
+                topics: vec![filter("a/#")],
+                overflow: Some(Overflow::Reject),
+                ..QueueRule::default()
+            }],
+            loss_property: bit(2).then(|| text("lost")),
         };
         let judge = Judge::of(&["METHOD"]);
         let whims = whims.map(|bytes| {

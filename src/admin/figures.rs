@@ -108,6 +108,15 @@ figures! {
         |of| of.sample.stats.dropped_session_ended;
     counter messages_dropped [reason retained_full] "Messages dropped, by reason."
         |of| of.sample.stats.dropped_retained_full;
+    counter messages_dropped [reason hook] "Messages dropped, by reason." |of| of.sample.stats.dropped_by_hooks;
+    counter publishes_refused "Messages refused because a receiver had no room for them."
+        |of| of.sample.stats.publishes_refused;
+    counter publishes_held "Messages of clients before 5.0 that waited for such room."
+        |of| of.sample.stats.publishes_held;
+    counter publishers_given_up "Clients whose connection ended because such a message waited too long."
+        |of| of.sample.stats.publishers_given_up;
+    counter sessions_overflowed "Sessions that ended because their queue was full."
+        |of| of.sample.stats.sessions_overflowed;
     counter duplicates_suppressed "QoS 2 messages that had arrived before."
         |of| of.sample.stats.duplicates_suppressed;
     counter publishes_denied "Publishes and wills the rights forbade." |of| of.sample.stats.publishes_denied;

@@ -16,8 +16,8 @@ use crate::auth::Identity;
 use crate::auth::network::Network;
 use crate::broker::{
     BanSubject, ConnectionView, Found, KeptOut, KickOptions, KickOutcome, KickReason, KickedSession,
-    KickedWill, Message, Page, Pattern, Portion, ReceiverView, RetainedView, SessionFilter, SessionView,
-    SubscriptionView, Target,
+    KickedWill, Lost, Message, Page, Pattern, Portion, ReceiverView, RetainedView, SessionFilter,
+    SessionView, SubscriptionView, Target,
 };
 use crate::mqtt::{ClientId, QoS, ReasonCode, TopicFilter, TopicName, Utf8String};
 
@@ -415,6 +415,18 @@ fn session_object(operator: &dyn Operator, view: &SessionView) -> Object {
         .with("expiry_secs", (!is_forever).then_some(view.expiry_secs))
         .with("expires_in_secs", view.expires_in.map(|left| left.as_secs()))
         .with("has_will", view.has_will)
+        .with("lost", Value::from(lost_object(&view.lost)))
+}
+
+fn lost_object(lost: &Lost) -> Object {
+    Object::default()
+        .with("total", lost.total())
+        .with("queue_full", lost.queue_full)
+        .with("expired", lost.expired)
+        .with("too_large", lost.too_large)
+        .with("denied", lost.denied)
+        .with("offline", lost.offline)
+        .with("slow", lost.slow)
 }
 
 fn connection_object(operator: &dyn Operator, view: &ConnectionView) -> Object {

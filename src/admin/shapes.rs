@@ -115,6 +115,16 @@ shapes! {
         expiry_secs: Integer, maybe, "Session Expiry Interval; null: never.";
         expires_in_secs: Integer, maybe, "Until it ends, while the client is away.";
         has_will: Flag, always, "Whether a will is owed should the client go.";
+        lost: Object(&LOST), always, "Messages that did not reach the client since the session began.";
+    }
+    LOST "Lost" {
+        total: Integer, always, "All of them.";
+        queue_full: Integer, always, "Its queue, or the room for all queues, was full.";
+        expired: Integer, always, "They expired before they could be sent.";
+        too_large: Integer, always, "They were larger than its Maximum Packet Size.";
+        denied: Integer, always, "The rights, or a hook, forbade the delivery.";
+        offline: Integer, always, "QoS 0 while it was away.";
+        slow: Integer, always, "QoS 0 while it did not read what it had been sent.";
     }
     SESSIONS "Sessions" {
         items: Objects(&SESSION), always, "In the order of client identifiers.";

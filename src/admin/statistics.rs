@@ -110,6 +110,35 @@ const COUNTS: &[Count] = &[
     }),
     ("publish/messages/sent", |sample| sample.stats.messages_sent),
     ("publish/messages/dropped", |sample| sample.stats.dropped()),
+    // Mosquitto has one number for all of these.
+    ("publish/messages/dropped/offline", |sample| {
+        sample.stats.dropped_offline
+    }),
+    ("publish/messages/dropped/slow", |sample| {
+        sample.stats.dropped_slow
+    }),
+    ("publish/messages/dropped/queue_full", |sample| {
+        sample.stats.dropped_queue_full
+    }),
+    ("publish/messages/dropped/expired", |sample| {
+        sample.stats.dropped_expired
+    }),
+    ("publish/messages/dropped/too_large", |sample| {
+        sample.stats.dropped_too_large
+    }),
+    ("publish/messages/dropped/session_ended", |sample| {
+        sample.stats.dropped_session_ended
+    }),
+    ("publish/messages/dropped/retained_full", |sample| {
+        sample.stats.dropped_retained_full
+    }),
+    ("publish/messages/dropped/hook", |sample| {
+        sample.stats.dropped_by_hooks
+    }),
+    ("publish/messages/denied", |sample| sample.stats.deliveries_denied),
+    ("publish/messages/refused", |sample| {
+        sample.stats.publishes_refused
+    }),
     ("publish/bytes/received", |sample| {
         sample.traffic.payload_bytes_received
     }),

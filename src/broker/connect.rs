@@ -501,7 +501,7 @@ impl Broker {
         if let Some(will) = &admission.will
             && !self
                 .rights
-                .authorize(who, Action::Publish, will.message().topic.as_str())
+                .authorize(who, Action::Publish, will.message().topic_str())
         {
             self.stats.publishes_denied += 1;
             return self.refuse(now, link, Refusal::WillDenied);
@@ -585,6 +585,7 @@ impl Broker {
                 owner,
                 listener.mount_point.clone(),
                 &self.budget,
+                &self.queues,
             ))
         });
         if let Some(session) = self.sessions.get_mut(key) {
@@ -596,7 +597,7 @@ impl Broker {
             session.expiry_secs = granted.session_expiry_secs;
             session.will = admission.will.take(); // [MQTT-3.1.2-7]
             let will = session.will.as_ref();
-            self.stats.wills_bytes += will.map_or(0, |will| will.message().size_bytes as u64);
+            self.stats.wills_bytes += will.map_or(0, |will| will.message().size_bytes() as u64);
         }
         let Some(entry) = self.links.get_mut(link) else {
             return;
@@ -680,9 +681,9 @@ impl Broker {
     ) -> Result<(), Refusal> {
         if let Some(will) = will {
             let before = known.and_then(|key| self.sessions.get(key)?.will.as_ref());
-            let before = before.map_or(0, |will| will.message().size_bytes);
+            let before = before.map_or(0, |will| will.message().size_bytes());
             let others = usize::try_from(self.stats.wills_bytes).unwrap_or(usize::MAX) - before;
-            if others.saturating_add(will.message().size_bytes) > self.limits.wills_bytes_total_max {
+            if others.saturating_add(will.message().size_bytes()) > self.limits.wills_bytes_total_max {
                 self.limit_reached(now, "wills_bytes_total_max");
                 return Err(Refusal::WillsFull);
             }

@@ -19,7 +19,7 @@ use super::authenticate::Exchange;
 use super::budget::{Charge, Use};
 use super::connect::{Admission, Credentials, WAITING_BYTES_MAX, WAITING_PACKETS_MAX, detached};
 use super::decided::Decided;
-use super::kept::{detached_properties, properties_bytes};
+use super::kept::{Texts, detached_properties, properties_bytes};
 use super::link::{Arrival, Link, LinkId, Proof, Stage, Verifying};
 use super::publish::Incoming;
 use super::session::{Session, SessionKey, Sessions};
@@ -576,20 +576,16 @@ impl Broker {
             Err(refusal) => return self.refuse(now, link, refusal),
         };
         let kept = will.message();
-        let fits = kept.size_bytes <= self.limits.will_bytes_max
-            && super::publish::is_topic_within(&self.limits, kept.topic.as_str());
+        let fits = kept.size_bytes() <= self.limits.will_bytes_max
+            && super::publish::is_topic_within(&self.limits, kept.topic_str());
         if !fits {
             return self.refuse(now, link, Refusal::WillTooLarge);
         }
-        let message = Message {
-            topic: &kept.topic,
-            payload: &kept.payload,
-            qos: kept.qos,
-            retain: will.retain(),
-        };
+        let texts = kept.texts();
+        let message = texts.as_seen(kept.qos, will.retain());
         let who = Who::new(client.identity, client.client).in_groups(&admission.groups);
         // What the rights forbid is refused where the client is let in.
-        let outcome = match self.rights.authorize(who, Action::Publish, kept.topic.as_str()) {
+        let outcome = match self.rights.authorize(who, Action::Publish, kept.topic_str()) {
             true => hooked.ask(link, from.unwrap_or(0), &Matter::Publish(&client, &message)),
             false => Outcome::Abstain,
         };
@@ -827,14 +823,17 @@ impl Broker {
         }
     }
 
-    /// Whether a packet of a link waits for an answer.
+    /// Whether a link is not read, for one of its packets waits for an answer, or for room.
     pub(super) fn is_held(&self, link: LinkId) -> bool {
         self.held_until(link).is_some()
     }
 
-    /// When the answer a link waits for must have come.
+    /// Until when that is at the latest.
     pub(super) fn held_until(&self, link: LinkId) -> Option<Instant> {
-        Some(self.hooked.as_ref()?.held.get(&link)?.due)
+        let held = (self.hooked.as_ref()).and_then(|hooked| hooked.held.get(&link));
+        let crowd = self.crowd.as_ref();
+        held.map(|held| held.due)
+            .or_else(|| crowd.and_then(|crowd| crowd.unread_until(link)))
     }
 
     /// A link has ended: whatever waited for an answer is not done.
@@ -927,7 +926,7 @@ impl Broker {
             }
         }
         // Should one of them have to wait, those after it wait behind it again.
-        while let Some(packet) = behind.pop_front() {
+        while let Some(packet) = behind.pop_front().filter(|_| self.links.contains_key(link)) {
             self.stats.packets_received -= 1; // it was counted when it came
             self.handle_packet(now, link, packet);
         }
@@ -1062,14 +1061,18 @@ fn show_will(
     account: &super::budget::Account,
 ) -> Result<Option<Testament>, Refusal> {
     let kept = will.message();
-    let mut payload = kept.payload.clone();
-    let own = mount_point.and_then(|mount_point| mount_point.unmounted(&kept.topic));
-    let before = own.unwrap_or_else(|| kept.topic.clone());
+    let Texts {
+        topic: kept_topic,
+        payload: kept_payload,
+    } = kept.texts();
+    let mut payload = kept_payload.clone();
+    let own = mount_point.and_then(|mount_point| mount_point.unmounted(&kept_topic));
+    let before = own.unwrap_or(kept_topic);
     let mut topic = before.clone();
     if !hooked.show(client, &mut topic, &mut payload, (kept.qos, will.retain())) {
         return Ok(None);
     }
-    if topic == before && payload == kept.payload {
+    if topic == before && payload == kept_payload {
         return Ok(Some(will));
     }
     let topic = match mount_point {
@@ -1084,7 +1087,7 @@ fn show_will(
         retain: will.retain(),
         properties: WillProperties {
             delay_secs: u32::try_from(will.delay.as_secs()).ok(),
-            publish: kept.properties.as_deref().cloned().unwrap_or_default(),
+            publish: kept.properties().cloned().unwrap_or_default(),
         },
     };
     Ok(Some(Testament::new(&changed, &topic, account)))

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::budget::{ALLOCATION_BYTES, Account, Charge};
 use super::kept::Queued;
-use crate::mqtt::{PacketId, QoS, TopicName};
+use crate::mqtt::{PacketId, QoS};
 
 /// The unfinished QoS 1 and 2 deliveries to one client.
 ///
@@ -176,9 +176,9 @@ impl Inflight {
     }
 
     /// The topic of a delivery that PUBACK or PUBREC is owed for.
-    pub(super) fn topic_of(&self, packet_id: PacketId) -> Option<&TopicName> {
+    pub(super) fn topic_of(&self, packet_id: PacketId) -> Option<&str> {
         match &self.entries.get(self.position(packet_id)?)?.stage {
-            Stage::Published(queued) => Some(&queued.message.topic),
+            Stage::Published(queued) => Some(queued.message.topic_str()),
             Stage::Released => None,
         }
     }

@@ -260,6 +260,9 @@ impl Broker {
             self.forget_held(link);
         }
         self.forget_parked(link);
+        if self.crowd.is_some() {
+            self.forget_waiting(link);
+        }
         if let Some(expires_at) =
             (ended.attachment()).and_then(|attachment| attachment.login_expires_at.as_deref())
         {

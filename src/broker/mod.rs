@@ -14,7 +14,9 @@
 //! - `settings`: what an operator decides. `policy`: what a door grants. `limits`: every bound.
 //!   `reconfigure`: when these change. `budget`: what it
 //!   costs in memory, and who gives way. `owners`: who takes up what all share. `room`: who gives way in full queues.
-//!   `pace`: who publishes too fast.
+//!   `queue_rules`: whose queue is how long, and what gives way in it. `scarcity`: whether a message is to be refused
+//!   for want of room. `crowd`: publishers that wait for it, and readers that have to go. `losses`: what a client did
+//!   not get. `pace`: who publishes too fast.
 //! - `kick`: who is sent away. `bans`: who is kept out. `pattern`: whose identifier looks like this.
 //! - `durable`: what outlives the process, and what waits until it is stored.
 //! - `hooked`: where an embedder's hooks are asked, and what waits for their answers.
@@ -26,6 +28,7 @@ mod authenticate;
 mod bans;
 mod budget;
 mod connect;
+mod crowd;
 mod decided;
 mod deliver;
 mod durable;
@@ -37,16 +40,19 @@ mod kept;
 mod kick;
 mod limits;
 mod link;
+mod losses;
 mod offline;
 mod owners;
 mod pace;
 mod pattern;
 mod policy;
 mod publish;
+mod queue_rules;
 mod reconfigure;
 mod refusal;
 mod retained;
 mod room;
+mod scarcity;
 mod session;
 mod settings;
 mod stats;
@@ -77,6 +83,7 @@ use crate::mqtt::{
 use bans::Bans;
 use budget::Budget;
 use connect::AssignedIds;
+use crowd::Crowd;
 use decided::Decided;
 use deliver::Passing;
 use durable::Durable;
@@ -86,6 +93,7 @@ use kick::Kicks;
 use limits::Episodes;
 use link::{Link, Stage};
 use owners::Owners;
+use queue_rules::QueueRules;
 use retained::{Author, Retained};
 use session::{SessionKey, Sessions};
 use subscriptions::Subscriptions;
@@ -102,9 +110,11 @@ pub use kick::{
 };
 pub use limits::{KickQueueClass, Limits, Overflow, QueueClass};
 pub use link::LinkId;
+pub use losses::Lost;
 pub use pace::Published;
 pub use pattern::{Pattern, PatternError};
 pub use policy::{ClientIds, ListenerPolicy, MountPoint, MountPointError, Versions};
+pub use queue_rules::{QUEUE_RULES_MAX, QueueRule};
 pub use reconfigure::Reconfiguration;
 pub use refusal::Refusal;
 pub use settings::Settings;
@@ -448,6 +458,9 @@ pub struct Broker {
     sessions: Sessions,
     owners: Owners,
     budget: Budget,
+    queues: QueueRules,
+    /// What full queues have left to be done; `None` mostly, and then nothing but this is looked at.
+    crowd: Option<Box<Crowd>>,
     /// The session with most in its queue, when that was last looked for.
     fattest: Option<SessionKey>,
     /// Whether the message that was routed last was to be retained and found no room.
@@ -492,6 +505,8 @@ impl Broker {
             subscriptions: Subscriptions::new(seed, &budget.account),
             retained: Retained::new(&budget.account),
             budget,
+            queues: QueueRules::new(&[], &limits),
+            crowd: None,
             fattest: None,
             retain_refused: false,
             loosest: limits.clone(),
@@ -520,7 +535,9 @@ impl Broker {
 
     /// The same broker with what an operator decided.
     pub fn with_settings(self, settings: Settings) -> Self {
-        Self { settings, ..self }
+        let mut broker = Self { settings, ..self };
+        broker.go_by_queue_rules();
+        broker
     }
 
     /// The bounds it keeps.
@@ -569,6 +586,9 @@ impl Broker {
             self.note_panics();
         }
         self.keep_house(now);
+        if self.crowd.is_some() {
+            self.relieve(now);
+        }
         if self.durable.is_some() {
             self.end_input();
         }
@@ -608,10 +628,22 @@ impl Broker {
 
     #[inline(always)]
     fn handle_packet(&mut self, now: Instant, link: LinkId, packet: Packet) {
-        if self.hooked.is_some() {
-            return self.handle_packet_hooked(now, link, packet);
+        if self.hooked.is_some() || self.crowd.is_some() {
+            return self.handle_packet_in_turn(now, link, packet);
         }
         self.handle_free_packet(now, link, packet);
+    }
+
+    /// A packet came, and one before it may wait.
+    #[inline(never)]
+    fn handle_packet_in_turn(&mut self, now: Instant, link: LinkId, packet: Packet) {
+        if self.waits_for_room(link) {
+            self.handle_packet_behind(now, link, packet);
+        } else if self.hooked.is_some() {
+            self.handle_packet_hooked(now, link, packet);
+        } else {
+            self.handle_free_packet(now, link, packet);
+        }
     }
 
     /// A packet came, and none before it waits.
@@ -687,6 +719,7 @@ impl Broker {
     fn handle_rights(&mut self, rights: Rights) {
         self.rights = Decided::new(rights);
         self.attachments += 1; // what was found out under the old rules is void
+        self.try_all_again();
         let rights = &self.rights;
         let dropped = self.retained.drop_where(
             |writer, topic| !rights.authorize(writer.who(), Action::Publish, topic),
@@ -708,6 +741,7 @@ impl Broker {
                 Timer::Kicks => self.handle_kicks_timer(now),
                 Timer::Hook(link) => self.handle_hook_timer(now, link),
                 Timer::HookTick => self.handle_hook_tick(now),
+                Timer::Room(link) => self.handle_room_timer(now, link),
             }
         }
     }

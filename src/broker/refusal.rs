@@ -118,6 +118,10 @@ pub enum Refusal {
     ExpiryAfterNone,
     /// More acknowledgements are owed to the client than it reads.
     NotReading,
+    /// Its queue is full, and such a reader is to go.
+    QueueFull,
+    /// A message found no room for as long as its client may wait.
+    NoRoom,
     /// Something that has to be sent to the client is larger than its Maximum Packet Size [MQTT-3.1.2-24].
     PacketTooLarge,
 }
@@ -177,6 +181,8 @@ impl Refusal {
             | Self::UserProperties
             | Self::WillTooLarge
             | Self::TooEager
+            | Self::QueueFull
+            | Self::NoRoom
             | Self::NotReading => ReasonCode::QuotaExceeded,
         }
     }
@@ -266,6 +272,8 @@ impl fmt::Display for Refusal {
             Self::NoLocalOnShared => "no local on a shared subscription",
             Self::ExpiryAfterNone => "a session expiry in DISCONNECT after none in CONNECT",
             Self::NotReading => "acknowledgements are not read",
+            Self::QueueFull => "its queue is full, and its session has ended",
+            Self::NoRoom => "a message found no room in time",
             Self::PacketTooLarge => "an answer is larger than the maximum packet size",
         })
     }

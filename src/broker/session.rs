@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use foldhash::fast::FixedState;
 use slotmap::SlotMap;
 
-use super::budget::{Budget, Charge, SESSION_BYTES};
+use super::budget::{ALLOCATION_BYTES, Budget, Charge, SESSION_BYTES};
 use super::inflight::{Inflight, Receiving, Stage};
 use super::link::{self, Link, LinkId};
+use super::losses::Losses;
 use super::offline::Queue;
 use super::owners::Owner;
 use super::policy::MountPoint;
+use super::queue_rules::{Fitting, QueueRules};
 use super::subscribe::Replay;
 use super::subscriptions::Place;
 use super::timers::Timer;
@@ -63,8 +65,10 @@ pub(super) struct Session {
     pub(super) queue: Queue,
     /// Retained messages still owed to new subscriptions.
     pub(super) replays: Vec<Replay>,
-    /// When a message last found its queue full.
-    pub(super) queue_full_at: Option<Instant>,
+    /// The queue rules that are for its client.
+    pub(super) fitting: Fitting,
+    /// What its client did not get; `None` where it got everything.
+    losses: Option<Box<Losses>>,
     /// What it costs beside what its parts are charged for.
     charge: Charge,
 }
@@ -88,10 +92,12 @@ impl Session {
         owner: Owner,
         mount_point: Option<MountPoint>,
         budget: &Budget,
+        queues: &QueueRules,
     ) -> Self {
         let account = &budget.account;
         Self {
             charge: Charge::new(account, Self::cost_bytes(&client)),
+            fitting: queues.fitting(&client, &identity),
             client,
             identity,
             groups: Groups::default(),
@@ -109,7 +115,7 @@ impl Session {
             receiving: Receiving::new(account),
             queue: Queue::new(account),
             replays: Vec::new(),
-            queue_full_at: None,
+            losses: None,
         }
     }
 
@@ -133,6 +139,25 @@ impl Session {
     /// What it costs beside what its parts are charged for.
     pub(super) fn charged_bytes(&self) -> usize {
         self.charge.bytes()
+    }
+
+    /// What its client did not get; `None` where it got everything.
+    pub(super) fn losses(&self) -> Option<&Losses> {
+        self.losses.as_deref()
+    }
+
+    /// How many messages its client did not get and was not told of.
+    pub(super) fn untold_losses(&self) -> u64 {
+        self.losses().map_or(0, Losses::untold)
+    }
+
+    /// The same, to change it.
+    pub(super) fn losses_mut(&mut self) -> &mut Losses {
+        let charge = &mut self.charge;
+        self.losses.get_or_insert_with(|| {
+            charge.set(charge.bytes() + size_of::<Losses>() + ALLOCATION_BYTES);
+            Box::default()
+        })
     }
 
     /// Whether there is nothing that could be sent now or later but for new messages.
@@ -190,6 +215,10 @@ impl Sessions {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (SessionKey, &Session)> {
         self.slots.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Session> {
+        self.slots.values_mut()
     }
 
     /// Walks over everything the type promises.

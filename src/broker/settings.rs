@@ -1,5 +1,6 @@
 //! What an operator decides about the protocol, beside limits and rights.
 
+use super::queue_rules::QueueRule;
 use crate::mqtt::{ClientId, TopicName, Utf8String};
 
 /// Choices that MQTT leaves to the server.
@@ -15,6 +16,11 @@ pub struct Settings {
     /// Whether a payload that says it is UTF-8 is looked at, and refused with 0x99 where it is not (section
     /// 3.3.2.3.2).
     pub check_payload_format: bool,
+    /// What holds for some queues, or for some messages in them, instead of the limits.
+    pub queue_rules: Vec<QueueRule>,
+    /// The name of the user property that tells a 5.0 client with its first message after a loss how many it did not
+    /// get since it was told last; `None`: it is not told.
+    pub loss_property: Option<Utf8String>,
 }
 
 impl Settings {

@@ -96,6 +96,14 @@ pub struct Stats {
     pub sessions_refused: u64,
     /// Topic filters refused because there was no room for them.
     pub subscriptions_refused: u64,
+    /// Messages refused because a receiver had no room for them and such messages are not dropped.
+    pub publishes_refused: u64,
+    /// Messages of clients before 5.0 that had to wait for that room.
+    pub publishes_held: u64,
+    /// Of these, those that found none in time: their client's connection ended.
+    pub publishers_given_up: u64,
+    /// Sessions that ended because their queue was full and such readers are to go.
+    pub sessions_overflowed: u64,
     /// Times a client was not read for a while because it published too fast.
     pub publishers_paused: u64,
     /// Times something was refused or given up because memory was short.

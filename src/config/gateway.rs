@@ -99,6 +99,8 @@ fn read_choices(table: &Table<'_>) -> broker::Settings {
         server_reference: table.parsed("server_reference", |text| Utf8String::try_from(text)),
         response_information: table.parsed("response_topics", |text| TopicName::try_from(text)),
         check_payload_format: table.flag("check_payload_format").unwrap_or(false),
+        queue_rules: Vec::new(),
+        loss_property: table.parsed("loss_property", |text| Utf8String::try_from(text)),
     }
 }
 

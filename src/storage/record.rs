@@ -345,7 +345,7 @@ impl Writer<'_> {
     }
 
     fn terms(&mut self, terms: &Terms) {
-        self.byte(terms.qos as u8 | u8::from(terms.retain) << 2);
+        self.byte(terms.qos as u8 | u8::from(terms.retain) << 2 | u8::from(terms.is_firm) << 3);
         self.list(&terms.subscription_ids, |to, &id| to.number(id.into()));
         self.option(terms.share.as_ref(), |to, share| to.text(share.as_str()));
     }
@@ -637,12 +637,13 @@ impl<'b> Reader<'b> {
 
     fn terms(&mut self) -> Result<Terms, Unreadable> {
         let bits = self.byte()?;
-        if bits > 0b111 {
+        if bits > 0b1111 {
             return Err(Unreadable);
         }
         Ok(Terms {
             qos: Self::quality(bits & 0b11)?,
             retain: bits & 0b100 != 0,
+            is_firm: bits & 0b1000 != 0,
             subscription_ids: self.list(Self::number32)?,
             share: self.option(Self::filter)?,
         })

@@ -233,6 +233,8 @@ pub struct Terms {
     pub qos: QoS,
     /// RETAIN of the delivery.
     pub retain: bool,
+    /// Whether it is not dropped to make room for others.
+    pub is_firm: bool,
     /// Subscription Identifiers of the delivery.
     pub subscription_ids: Vec<u32>,
     /// The shared subscription that chose the session, whole.

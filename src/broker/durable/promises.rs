@@ -99,7 +99,7 @@ impl Broker {
                     && let Some(packet_id) = publish.packet_id
                     && let Some(session) = self.sessions.get(attachment.session)
                     && let Some(topic) = session.inflight.topic_of(packet_id)
-                    && !(self.rights).authorize(session.who(), Action::Receive, topic.as_str())
+                    && !(self.rights).authorize(session.who(), Action::Receive, topic)
                 {
                     let bytes = wire_bytes(publish).min(attachment.unsent_bytes);
                     attachment.unsent_bytes -= bytes;

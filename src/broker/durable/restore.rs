@@ -106,7 +106,10 @@ impl Broker {
         number: MessageNumber,
         author: &Author,
     ) {
-        let Some(message) = messages.get(&number).filter(|message| message.topic == *topic) else {
+        let Some(message) = messages
+            .get(&number)
+            .filter(|message| message.topic_str() == topic.as_str())
+        else {
             return;
         };
         let identity = self.shared(&author.identity);
@@ -136,7 +139,14 @@ impl Broker {
         } = restored;
         let identity = self.shared(&head.identity);
         let owner = self.owners.owner(&identity, head.peer);
-        let mut session = Session::new(head.client, identity, owner, head.mount_point, &self.budget);
+        let mut session = Session::new(
+            head.client,
+            identity,
+            owner,
+            head.mount_point,
+            &self.budget,
+            &self.queues,
+        );
         session.set_groups(head.groups);
         session.number = number.0;
         session.peer = head.peer.map(Box::new);
@@ -149,7 +159,7 @@ impl Broker {
         }
         if let Some(will) = head.will {
             let message = self.keep_again(durable, will.message);
-            self.stats.wills_bytes += message.size_bytes as u64;
+            self.stats.wills_bytes += message.size_bytes() as u64;
             let due = will.due_at.map(|due| durable.instant(due));
             session.will = Some(Box::new(Testament::again(message, will.retain, will.delay, due)));
         }
@@ -179,6 +189,7 @@ impl Broker {
                 subscription_ids: SubscriptionIds::new(terms.subscription_ids),
                 qos: terms.qos,
                 retain: terms.retain,
+                is_firm: terms.is_firm,
                 group: place.and_then(|place| place.group),
                 number: delivery,
             })
