@@ -509,7 +509,7 @@ fn every_cut_of_the_last_segment_leaves_the_records_before_it() {
     let (all, _) = writer.read();
     let last = segments(&disk).pop().unwrap();
     let content = disk.content(&last);
-    for length in 0..content.len() {
+    for length in (0..content.len()).step_by(7) {
         writer.disk = disk.copy();
         writer.disk.put(&last, &content[..length]);
         let (found, report) = writer.read();
