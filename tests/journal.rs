@@ -1,5 +1,7 @@
 //! The journal: what was committed is there after whatever happened to the disk, and nothing else is made up.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 #[path = "simulator/disk.rs"]
 mod disk;
 
