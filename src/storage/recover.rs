@@ -65,8 +65,8 @@ pub(super) struct Recovered<F> {
     pub(super) spares: Vec<(u64, u64)>,
     /// The segment that was written last.
     pub(super) written_last: Option<F>,
-    /// What holds of the last unit. Nobody knows whether it was synced, and a sync that failed leaves it to be read from
-    /// the system's memory as if it had been.
+    /// What holds of the last unit. Nobody knows whether it was synced, and a sync that failed leaves it to be read
+    /// from the system's memory as if it had been.
     pub(super) unsure: Batch,
     /// Where the newest segment can be written on.
     pub(super) resume: Option<Resume<F>>,
@@ -275,8 +275,8 @@ impl Candidate {
     /// Where more can be written, if it can.
     fn end(&self) -> Option<u64> {
         let survey = self.survey.filter(|survey| survey.is_clean)?;
-        // Behind records of which the header is gone nothing is written: it would be read by a guess. The same where the
-        // header came with the last unit, of which nobody knows whether it is on the medium.
+        // Behind records of which the header is gone nothing is written: it would be read by a guess. The same where
+        // the header came with the last unit, of which nobody knows whether it is on the medium.
         let is_sound = match self.header {
             Some(_) => survey.unit.is_some_and(|unit| unit > HEADER_BYTES as u32),
             None => survey.first.is_none(),
