@@ -65,8 +65,8 @@ pub(super) struct Recovered<F> {
     pub(super) spares: Vec<(u64, u64)>,
     /// The segment that was written last.
     pub(super) written_last: Option<F>,
-    /// What holds of the last unit. Nobody knows whether it was synced, and a sync that failed leaves it to be read from
-    /// the system's memory as if it had been.
+    /// What holds of the last unit. Nobody knows whether it was synced, and a sync that failed leaves it to be read
+    /// from the system's memory as if it had been.
     pub(super) unsure: Batch,
     /// Where the newest segment can be written on.
     pub(super) resume: Option<Resume<F>>,
@@ -102,8 +102,11 @@ struct Candidate {
 /// How far the changes have come while the segments are read.
 #[derive(Default)]
 struct Progress {
-    /// The last change there was, or that is known to have been.
+    /// The last change that was read.
     last: u64,
+    has_read: bool,
+    /// The last change that a header says there was.
+    known: u64,
     /// Nothing was read yet, so what came before is not known and not missed.
     has_begun: bool,
     /// The next record may have any number: those that are missing were told to be lost.
@@ -192,7 +195,7 @@ pub(super) fn recover<D: Disk>(
         report.unreadable += u64::from(!candidate.is_readable);
         report.is_torn |= of_last.is_some_and(|survey| !survey.is_clean);
     }
-    report.last = progress.last;
+    report.last = progress.known();
 
     let open = |disk: &mut D, candidate: &Candidate| disk.open(&candidate.name()).ok();
     let mut resume = None;
@@ -272,8 +275,8 @@ impl Candidate {
     /// Where more can be written, if it can.
     fn end(&self) -> Option<u64> {
         let survey = self.survey.filter(|survey| survey.is_clean)?;
-        // Behind records of which the header is gone nothing is written: it would be read by a guess. The same where the
-        // header came with the last unit, of which nobody knows whether it is on the medium.
+        // Behind records of which the header is gone nothing is written: it would be read by a guess. The same where
+        // the header came with the last unit, of which nobody knows whether it is on the medium.
         let is_sound = match self.header {
             Some(_) => survey.unit.is_some_and(|unit| unit > HEADER_BYTES as u32),
             None => survey.first.is_none(),
@@ -322,7 +325,10 @@ impl Candidate {
                         damaged = 0;
                     }
                     Step::Record(found) => {
-                        report.damaged += damaged;
+                        // Where the next change follows, nothing stood there that does not stand elsewhere.
+                        let is_next =
+                            progress.has_read && found.head.number == progress.last.saturating_add(1);
+                        report.damaged += if is_next { 0 } else { damaged };
                         damaged = 0;
                         if !progress.advance(found.head.number, report) {
                             continue;
@@ -361,25 +367,34 @@ impl Progress {
         self.may_jump = false;
         if let Some(after) = candidate.header.map(|header| header.after) {
             if self.has_begun {
-                report.missing = report.missing.saturating_add(after.saturating_sub(self.last));
+                report.missing = report.missing.saturating_add(after.saturating_sub(self.known()));
             }
-            self.last = self.last.max(after);
+            self.known = self.known.max(after);
             self.has_begun = true;
             self.may_jump = true;
         }
     }
 
+    /// The last change that is known to have been.
+    fn known(&self) -> u64 {
+        self.known.max(self.last)
+    }
+
     /// Whether the change is news.
     fn advance(&mut self, number: u64, report: &mut Recovery) -> bool {
-        if self.has_begun && number <= self.last {
+        if self.has_read && number <= self.last {
             report.repeated += 1;
             return false;
         }
-        if self.has_begun && !self.may_jump {
-            let between = number.saturating_sub(self.last).saturating_sub(1);
+        if self.has_begun && number <= self.known() {
+            // It was missed where it stood first, and here it is again.
+            report.missing = report.missing.saturating_sub(1);
+        } else if self.has_begun && !self.may_jump {
+            let between = number.saturating_sub(self.known()).saturating_sub(1);
             report.missing = report.missing.saturating_add(between);
         }
         self.has_begun = true;
+        self.has_read = true;
         self.may_jump = false;
         self.last = number;
         true

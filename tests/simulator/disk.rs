@@ -492,7 +492,7 @@ impl Disk for SimulatedDisk {
         let mut medium = self.lock();
         let one_in = medium.faults.sync_fails_one_in;
         let called = medium.call(one_in);
-        // Where names could not be synced, the next sync that says so does make up for it: systems keep a journal of them.
+        // Where names could not be synced, the next sync that says so makes up for it: systems keep a journal of them.
         called?;
         for change in std::mem::take(&mut medium.pending_names) {
             change.carry_out(&mut medium.lasting_names);
