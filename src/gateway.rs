@@ -23,6 +23,7 @@ mod kicks;
 mod links;
 mod logins;
 mod operator;
+mod own_hooks;
 pub mod reload;
 mod reports;
 mod state;
@@ -48,21 +49,21 @@ use crate::admin::settings::{CONNECTIONS_MAX, DOOR};
 use crate::admin::statistics::Statistics;
 use crate::auth::guessing::Guessing;
 use crate::broker::{Broker, Input, LinkId, ListenerPolicy, Message};
-use crate::callback::{self, Workers};
+use crate::callback;
 use crate::config::{Mistake, Settings};
 use crate::hooks::Hook;
-use crate::hooks::rewrite::Rewriting;
 use crate::kick::{KickHandle, KickQueue};
 use crate::net::clock::FlooredClock;
 use crate::net::endpoint::Endpoint;
 use crate::net::listener::{Entrance, Listener, NetError, descriptors_left};
-use crate::net::tls::TlsError;
+use crate::net::tls::{Connector, TlsError};
 use crate::storage::{Mode, OpenError, StateDirectory, StorageError};
 use crate::watch::{self, Shop, Watch};
-use answers::{Letterbox, take_answers};
+use answers::take_answers;
 use audit::Audit;
 use logins::check_passwords;
 use operator::Office;
+use own_hooks::OwnHooks;
 use reload::{OpenDoor, ReloadHandle, Running, Source, reload_when_asked};
 use state::{Hold, LINGER, now};
 
@@ -96,9 +97,10 @@ pub struct Gateway {
     supervisor: Option<Supervisor>,
     watch: Watch,
     shop: Shop,
+    /// The embedder's own.
     hooks: Vec<Box<dyn Hook>>,
-    hook_timeout: Duration,
-    callback: Option<Workers>,
+    /// What the HTTP server is dialled by that is asked; `None` where none is, or without TLS.
+    connector: Option<Connector>,
 }
 
 impl Gateway {
@@ -118,7 +120,7 @@ impl Gateway {
     fn build(builder: Builder) -> Result<Self, StartError> {
         let Builder {
             settings,
-            mut hooks,
+            hooks,
             hook_timeout,
             kick_handle,
             mut kicks,
@@ -148,30 +150,19 @@ impl Gateway {
                 Err(error) => return Err(StartError::Net(error)),
             }
         }
-        let mut operators = Vec::new();
+        let (mut operators, mut operator_listeners) = (Vec::new(), Vec::new());
         for door in &settings.admin.doors {
-            operators.extend(operator::open_door(door, &clock).map_err(StartError::Net)?);
+            let door = operator::open_door(door, &clock).map_err(StartError::Net)?;
+            operator_listeners.push(door.as_ref().map(Door::listener));
+            operators.extend(door);
         }
         let state = state.map(|state| Arc::new(Mutex::new(state)));
         let (watch, mut shop) = watch::window();
         // A gateway cannot leave its thread, so this is the one that would wait for itself.
         kicks.runs_here();
         shop.runs_here();
-        let callback = match settings.hooks.http.clone() {
-            None => None,
-            Some(http) => {
-                let users = settings.users.clone();
-                let (hook, workers) = callback::callback(http, users, &random_bytes(), clock.clone())
-                    .map_err(StartError::Callback)?;
-                hooks.insert(0, Box::new(hook));
-                Some(workers)
-            }
-        };
-        let rules = settings.hooks.rewrite.clone();
-        if !rules.is_empty() {
-            hooks.insert(0, Box::new(Rewriting::new(rules)));
-        }
-        let hook_timeout = hook_timeout.or(settings.hooks.timeout).unwrap_or(HOOK_TIMEOUT);
+        let connector = (settings.hooks.http.as_ref()).map(|http| callback::connector(http, clock.clone()));
+        let connector = connector.transpose().map_err(StartError::Callback)?.flatten();
         Ok(Self {
             running: Running {
                 settings,
@@ -180,6 +171,8 @@ impl Gateway {
                 doors,
                 ports: Vec::new(),
                 closing: Vec::new(),
+                operators: operator_listeners,
+                own_hooks: OwnHooks::new(hook_timeout),
                 tasks: JoinSet::new(),
             },
             state,
@@ -193,8 +186,7 @@ impl Gateway {
             watch,
             shop,
             hooks,
-            hook_timeout,
-            callback,
+            connector,
         })
     }
 
@@ -253,15 +245,18 @@ impl Gateway {
     /// When one of its tasks did: that is a bug, and half a gateway is worse than none.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let seed = u64::from_ne_bytes(random_bytes());
-        let hooks = std::mem::take(&mut self.hooks);
-        let settings = &self.running.settings;
+        let Running {
+            settings,
+            own_hooks,
+            tasks,
+            ..
+        } = &mut self.running;
         let broker = Broker::new(settings.limits.clone(), settings.rights.clone(), seed);
         let broker = broker.with_settings(settings.choices.clone());
-        let letterbox = (!hooks.is_empty()).then(|| Arc::new(Letterbox::default()));
-        let broker = match &letterbox {
-            Some(letterbox) => broker.with_hooks(Instant::now(), hooks, letterbox.clone(), self.hook_timeout),
-            None => broker,
-        };
+        let own = own_hooks.make(settings, self.connector.take(), tasks);
+        let (now, hooks) = (Instant::now(), std::mem::take(&mut self.hooks));
+        let broker = broker.with_hooks(now, hooks, own.post.clone(), own.timeout);
+        let broker = broker.with_installation(now, own);
         let (broker, store) = match self.journal.take() {
             None => (broker, None),
             Some((journal, is_clock_right)) => {
@@ -271,10 +266,10 @@ impl Gateway {
         };
         let core = Hold::new(broker);
         core.borrow_mut().store = store;
-        self.serve(core, letterbox, stop).await;
+        self.serve(core, stop).await;
     }
 
-    async fn serve(mut self, core: Hold, letterbox: Option<Arc<Letterbox>>, stop: impl Future<Output = ()>) {
+    async fn serve(mut self, core: Hold, stop: impl Future<Output = ()>) {
         let broken = core.borrow().broken.clone();
         let _end = End(core.clone());
 
@@ -293,12 +288,7 @@ impl Gateway {
         core.borrow_mut().guessing = Guessing::new(settings.guessing);
         core.borrow_mut().audit = Audit::new(settings.audit, Instant::now());
         tasks.spawn_local(check_passwords(core.clone(), self.running.clock.clone()));
-        if let Some(callback) = self.callback {
-            tasks.spawn_local(callback.run());
-        }
-        if let Some(letterbox) = letterbox {
-            tasks.spawn_local(take_answers(core.clone(), letterbox));
-        }
+        tasks.spawn_local(take_answers(core.clone(), self.running.own_hooks.letterbox()));
         self.running.begin(&core);
         let doors = self.running.addresses().len();
         let running = Rc::new(RefCell::new(self.running));
@@ -307,6 +297,9 @@ impl Gateway {
         let desk = operator::desk(core.clone(), office);
         // Not among the doors that close first: an operator may ask how the end goes.
         for door in self.operators {
+            if door.listener().has_tls() {
+                tasks.spawn_local(trust::watch(core.clone(), door.listener()));
+            }
             tasks.spawn_local(server::serve(door, desk.clone()));
         }
         let reloads = tasks.spawn_local(reload_when_asked(
@@ -571,6 +564,8 @@ mod tests {
     use tokio::task::yield_now;
 
     use super::*;
+    use crate::admin::api::{self, Found};
+    use crate::admin::http::Requests;
     use crate::auth::access::Rights;
     use crate::config;
     use crate::mqtt::{QoS, TopicName};
@@ -592,7 +587,7 @@ mod tests {
             let (gateway, core) = bound();
             let (_, endpoint) = gateway.addresses()[0].clone();
             let address = endpoint.ip().expect("it listens on TCP");
-            tokio::task::spawn_local(gateway.serve(core.clone(), None, std::future::pending()));
+            tokio::task::spawn_local(gateway.serve(core.clone(), std::future::pending()));
             for _ in 0..20 {
                 let mut stream = TcpStream::connect(address).await.expect("the door is open");
                 // CONNECT with a keep-alive of a minute, and DISCONNECT.
@@ -616,7 +611,7 @@ mod tests {
         let runtime = runtime().expect("an event queue");
         runtime.block_on(async {
             let (gateway, core) = bound();
-            let running = tokio::task::spawn_local(gateway.serve(core.clone(), None, std::future::pending()));
+            let running = tokio::task::spawn_local(gateway.serve(core.clone(), std::future::pending()));
 
             let ends = core.clone();
             tokio::task::spawn_local(async move { drop(ends) })
@@ -639,7 +634,7 @@ mod tests {
     fn running() -> (Hold, SocketAddr) {
         let (gateway, core) = bound();
         let (_, endpoint) = gateway.addresses()[0].clone();
-        tokio::task::spawn_local(gateway.serve(core.clone(), None, std::future::pending()));
+        tokio::task::spawn_local(gateway.serve(core.clone(), std::future::pending()));
         (core, endpoint.ip().expect("it listens on TCP"))
     }
 
@@ -652,6 +647,65 @@ mod tests {
         stream.read_exact(&mut connack).await.expect("an answer");
         assert_eq!(connack, *b"\x20\x02\x00\x00");
         stream
+    }
+
+    /// The status with which an operator is answered.
+    fn status(desk: &server::Desk, said: &str) -> u16 {
+        let mut requests = Requests::default();
+        requests.feed(said.as_bytes());
+        let request = requests.poll_request().expect("HTTP").expect("a whole request");
+        let Found::Route(route, call) = api::find(&request) else {
+            panic!("no route for {said}");
+        };
+        match desk(route, &call) {
+            Ok(_) => 200,
+            Err(trouble) => trouble.status,
+        }
+    }
+
+    #[test]
+    fn while_it_stops_an_operator_is_told_so_and_can_look() {
+        let runtime = runtime().expect("an event queue");
+        runtime.block_on(async {
+            let (gateway, core) = bound();
+            let Gateway {
+                running,
+                kick_handle,
+                kicks,
+                reload_handle,
+                ..
+            } = gateway;
+            core.borrow_mut().kicks = Some(kicks);
+            let running = Rc::new(RefCell::new(running));
+            let office = Office::new(running, kick_handle, reload_handle.clone());
+            let desk = operator::desk(core.clone(), office);
+            let body = r#"{"target":"everyone"}"#;
+            let length = body.len();
+            let kick =
+                format!("POST /api/v1/kicks HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}");
+            let ready = "GET /api/v1/ready HTTP/1.1\r\nHost: x\r\n\r\n";
+            let look = "GET /api/v1/statistics HTTP/1.1\r\nHost: x\r\n\r\n";
+            assert_eq!((status(&desk, ready), status(&desk, &kick)), (200, 200));
+
+            core.borrow_mut().stop_serving_threads();
+            reload_handle.close();
+            core.borrow_mut().input(now(), Input::Shutdown);
+            assert_eq!((status(&desk, ready), status(&desk, &kick)), (503, 503));
+            assert_eq!(status(&desk, look), 200);
+            let outcome = reload_handle.reload().await;
+            assert_eq!(outcome, Err(reload::ReloadError::Closed));
+            let reload = "POST /api/v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
+            let mut requests = Requests::default();
+            requests.feed(reload.as_bytes());
+            let request = requests.poll_request().expect("HTTP").expect("a whole request");
+            let Found::Route(route, call) = api::find(&request) else {
+                panic!("no route for a reload");
+            };
+            let Ok(api::Done::Reload(reloading)) = desk(route, &call) else {
+                panic!("a reload is waited for");
+            };
+            assert_eq!(reloading.await.expect_err("it ends").status, 503);
+        });
     }
 
     #[test]

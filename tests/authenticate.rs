@@ -2,88 +2,17 @@
 
 mod conversation;
 
-use bytes::Bytes;
+use conversation::judge::*;
 use conversation::*;
+use slotmap::Key;
 use tidegate::auth::Identity;
-use tidegate::broker::{
-    Authentication, Claims, DetachReason, Event, Input, LinkId, ListenerPolicy, Output, Refusal, Settings,
-    Verdict,
-};
-use tidegate::mqtt::{
-    Auth, AuthProperties, ConnAckProperties, Connect, ConnectProperties, Packet, QoS, ReasonCode,
-};
-
-const METHOD: &str = "SCRAM-SHA-256";
-
-fn house() -> House {
-    House::with(Settings {
-        authentication_methods: vec![text(METHOD), text("OTHER")],
-        ..Settings::default()
-    })
-}
-
-fn proving(id: &str, method: &str) -> Connect {
-    Connect {
-        properties: ConnectProperties {
-            authentication_method: Some(text(method)),
-            authentication_data: Some("hello".into()),
-            session_expiry_secs: Some(3600),
-            ..ConnectProperties::default()
-        },
-        clean_start: false,
-        ..client(V5, id)
-    }
-}
-
-fn auth(reason: ReasonCode, method: &str, data: &'static str) -> Packet {
-    Packet::Auth(Box::new(Auth {
-        reason,
-        properties: AuthProperties {
-            authentication_method: Some(text(method)),
-            authentication_data: Some(data.into()),
-            ..AuthProperties::default()
-        },
-    }))
-}
-
-fn asked(link: LinkId, data: &'static str) -> Output {
-    Output::Authenticate {
-        link,
-        method: text(METHOD),
-        data: Some(data.into()),
-        claims: None,
-    }
-}
-
-fn answered(house: &mut House, link: LinkId, answer: Authentication) -> Vec<Output> {
-    house.step(Input::Authenticated { link, answer })
-}
-
-fn go_on(data: &'static str) -> Authentication {
-    Authentication::Continue {
-        data: Some(data.into()),
-    }
-}
-
-fn allow(user: &str, data: Option<Bytes>) -> Authentication {
-    Authentication::Allow {
-        identity: Identity::User(text(user)),
-        data,
-    }
-}
-
-/// A client that came in by one question and one answer.
-fn let_in(house: &mut House) -> LinkId {
-    let link = house.arrive_at_locked_door();
-    house.receive(link, Packet::Connect(Box::new(proving("bill", METHOD))));
-    let outputs = answered(house, link, allow("bill", None));
-    assert_eq!(connack(&outputs, link).reason, ReasonCode::Success);
-    link
-}
+use tidegate::broker::{DetachReason, Event, Input, LinkId, ListenerPolicy, Refusal, Verdict as Check};
+use tidegate::hooks::{Answered, Judgement, Question, Said, Verdict};
+use tidegate::mqtt::{ConnAckProperties, Connect, Packet, QoS, ReasonCode};
 
 #[test]
 fn a_method_nobody_answers_for_is_refused() {
-    for (mut house, method) in [(House::new(), METHOD), (house(), "PLAIN")] {
+    for (mut house, method) in [(House::new(), METHOD), (house().house, "PLAIN")] {
         let (link, outputs) = house.connect(proving("bill", method));
         assert_eq!(
             acts(outputs),
@@ -101,9 +30,10 @@ fn an_exchange_of_several_rounds_ends_in_a_connack_with_its_method_and_last_data
     let link = house.arrive_at_locked_door();
     let connect = proving("bill", METHOD);
     let outputs = house.receive(link, Packet::Connect(Box::new(connect)));
-    assert_eq!(outputs, [asked(link, "hello")]);
+    assert_eq!(outputs, []);
+    assert_eq!(house.judge.heard(), ["begin - - hello"]);
     for round in ["one", "two"] {
-        let outputs = answered(&mut house, link, go_on(round));
+        let outputs = answered(&mut house, go_on(round));
         assert_eq!(
             outputs,
             [send(
@@ -112,9 +42,11 @@ fn an_exchange_of_several_rounds_ends_in_a_connack_with_its_method_and_last_data
             )]
         );
         let answer = auth(ReasonCode::ContinueAuthentication, METHOD, "answer");
-        assert_eq!(house.receive(link, answer), [asked(link, "answer")]);
+        assert_eq!(house.receive(link, answer), []);
+        assert_eq!(house.judge.heard(), ["next answer"]);
     }
-    let outputs = answered(&mut house, link, allow("bill", Some("proof".into())));
+    let outputs = answered(&mut house, allow("bill", Some("proof".into())));
+    assert_eq!(house.judge.heard(), ["Allowed"]);
     let properties = ConnAckProperties {
         authentication_method: Some(text(METHOD)),
         authentication_data: Some("proof".into()),
@@ -130,7 +62,7 @@ fn an_exchange_of_several_rounds_ends_in_a_connack_with_its_method_and_last_data
 }
 
 #[test]
-fn the_judge_is_told_the_user_name_and_what_the_certificate_proves() {
+fn the_hook_is_told_the_user_name_and_what_the_certificate_proves() {
     let mut house = house();
     let link = house.arrive_at(ListenerPolicy::new("door", false), Some("pump-7"));
     let connect = Connect {
@@ -138,29 +70,20 @@ fn the_judge_is_told_the_user_name_and_what_the_certificate_proves() {
         ..proving("bill", METHOD)
     };
     let outputs = house.receive(link, Packet::Connect(Box::new(connect)));
-    let claims = Claims {
-        user: Some(text("bill")),
-        certificate_user: Some(text("pump-7")),
-    };
-    let expected = Output::Authenticate {
-        link,
-        method: text(METHOD),
-        data: Some("hello".into()),
-        claims: Some(Box::new(claims)),
-    };
-    assert_eq!(outputs, [expected]);
+    assert_eq!(outputs, []);
+    assert_eq!(house.judge.heard(), ["begin bill pump-7 hello"]);
 }
 
 #[test]
 fn who_fails_is_refused_and_touched_nobody() {
     for (answer, reason) in [
-        (Authentication::Deny, ReasonCode::NotAuthorized),
-        (Authentication::Unavailable, ReasonCode::ServerUnavailable),
+        (deny(), ReasonCode::NotAuthorized),
+        (Judgement::Unavailable, ReasonCode::ServerUnavailable),
     ] {
         let mut house = house();
         let owner = let_in(&mut house);
         let (link, _) = house.connect(proving("bill", METHOD));
-        let outputs = answered(&mut house, link, answer);
+        let outputs = answered(&mut house, answer);
         assert_eq!(acts(outputs), [send(link, refusal(reason)), close(link)]);
         assert_eq!(house.stats().takeovers, 0);
         assert_eq!(
@@ -190,7 +113,7 @@ fn before_connack_nothing_but_auth_and_disconnect_is_heard() {
     let (link, _) = house.connect(proving("bill", METHOD));
     let outputs = house.receive(link, disconnect(ReasonCode::Success));
     assert_eq!(acts(outputs), [close(link)]);
-    assert_eq!(answered(&mut house, link, allow("bill", None)), []);
+    assert_eq!(answered(&mut house, allow("bill", None)), []);
     assert_eq!(house.stats().sessions, 0);
 }
 
@@ -218,7 +141,7 @@ fn an_auth_out_of_turn_or_of_another_kind_ends_the_exchange() {
     ] {
         let mut house = house();
         let (link, _) = house.connect(proving("bill", METHOD));
-        answered(&mut house, link, go_on("?"));
+        answered(&mut house, go_on("?"));
         let outputs = acts(house.receive(link, packet));
         assert_eq!(outputs, [send(link, refusal(reason)), close(link)]);
     }
@@ -228,12 +151,24 @@ fn an_auth_out_of_turn_or_of_another_kind_ends_the_exchange() {
 fn an_exchange_that_takes_too_long_ends_the_connection() {
     let mut house = house();
     let (link, _) = house.connect(proving("bill", METHOD));
-    assert_eq!(house.wait(secs(9)), []);
-    answered(&mut house, link, go_on("?"));
-    let outputs = house.wait(secs(2));
-    let farewell = send(link, refusal(ReasonCode::ServerUnavailable));
+    assert_eq!(house.wait(secs(4)), []);
+    answered(&mut house, go_on("?"));
+    assert_eq!(house.wait(secs(5)), []);
+    house.receive(link, auth(ReasonCode::ContinueAuthentication, METHOD, "!"));
+    // The hook has its own time for each answer, the client one for all of its own together.
+    assert_eq!(house.wait(secs(3)), []);
+    let outputs = answered(&mut house, go_on("?"));
+    let farewell = send(link, refusal(ReasonCode::NotAuthorized));
     assert_eq!(acts(outputs), [farewell, close(link)]);
-    assert_eq!(answered(&mut house, link, allow("bill", None)), []);
+    assert_eq!(house.judge.heard(), ["begin - - hello", "next !", "TimedOut"]);
+
+    let (link, _) = house.connect(proving("bill", METHOD));
+    answered(&mut house, go_on("?"));
+    assert_eq!(house.wait(secs(9)), []);
+    let outputs = house.wait(secs(1));
+    let farewell = send(link, refusal(ReasonCode::NotAuthorized));
+    assert_eq!(acts(outputs), [farewell, close(link)]);
+    assert_eq!(house.judge.heard(), ["begin - - hello", "TimedOut"]);
 }
 
 #[test]
@@ -245,24 +180,43 @@ fn an_answer_nobody_waits_for_changes_nothing() {
         ..client(V5, "bill")
     };
     house.receive(link, Packet::Connect(Box::new(connect)));
-    assert_eq!(answered(&mut house, link, allow("bill", None)), []);
-    house.verified(link, Verdict::Allow);
-    assert_eq!(answered(&mut house, link, Authentication::Deny), []);
+    let said = |link: LinkId, number, said: Said| {
+        let question = Question::new(link.data().as_ffi(), number);
+        Input::Answered(Answered { question, said })
+    };
+    for number in 0..3 {
+        assert_eq!(house.step(said(link, number, allow("bill", None).into())), []);
+    }
+    house.verified(link, Check::Allow);
+    for number in 0..3 {
+        assert_eq!(house.step(said(link, number, deny().into())), []);
+    }
 
+    // The first question there was.
     let (link, _) = house.connect(proving("carl", METHOD));
     assert_eq!(
-        house.verified(link, Verdict::Allow),
+        house.verified(link, Check::Allow),
         [],
         "a password was not asked for"
     );
-    answered(&mut house, link, go_on("?"));
     assert_eq!(
-        answered(&mut house, link, allow("carl", None)),
+        house.step(said(link, 1, Verdict::Allow.into())),
+        [],
+        "an answer of another kind"
+    );
+    assert_eq!(
+        house.step(said(link, 2, allow("carl", None).into())),
+        [],
+        "it was not asked"
+    );
+    answered(&mut house, go_on("?"));
+    assert_eq!(
+        house.step(said(link, 1, allow("carl", None).into())),
         [],
         "it is the client's turn"
     );
     let unknown = house.unknown_link();
-    assert_eq!(answered(&mut house, unknown, Authentication::Deny), []);
+    assert_eq!(house.step(said(unknown, 1, deny().into())), []);
 }
 
 #[test]
@@ -271,16 +225,20 @@ fn a_client_may_prove_itself_again_while_its_messages_go_on() {
     let link = let_in(&mut house);
     house.subscribe(link, "t", QoS::AtMostOnce);
     let outputs = house.receive(link, auth(ReasonCode::Reauthenticate, METHOD, "again"));
-    assert_eq!(outputs, [asked(link, "again")]);
+    assert_eq!(outputs, []);
+    assert_eq!(
+        house.judge.heard(),
+        ["begin - - hello", "Allowed", "again bill again"]
+    );
     let outputs = house.publish(link, message("t", "meanwhile"));
     assert_eq!(payloads(&outputs, link), ["meanwhile"]);
-    let outputs = answered(&mut house, link, go_on("?"));
+    let outputs = answered(&mut house, go_on("?"));
     assert_eq!(
         outputs,
         [send(link, auth(ReasonCode::ContinueAuthentication, METHOD, "?"))]
     );
     house.receive(link, auth(ReasonCode::ContinueAuthentication, METHOD, "!"));
-    let outputs = answered(&mut house, link, allow("bill", Some("proof".into())));
+    let outputs = answered(&mut house, allow("bill", Some("proof".into())));
     assert_eq!(outputs, [send(link, auth(ReasonCode::Success, METHOD, "proof"))]);
     let outputs = house.wait(secs(30));
     assert_eq!(outputs, [], "the exchange is over and its time limit with it");
@@ -292,20 +250,21 @@ fn a_client_may_prove_itself_again_while_its_messages_go_on() {
 fn who_fails_to_prove_itself_again_is_sent_away() {
     let begin = || auth(ReasonCode::Reauthenticate, METHOD, "again");
     for (answer, reason) in [
-        (Authentication::Deny, ReasonCode::NotAuthorized),
+        (deny(), ReasonCode::NotAuthorized),
         (allow("carl", None), ReasonCode::NotAuthorized),
         // DISCONNECT has no "server unavailable".
-        (Authentication::Unavailable, ReasonCode::ServerBusy),
+        (Judgement::Unavailable, ReasonCode::ServerBusy),
     ] {
         let mut house = house();
         let link = let_in(&mut house);
         house.receive(link, begin());
-        let outputs = acts(answered(&mut house, link, answer));
+        let outputs = acts(answered(&mut house, answer));
         assert_eq!(outputs, [send(link, disconnect(reason)), close(link)]);
     }
     let mut slow = house();
     let link = let_in(&mut slow);
     slow.receive(link, begin());
+    answered(&mut slow, go_on("?"));
     let outputs = slow.wait(secs(11));
     assert_eq!(
         outputs[..2],

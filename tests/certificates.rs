@@ -8,6 +8,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
@@ -15,13 +16,15 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::time_provider::TimeProvider;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
 use tempfile::TempDir;
 use tidegate::config::Settings;
 use tidegate::mqtt::{Connect, Packet, ProtocolVersion, QoS, ReasonCode};
 use tidegate::net::link::{Link, Stream};
+use tidegate::net::listener::{Listener, ListenerSettings};
 use tidegate::net::tls::{
     CertificateField, ClientCertificates, ClientTrust, CrlDepth, Doubt, Server, ServerSettings,
 };
@@ -242,12 +245,7 @@ fn a_reload_drops_nobody_who_is_still_trusted_and_new_clients_meet_the_new_certi
 #[test]
 fn who_is_in_by_a_certificate_that_is_revoked_is_told_and_ended_and_its_will_is_sent() {
     let (papers, fleet) = (Papers::new(), Authority::new("fleet"));
-    let file = fleet.write("fleet.crl", fleet.crl(&[], HOUR).pem().unwrap());
-    let trust = ClientTrust {
-        crl: vec![file.clone()],
-        ..ClientTrust::of(&fleet.ca)
-    };
-    let server = required(&papers, trust);
+    let (file, server) = with_revocations(&papers, &fleet);
     with_gateway(settings(&server), async |doors| {
         let mut others = Vec::new();
         for serial in 20..30 {
@@ -295,12 +293,7 @@ fn who_is_in_by_a_certificate_that_is_revoked_is_told_and_ended_and_its_will_is_
 #[test]
 fn a_session_of_tls_is_not_resumed_past_the_revocation_of_its_certificate() {
     let (papers, fleet) = (Papers::new(), Authority::new("fleet"));
-    let file = fleet.write("fleet.crl", fleet.crl(&[], HOUR).pem().unwrap());
-    let trust = ClientTrust {
-        crl: vec![file.clone()],
-        ..ClientTrust::of(&fleet.ca)
-    };
-    let server = required(&papers, trust);
+    let (file, server) = with_revocations(&papers, &fleet);
     for version in VERSIONS {
         fs::write(&file, fleet.crl(&[], HOUR).pem().unwrap()).unwrap();
         with_gateway(settings(&server), async |doors| {
@@ -320,12 +313,7 @@ fn a_session_of_tls_is_not_resumed_past_the_revocation_of_its_certificate() {
 #[test]
 fn who_is_half_way_in_when_a_certificate_is_revoked_is_held_to_that() {
     let (papers, fleet) = (Papers::new(), Authority::new("fleet"));
-    let file = fleet.write("fleet.crl", fleet.crl(&[], HOUR).pem().unwrap());
-    let trust = ClientTrust {
-        crl: vec![file.clone()],
-        ..ClientTrust::of(&fleet.ca)
-    };
-    let server = required(&papers, trust);
+    let (file, server) = with_revocations(&papers, &fleet);
     let mut settings = settings(&server);
     settings.listeners.last_mut().unwrap().net.websocket = Some(upgrade::ServerSettings {
         paths: vec!["/mqtt".to_owned()],
@@ -431,6 +419,127 @@ fn the_end_of_a_certificate_is_told_a_month_ahead() {
     }
 }
 
+#[test]
+fn an_authority_in_between_that_is_revoked_lets_nobody_in_unless_only_clients_are_looked_up() {
+    let (papers, root) = (Papers::new(), Authority::new("root"));
+    let between = Authority::between(&root, 40);
+    let of_between = between.write("between.crl", between.crl(&[7], HOUR).pem().unwrap());
+    let of_root = root.write("root.crl", root.crl(&[], HOUR).pem().unwrap());
+    for crl_depth in [CrlDepth::Chain, CrlDepth::Client] {
+        fs::write(&of_root, root.crl(&[], HOUR).pem().unwrap()).unwrap();
+        let trust = ClientTrust {
+            crl: vec![of_root.clone(), of_between.clone()],
+            crl_depth,
+            ..ClientTrust::of(&root.ca)
+        };
+        let server = required(&papers, trust);
+        with_gateway(settings(&server), async |doors| {
+            for version in VERSIONS {
+                assert!(comes_in(doors, &between.client(8, version, &papers)).await);
+                assert!(!comes_in(doors, &between.client(7, version, &papers)).await);
+            }
+            let mut inside = dial(doors, &between.client(9, &TLS13, &papers)).await.unwrap();
+            inside.enter(connect("inside")).await;
+            fs::write(&of_root, root.crl(&[40], HOUR).pem().unwrap()).unwrap();
+            doors.reload_tls("tls", &server).expect("right");
+            let is_asked = crl_depth == CrlDepth::Chain;
+            match is_asked {
+                true => inside.hear_farewell(ReasonCode::NotAuthorized).await,
+                false => inside.ping().await,
+            }
+            for version in VERSIONS {
+                let comes = comes_in(doors, &between.client(8, version, &papers)).await;
+                assert_eq!(comes, !is_asked, "{crl_depth:?}");
+            }
+        });
+    }
+}
+
+#[test]
+fn where_only_clients_are_looked_up_the_list_of_the_authority_above_may_be_missing() {
+    let (papers, root) = (Papers::new(), Authority::new("root"));
+    let between = Authority::between(&root, 40);
+    let of_between = between.write("between.crl", between.crl(&[7], HOUR).pem().unwrap());
+    for (crl_depth, comes) in [(CrlDepth::Chain, false), (CrlDepth::Client, true)] {
+        let trust = ClientTrust {
+            crl: vec![of_between.clone()],
+            crl_depth,
+            ..ClientTrust::of(&root.ca)
+        };
+        with_gateway(settings(&required(&papers, trust)), async |doors| {
+            let config = between.client(8, &TLS13, &papers);
+            assert_eq!(comes_in(doors, &config).await, comes, "{crl_depth:?}");
+            assert!(!comes_in(doors, &between.client(7, &TLS13, &papers)).await);
+        });
+    }
+}
+
+/// A clock that is moved by hand, in seconds of Unix time.
+#[derive(Debug)]
+struct HandClock(AtomicU64);
+
+impl TimeProvider for HandClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let secs = self.0.load(Ordering::Relaxed);
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(secs)))
+    }
+}
+
+/// How TLS began with a client, as the client saw it; `None` where the listener did not let it through.
+async fn meet(listener: &Listener, config: &Arc<ClientConfig>) -> Option<HandshakeKind> {
+    let address = listener.endpoint().ip().expect("it listens on TCP");
+    let client = async {
+        let tcp = TcpStream::connect(address).await.ok()?;
+        let name = ServerName::IpAddress(Ipv4Addr::LOCALHOST.into());
+        let mut stream = TlsConnector::from(config.clone()).connect(name, tcp).await.ok()?;
+        // What lets it resume comes before this.
+        let mut said = [0];
+        stream.read_exact(&mut said).await.ok()?;
+        stream.get_ref().1.handshake_kind()
+    };
+    let server = async {
+        let mut incoming = listener.accept().await.handshake().await.ok()?;
+        incoming.stream.write_all(b"x").await.ok()?;
+        incoming.stream.flush().await.ok()?;
+        Some(incoming)
+    };
+    let (kind, incoming) = tokio::join!(client, server);
+    incoming.and(kind)
+}
+
+#[test]
+fn a_session_of_tls_is_not_resumed_past_the_end_of_the_revocation_list_unless_old_ones_are_accepted() {
+    let (papers, fleet) = (Papers::new(), Authority::new("fleet"));
+    let file = fleet.write("fleet.crl", fleet.crl(&[], HOUR).pem().unwrap());
+    for crl_expired in [Doubt::Refuse, Doubt::Accept] {
+        let trust = ClientTrust {
+            crl: vec![file.clone()],
+            crl_expired,
+            ..ClientTrust::of(&fleet.ca)
+        };
+        let runtime = tidegate::gateway::runtime().unwrap();
+        runtime.block_on(async {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+            let clock = Arc::new(HandClock(AtomicU64::new(now.as_secs())));
+            let anywhere = std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let mut settings = ListenerSettings::new("tls", anywhere, 10);
+            settings.tls = Some(required(&papers, trust));
+            let listener = Listener::bind(settings, Some(clock.clone())).expect("a free port");
+            let configs = VERSIONS.map(|version| fleet.client(8, version, &papers));
+            for config in &configs {
+                assert_eq!(meet(&listener, config).await, Some(HandshakeKind::Full));
+                assert_eq!(meet(&listener, config).await, Some(HandshakeKind::Resumed));
+            }
+            // Tickets of rustls live longer than this, and the certificates do by far.
+            clock.0.fetch_add(2 * 3600, Ordering::Relaxed);
+            for config in &configs {
+                let met = meet(&listener, config).await;
+                assert_eq!(met.is_some(), crl_expired == Doubt::Accept, "{met:?}");
+            }
+        });
+    }
+}
+
 // What the tests stand on.
 
 /// An authority for the certificates of clients.
@@ -438,6 +547,8 @@ struct Authority {
     folder: TempDir,
     issuer: Issuer<'static, KeyPair>,
     ca: PathBuf,
+    /// What its clients show behind their own certificate.
+    shown: Vec<CertificateDer<'static>>,
 }
 
 impl Authority {
@@ -454,6 +565,25 @@ impl Authority {
             folder,
             issuer: Issuer::new(params, key),
             ca,
+            shown: Vec::new(),
+        }
+    }
+
+    /// One that `above` has signed, with this serial number.
+    fn between(above: &Self, serial: u8) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "between");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.serial_number = Some(SerialNumber::from_slice(&[serial]));
+        let certificate = params.signed_by(&key, &above.issuer).unwrap();
+        Self {
+            folder,
+            shown: vec![certificate.der().clone()],
+            issuer: Issuer::new(params, key),
+            ca: above.ca.clone(),
         }
     }
 
@@ -486,12 +616,14 @@ impl Authority {
             .add(CertificateDer::from_pem_file(&papers.ca).unwrap())
             .unwrap();
         let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+        let mut chain = vec![certificate.der().clone()];
+        chain.extend(self.shown.iter().cloned());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[version])
             .unwrap()
             .with_root_certificates(roots)
-            .with_client_auth_cert(vec![certificate.der().clone()], key)
+            .with_client_auth_cert(chain, key)
             .unwrap();
         Arc::new(config)
     }
@@ -525,6 +657,17 @@ impl Authority {
 
 fn clock() -> Arc<tidegate::net::clock::FlooredClock> {
     Arc::default()
+}
+
+/// A server that asks for certificates of `fleet` and looks into its revocation list, which is that file and empty.
+fn with_revocations(papers: &Papers, fleet: &Authority) -> (PathBuf, ServerSettings) {
+    let file = fleet.write("fleet.crl", fleet.crl(&[], HOUR).pem().unwrap());
+    let trust = ClientTrust {
+        crl: vec![file.clone()],
+        ..ClientTrust::of(&fleet.ca)
+    };
+    let server = required(papers, trust);
+    (file, server)
 }
 
 /// A server that asks every client for a certificate and takes no name from it.

@@ -11,7 +11,7 @@ use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Who};
 use tidegate::auth::passwords::{CheckMemory, Cost, hash};
 use tidegate::board::Boards;
-use tidegate::broker::{ClientIds, ListenerPolicy, MountPoint, QueueClass};
+use tidegate::broker::{ClientIds, ListenerPolicy, MountPoint, Overflow, QueueClass};
 use tidegate::config::{self, Settings};
 use tidegate::mqtt::ProtocolVersion;
 use tidegate::net::endpoint::{Endpoint, UnixEndpoint};
@@ -184,7 +184,7 @@ fn what_mqtt_leaves_to_the_server_is_said_in_the_gateways_table() {
          server_reference = \"other.example:8883\"\n",
     )
     .choices;
-    assert!(choices.check_payload_format && choices.authentication_methods.is_empty());
+    assert!(choices.check_payload_format);
     let replies = choices.response_information.expect("a topic");
     assert_eq!(replies.as_str(), "replies");
     let reference = choices.server_reference.expect("a server");
@@ -192,6 +192,82 @@ fn what_mqtt_leaves_to_the_server_is_said_in_the_gateways_table() {
     assert_eq!(settings("").choices, tidegate::broker::Settings::default());
     let mistakes = told("[gateway]\nresponse_topics = \"a/+\"\n");
     assert!(mistakes[0].contains("response_topics"), "{mistakes:?}");
+}
+
+#[test]
+fn queue_rules_are_read_in_their_order() {
+    let choices = settings(
+        "[gateway]\nloss_property = \"lost\"\n[[queue]]\ntopics = [\"alarm/#\"]\noverflow = \"reject\"\n\
+         [[queue]]\nuser = \"plant\"\nclient = [\"meter-*\", \"pump-?\"]\nmessages_max = 4096\n\
+         bytes_max = \"4 MiB\"\nqos0 = true\n",
+    )
+    .choices;
+    assert_eq!(
+        choices.loss_property.map(|name| name.to_string()).as_deref(),
+        Some("lost")
+    );
+    let [alarms, meters] = &choices.queue_rules[..] else {
+        panic!("{:?}", choices.queue_rules);
+    };
+    assert_eq!((alarms.overflow, alarms.qos0), (Some(Overflow::Reject), None));
+    assert_eq!(
+        alarms
+            .topics
+            .iter()
+            .map(|filter| filter.as_str())
+            .collect::<Vec<_>>(),
+        ["alarm/#"]
+    );
+    assert_eq!(
+        (meters.class, meters.bytes_max),
+        (Some(QueueClass::N4096), Some(4 << 20))
+    );
+    assert_eq!((meters.overflow, meters.qos0), (None, Some(true)));
+    assert!(meters.users[0].matches("plant") && meters.clients[1].matches("pump-3"));
+    let limits =
+        settings("[limits]\nqueue_overflow = \"disconnect\"\nqueue_qos0 = true\npublish_wait_max = \"5s\"\n");
+    assert_eq!(limits.limits.queue_overflow, Overflow::Disconnect);
+    assert!(limits.limits.queue_qos0 && limits.limits.publish_wait_max == Duration::from_secs(5));
+}
+
+#[test]
+fn a_queue_rule_that_cannot_hold_is_a_mistake() {
+    let size = "found 1 KiB, expected at least the packet_bytes_max of [limits], 256 KiB, and at most its \
+                queued_bytes_total_max, 32 MiB";
+    for (rule, expected) in [
+        (
+            "overflow = \"drop\"",
+            "overflow: found \"drop\", expected \"drop-oldest\"",
+        ),
+        (
+            "client = \"a*\"",
+            "sets nothing, expected one of messages_max, bytes_max, overflow, qos0",
+        ),
+        ("client = []\nqos0 = true", "client: expected at least one"),
+        ("topics = \"a/#/b\"\nqos0 = true", "topics: found \"a/#/b\""),
+        (
+            "topics = \"$share/g/a\"\nqos0 = true",
+            "expected a filter that is not shared",
+        ),
+        (
+            "topics = \"a\"\nmessages_max = 64",
+            "messages_max: found beside topics",
+        ),
+        (
+            "messages_max = 100",
+            "messages_max: found 100, expected 16, 64, 256, 1024 or 4096",
+        ),
+        ("bytes_max = 1024", size),
+        ("overflows = \"reject\"", "did you mean \"overflow\""),
+    ] {
+        let mistakes = told(&format!("[[queue]]\n{rule}\n"));
+        assert!(
+            mistakes.iter().any(|told| told.contains(expected)),
+            "{rule}: {mistakes:?}"
+        );
+    }
+    let many = "[[queue]]\nqos0 = true\n".repeat(65);
+    assert!(told(&many)[0].contains("found 65 tables, expected at most 64"));
 }
 
 #[test]
@@ -979,6 +1055,9 @@ fn the_check_command_tells_every_mistake_and_exits_with_2() {
         out.starts_with(&format!("{file} is right\n  gateway:  x\n")),
         "{out}"
     );
+    let queues =
+        "\n  queues:   1024 messages or 1 MiB at most for a client; 32 MiB for all: 32 full ones, or ";
+    assert!(out.contains(queues), "{out}");
     assert_eq!((err.as_str(), code), ("", Some(0)));
 }
 
@@ -1470,16 +1549,7 @@ fn the_rules_of_the_configuration_come_before_those_of_the_acl_file() {
                 [[access.rule]]\ndeny = 'read'\ntopics = 'a/x'\n\
                 [[access.rule]]\nallow = 'read'\ntopics = 'b'\n";
     let rights = folder.load(text).expect("right").rights;
-    let may = |topic| {
-        rights.authorize(
-            Who {
-                identity: &Identity::Anonymous,
-                client: None,
-            },
-            Action::Receive,
-            topic,
-        )
-    };
+    let may = |topic| rights.authorize(Who::new(&Identity::Anonymous, None), Action::Receive, topic);
     assert_eq!(
         [may("a/x"), may("a/y"), may("b"), may("c")],
         [false, true, true, false]

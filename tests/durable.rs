@@ -5,7 +5,7 @@ mod conversation;
 use std::time::Duration;
 
 use conversation::*;
-use tidegate::auth::access::Rights;
+use tidegate::auth::access::{Action, Rights};
 use tidegate::broker::{
     Broker, Change, DetachReason, Event, Input, KickOptions, Limits, LinkId, Output, Refusal, Restored,
     StoreHealth,
@@ -620,4 +620,47 @@ fn a_store_that_cannot_keep_up_makes_publishers_wait() {
     assert!((15..30).contains(&paused), "after {paused} messages");
     house.store();
     assert!(house.wait(secs(3)).contains(&Output::Resume { link: writer }));
+}
+
+#[test]
+fn what_waits_to_be_stored_is_not_sent_to_a_client_that_may_not_have_it_any_more() {
+    let mut house = house();
+    let reader = come(&mut house, V5, "reader");
+    house.receive(reader, subscribe_packet(&[subscription("#", QoS::ExactlyOnce)]));
+    house.store();
+    house.step(own("secret", "parked", QoS::ExactlyOnce, false));
+    let denials = vec![denial(None, Action::Receive, "secret")];
+    house.step(Input::RightsChanged(Rights::denying(denials)));
+    assert_eq!(payloads(&house.store(), reader), Vec::<String>::new());
+    assert_eq!(
+        (house.stats().deliveries_denied, house.stats().inflight_messages),
+        (1, 0)
+    );
+    // Its place in the window is free, and its record gone.
+    house.step(own("open", "next", QoS::ExactlyOnce, false));
+    assert_eq!(payloads(&house.store(), reader), ["next"]);
+    cut(&mut house);
+    assert_eq!(house.stats().inflight_messages, 1);
+}
+
+#[test]
+fn a_pubrel_waits_for_a_pubrec_that_came_behind_connect() {
+    let mut house = house();
+    let reader = come(&mut house, V5, "reader");
+    house.receive(reader, subscribe_packet(&[subscription("t", QoS::ExactlyOnce)]));
+    house.store();
+    house.step(own("t", "once", QoS::ExactlyOnce, false));
+    assert_eq!(payloads(&house.store(), reader), ["once"]);
+    house.close(reader);
+    house.store();
+    // Clients need not wait for CONNACK; its session is stored, what PUBREC said is not.
+    let (reader, _) = house.connect(kept(V5, "reader"));
+    let upto = house.broker.store().expect("a store").given;
+    house.receive(reader, pubrec(1));
+    let outputs = house.step(Input::Stored { upto });
+    assert_eq!(connack(&outputs, reader).reason, ReasonCode::Success);
+    let is_pubrel = |packet: &&Packet| matches!(packet, Packet::PubRel(_));
+    assert!(!sent(&outputs, reader).iter().any(is_pubrel), "{outputs:?}");
+    let outputs = house.store();
+    assert!(sent(&outputs, reader).iter().any(is_pubrel), "{outputs:?}");
 }

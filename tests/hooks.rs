@@ -335,6 +335,20 @@ fn a_client_that_goes_while_its_message_waits_leaves_no_ghost_behind() {
 }
 
 #[test]
+fn what_came_behind_a_message_is_counted_once_though_the_connection_ends_among_it() {
+    let hook = Scripted::saying(Interests::PUBLISH, &[Verdict::Later]);
+    let (mut house, letters) = hook.installed();
+    let link = house.join(client(V5, "bill"));
+    house.publish(link, message("t", "waits"));
+    house.receive(link, disconnect(ReasonCode::Success));
+    house.receive(link, Packet::PingReq);
+    assert_eq!(house.stats().packets_received, 4);
+    hook.give(Verdict::Allow);
+    house.take_answers(&letters);
+    assert_eq!((house.stats().packets_received, house.stats().links), (4, 0));
+}
+
+#[test]
 fn a_client_waits_at_the_door_for_a_hook_and_what_it_sends_waits_with_it() {
     let hook = Scripted::saying(Interests::AUTHENTICATE, &[Verdict::Later]);
     let (mut house, letters) = hook.installed();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use conversation::{V5, client, message1, puback, puback_with, subscribe_packet, subscription};
 use running::{Doors, IN_VAIN, settings, with_gateway};
 use serde_json::{Value, json};
+use tidegate::auth::passwords::{Cost, Users, hash};
 use tidegate::callback;
 use tidegate::config::Settings;
 use tidegate::hooks::Interests;
@@ -284,25 +285,46 @@ fn connections_are_kept_and_one_that_was_closed_meanwhile_is_opened_again() {
     });
 }
 
+/// TLS as a server with these papers does it.
+fn acceptor(papers: &running::Papers) -> tokio_rustls::TlsAcceptor {
+    use rustls::pki_types::pem::PemObject;
+    let certificates = std::fs::read(&papers.server.certificate).expect("a certificate");
+    let key = std::fs::read(&papers.server.key).expect("a key");
+    let chain = rustls::pki_types::CertificateDer::pem_slice_iter(&certificates);
+    let chain = chain.collect::<Result<Vec<_>, _>>().expect("PEM");
+    let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(&key).expect("PEM");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has both")
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .expect("they belong together");
+    tokio_rustls::TlsAcceptor::from(Arc::new(config))
+}
+
+/// Answers one question of each connection, and leaves it open.
+async fn answer_by_tls(listener: std::net::TcpListener, acceptor: tokio_rustls::TlsAcceptor) {
+    let listener = TcpListener::from_std(listener).expect("a runtime");
+    let mut open = Vec::new();
+    while let Ok((tcp, _)) = listener.accept().await {
+        let Ok(mut stream) = acceptor.accept(tcp).await else {
+            continue;
+        };
+        let mut read = [0; 4096];
+        if stream.read(&mut read).await.is_ok_and(|count| count > 0) {
+            let said = stream.write_all(&answer("200 OK", "")).await;
+            said.expect("the gateway listens");
+            stream.flush().await.expect("the gateway listens");
+        }
+        open.push(stream);
+    }
+}
+
 #[test]
 fn a_server_is_believed_by_its_certificate_only() {
     let papers = running::Papers::new();
-    let config = {
-        let certificates = std::fs::read(&papers.server.certificate).expect("a certificate");
-        let key = std::fs::read(&papers.server.key).expect("a key");
-        use rustls::pki_types::pem::PemObject;
-        let chain = rustls::pki_types::CertificateDer::pem_slice_iter(&certificates);
-        let chain = chain.collect::<Result<Vec<_>, _>>().expect("PEM");
-        let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(&key).expect("PEM");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("ring has both")
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .expect("they belong together")
-    };
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let acceptor = acceptor(&papers);
     for is_trusted in [true, false] {
         let (mut settings, listener) = asking(Interests::AUTHENTICATE, IN_VAIN);
         let port = listener.local_addr().expect("bound").port();
@@ -317,20 +339,7 @@ fn a_server_is_believed_by_its_certificate_only() {
         }
         let acceptor = acceptor.clone();
         with_gateway(settings, async |doors| {
-            let listener = TcpListener::from_std(listener).expect("a runtime");
-            tokio::task::spawn_local(async move {
-                while let Ok((tcp, _)) = listener.accept().await {
-                    let Ok(mut stream) = acceptor.accept(tcp).await else {
-                        continue;
-                    };
-                    let mut read = [0; 4096];
-                    if stream.read(&mut read).await.is_ok_and(|count| count > 0) {
-                        let said = stream.write_all(&answer("200 OK", "")).await;
-                        said.expect("the gateway listens");
-                        stream.flush().await.expect("the gateway listens");
-                    }
-                }
-            });
+            tokio::task::spawn_local(answer_by_tls(listener, acceptor));
             let expected = match is_trusted {
                 true => ReasonCode::Success,
                 false => ReasonCode::ServerUnavailable,
@@ -338,4 +347,215 @@ fn a_server_is_believed_by_its_certificate_only() {
             assert_eq!(knock(doors, login("ann", "right")).await, expected);
         });
     }
+}
+
+#[test]
+fn a_server_is_not_believed_under_another_name_than_its_own() {
+    let papers = running::Papers::new();
+    let (mut settings, listener) = asking(Interests::AUTHENTICATE, IN_VAIN);
+    let port = listener.local_addr().expect("bound").port();
+    if let Some(http) = &mut settings.hooks.http {
+        // Its certificate is for the address 127.0.0.1.
+        http.url = format!("https://localhost:{port}/ask").parse().expect("a URL");
+        http.ca = Some(papers.ca.clone());
+    }
+    let acceptor = acceptor(&papers);
+    with_gateway(settings, async |doors| {
+        tokio::task::spawn_local(answer_by_tls(listener, acceptor));
+        let reason = knock(doors, login("ann", "right")).await;
+        assert_eq!(reason, ReasonCode::ServerUnavailable);
+    });
+}
+
+#[test]
+fn a_reload_has_another_server_asked_and_forgets_what_the_old_one_said() {
+    let (settings, listener) = asking(Interests::AUTHENTICATE, IN_VAIN);
+    let (other, other_listener) = asking(Interests::AUTHENTICATE, IN_VAIN);
+    let changed = Settings {
+        hooks: other.hooks,
+        ..settings.clone()
+    };
+    with_gateway(settings.clone(), async |doors| {
+        let server = Server::begin(listener, |_| answer("200 OK", ""));
+        let other = Server::begin(other_listener, |_| answer("403 Forbidden", ""));
+        let mut inside = doors.peer(login("ann", "right")).await;
+        assert_eq!(server.asked().len(), 1);
+        let reloaded = doors.reload(settings.clone()).await.expect("nothing is wrong");
+        assert!(!reloaded.hooks_changed);
+        assert_eq!(knock(doors, login("ann", "right")).await, ReasonCode::Success);
+        assert_eq!(server.asked().len(), 0, "the answer is known");
+        inside.hear_farewell(ReasonCode::SessionTakenOver).await;
+
+        let mut inside = doors.peer(login("ann", "right")).await;
+        let reloaded = doors.reload(changed).await.expect("nothing is wrong");
+        assert!(reloaded.hooks_changed);
+        assert_eq!(
+            knock(doors, login("ann", "right")).await,
+            ReasonCode::BadUserNameOrPassword
+        );
+        assert_eq!((server.asked().len(), other.asked().len()), (0, 1));
+        inside.ping().await; // who is in stays
+        doors.reload(settings).await.expect("nothing is wrong");
+        assert_eq!(knock(doors, login("ann", "right")).await, ReasonCode::Success);
+        assert_eq!(server.asked().len(), 1, "what it said before is forgotten");
+    });
+}
+
+#[test]
+fn a_question_that_is_open_when_another_server_takes_over_is_asked_of_that_one() {
+    let (settings, listener) = asking(Interests::AUTHENTICATE | Interests::PUBLISH, IN_VAIN);
+    let (other, other_listener) = asking(Interests::AUTHENTICATE | Interests::PUBLISH, IN_VAIN);
+    let changed = Settings {
+        hooks: other.hooks,
+        ..settings.clone()
+    };
+    let none = Settings {
+        hooks: Default::default(),
+        ..settings.clone()
+    };
+    with_gateway(settings, async |doors| {
+        let server = Server::begin(listener, |_| Vec::new());
+        let _other = Server::begin(other_listener, |question| match question["action"] == "publish" {
+            true => Vec::new(),
+            false => answer("200 OK", "{\"user\": \"somebody\"}"),
+        });
+        let mut peer = running::Peer::stranger(doors.stream().await, V5);
+        peer.say(&Packet::Connect(Box::new(login("ann", "right")))).await;
+        server.heard.notified().await;
+        doors.reload(changed).await.expect("nothing is wrong");
+        match peer.hear().await {
+            Some(Packet::ConnAck(connack)) => assert_eq!(connack.reason, ReasonCode::Success),
+            other => panic!("expected CONNACK, found {other:?}"),
+        }
+        peer.say(&Packet::Publish(message1(1, "t", "x"))).await;
+        doors.reload(none).await.expect("nothing is wrong");
+        let taken = puback_with(1, ReasonCode::NoMatchingSubscribers);
+        assert_eq!(peer.hear().await, Some(taken), "nobody is asked any more");
+        // And nobody who would have been asked comes in by a name that nobody vouches for.
+        let connack = knock(doors, client(V5, "bill")).await;
+        assert_eq!(connack, ReasonCode::Success);
+    });
+}
+
+#[test]
+fn a_server_that_is_asked_from_a_reload_on_is_asked() {
+    let (changed, listener) = asking(Interests::AUTHENTICATE, IN_VAIN);
+    let settings = Settings {
+        hooks: Default::default(),
+        ..changed.clone()
+    };
+    with_gateway(settings, async |doors| {
+        let server = Server::begin(listener, |_| answer("403 Forbidden", ""));
+        assert_eq!(knock(doors, client(V5, "bill")).await, ReasonCode::Success);
+        doors.reload(changed).await.expect("nothing is wrong");
+        assert_eq!(
+            knock(doors, client(V5, "bill")).await,
+            ReasonCode::BadUserNameOrPassword
+        );
+        assert_eq!(server.asked().len(), 1);
+    });
+}
+
+#[test]
+fn a_reload_tells_the_callback_who_is_in_the_password_file() {
+    let users = |text: &str| {
+        let text = format!("{text}:{}\n", quick_hash("right"));
+        Some(Arc::new(Users::parse(&text).expect("it is in order")))
+    };
+    let (settings, listener) = asking(Interests::AUTHENTICATE, IN_VAIN);
+    let settings = Settings {
+        users: users("ann"),
+        ..settings
+    };
+    let changed = Settings {
+        users: users("bob"),
+        ..settings.clone()
+    };
+    with_gateway(settings, async |doors| {
+        let server = Server::begin(listener, |_| answer("403 Forbidden", ""));
+        let ann = async || knock(doors, login("ann", "right")).await;
+        let bob = async || knock(doors, login("bob", "right")).await;
+        assert_eq!(
+            (ann().await, bob().await),
+            (ReasonCode::Success, ReasonCode::BadUserNameOrPassword)
+        );
+        doors.reload(changed).await.expect("nothing is wrong");
+        assert_eq!(
+            (ann().await, bob().await),
+            (ReasonCode::BadUserNameOrPassword, ReasonCode::Success)
+        );
+        assert_eq!(
+            server.asked().len(),
+            2,
+            "each is asked about while not in the file"
+        );
+    });
+}
+
+fn quick_hash(password: &str) -> String {
+    let cost = Cost::new(Cost::MEMORY_KIB_MIN, 1).expect("the least there is");
+    hash(password.as_bytes(), cost, &[7; 16]).expect("some megabytes")
+}
+
+#[test]
+fn a_reload_reads_the_authorities_again_by_which_the_server_is_known() {
+    let (papers, others) = (running::Papers::new(), running::Papers::new());
+    let (mut settings, listener) = asking(Interests::AUTHENTICATE, IN_VAIN);
+    let port = listener.local_addr().expect("bound").port();
+    let folder = tempfile::tempdir().expect("a folder");
+    let ca = folder.path().join("ca.pem");
+    std::fs::copy(&papers.ca, &ca).expect("the folder is ours");
+    if let Some(http) = &mut settings.hooks.http {
+        http.url = format!("https://127.0.0.1:{port}/ask").parse().expect("a URL");
+        http.ca = Some(ca.clone());
+        http.cache_time = Duration::ZERO;
+    }
+    let acceptor = acceptor(&papers);
+    with_gateway(settings.clone(), async |doors| {
+        tokio::task::spawn_local(answer_by_tls(listener, acceptor));
+        assert_eq!(knock(doors, login("ann", "right")).await, ReasonCode::Success);
+        std::fs::copy(&others.ca, &ca).expect("the folder is ours");
+        doors.reload(settings.clone()).await.expect("nothing is wrong");
+        let reason = knock(doors, login("bob", "right")).await;
+        assert_eq!(
+            reason,
+            ReasonCode::ServerUnavailable,
+            "not by the old connection either"
+        );
+        std::fs::write(&ca, "no PEM").expect("the folder is ours");
+        let refused = doors
+            .reload(settings)
+            .await
+            .expect_err("there is no authority in it");
+        let told = refused.to_string();
+        assert!(
+            told.starts_with("1 mistake, all stays as it was; hook.http: "),
+            "{told}"
+        );
+    });
+}
+
+#[test]
+fn a_server_says_which_groups_a_client_is_in_and_their_rules_bind_it() {
+    let (mut settings, listener) = asking(Interests::AUTHENTICATE, IN_VAIN);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("tidegate.toml");
+    let rules = "[access.groups]\noperators = []\n\
+                 [[access.rule]]\nallow = 'all'\ngroup = 'operators'\ntopics = 'plant/#'\n";
+    std::fs::write(&file, rules).expect("the folder is ours");
+    settings.rights = tidegate::config::load(&file, None).expect("right").rights;
+    with_gateway(settings, async |doors| {
+        let _server = Server::begin(listener, |question| {
+            let groups = question["user"].as_str().expect("a name");
+            answer("200 OK", &format!("{{\"groups\": [\"{groups}\"]}}"))
+        });
+        for (user, reason) in [
+            ("operators", ReasonCode::NoMatchingSubscribers),
+            ("guests", ReasonCode::NotAuthorized),
+        ] {
+            let mut peer = doors.peer(login(user, "right")).await;
+            peer.say(&Packet::Publish(message1(1, "plant/x", "x"))).await;
+            assert_eq!(peer.hear().await, Some(puback_with(1, reason)), "{user}");
+        }
+    });
 }

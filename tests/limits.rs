@@ -486,6 +486,32 @@ fn those_without_a_name_count_by_the_address_they_came_from() {
 }
 
 #[test]
+fn those_without_a_name_have_no_more_sessions_by_beginning_them_at_another_address() {
+    let mut house = House::within(Limits {
+        sessions_per_user_max: 2,
+        ..Limits::default()
+    });
+    for id in ["a", "b"] {
+        house.join_from("192.0.2.1", client(V5, id));
+    }
+    let (roaming, _) = house.join_from("192.0.2.2", resuming(V5, "c"));
+    house.close(roaming);
+    let mut outcome = |connect| {
+        let (link, outputs) = house.join_from("192.0.2.1", connect);
+        connack(&outputs, link)
+    };
+    assert_eq!(outcome(client(V5, "c")).reason, ReasonCode::QuotaExceeded);
+    // What is there already counts where it began.
+    assert!(outcome(resuming(V5, "c")).session_present);
+    assert_eq!(outcome(client(V5, "a")).reason, ReasonCode::Success);
+    assert_eq!(outcome(client(V5, "c")).reason, ReasonCode::QuotaExceeded);
+    // Of one that would end with its connection, another would begin.
+    house.join_from("192.0.2.2", client(V5, "d"));
+    let (link, outputs) = house.join_from("192.0.2.1", resuming(V5, "d"));
+    assert_eq!(connack(&outputs, link).reason, ReasonCode::QuotaExceeded);
+}
+
+#[test]
 fn wills_are_bounded_one_by_one_and_all_together() {
     let mut house = House::within(Limits {
         will_bytes_max: 100,

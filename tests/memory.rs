@@ -4,7 +4,7 @@
 mod conversation;
 
 use conversation::*;
-use tidegate::broker::{Event, Input, Limits, LinkId, Output, QueueClass};
+use tidegate::broker::{Event, Input, Limits, LinkId, ListenerPolicy, Output, QueueClass};
 use tidegate::mqtt::{Connect, Publish, QoS, ReasonCode};
 
 const BUDGET_BYTES: usize = 2 * 1024 * 1024;
@@ -89,6 +89,13 @@ fn fill_to(house: &mut House, link: LinkId, percent: usize) {
     let bytes = wanted - house.broker.memory_bytes();
     house.step(Input::Holding { link, bytes });
     assert!(house.broker.memory_bytes().abs_diff(wanted) < 4096);
+}
+
+/// A byte stream that has just come; whether it may stay.
+fn may_stay(house: &mut House) -> bool {
+    let (link, arrival) = house.arrival(ListenerPolicy::new("door", true), None, None);
+    let outputs = house.step(arrival);
+    !outputs.contains(&close(link))
 }
 
 fn is_memory_told(outputs: &[Output]) -> bool {
@@ -472,4 +479,16 @@ fn a_member_that_has_to_be_sent_something_again_is_not_the_first_choice_of_its_s
         assert_eq!(payloads(&outputs, other), [payload]);
         assert_eq!(payloads(&outputs, reader), [""; 0]);
     }
+}
+
+#[test]
+fn connections_that_say_nothing_stay_within_the_budget() {
+    let mut house = small_house();
+    let other = house.join(client(V5, "other"));
+    fill_to(&mut house, other, 89);
+    // Who comes above 90 % may stay to be told why it cannot come in, while there is room for that. The invariants see
+    // to the rest.
+    let came = (0..1000).filter(|_| may_stay(&mut house)).count();
+    assert!((10..200).contains(&came), "{came}");
+    assert_eq!(house.stats().connections_refused, 1000 - came as u64);
 }

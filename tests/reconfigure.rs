@@ -15,6 +15,7 @@ fn reconfigure(house: &mut House, change: impl FnOnce(&mut Limits)) -> Vec<Outpu
         rights: None,
         listeners: Vec::new(),
         revoked: Vec::new(),
+        hooks: None,
     })))
 }
 

@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::fs;
 use std::io::Read as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -246,6 +247,69 @@ fn without_descriptors_to_read_it_by_the_old_security_stays() {
         again.ping().await;
         program.reload().await;
         again.hear_farewell(ReasonCode::NotAuthorized).await;
+    });
+}
+
+#[test]
+fn the_log_tells_more_and_less_by_a_reload() {
+    with_program(async |program| {
+        let told = |program: &Program| program.count_logged(&["DEBUG", "connection accepted"]);
+        let plain = fs::read_to_string(program.folder().join("tidegate.toml")).expect("it is there");
+        let mut first = program.peer(connect("first")).await;
+        program.until_logged(&["client connected", "first"], 1).await;
+        assert_eq!(told(program), 0);
+        program.configure(|text| text + "[gateway]\nlog = 'debug'\n");
+        program.reload().await;
+        let _second = program.peer(connect("second")).await;
+        program.until_logged(&["client connected", "second"], 1).await;
+        assert_eq!(told(program), 1, "{}", program.log());
+        program.configure(|_| plain);
+        program.reload().await;
+        let _third = program.peer(connect("third")).await;
+        program.until_logged(&["client connected", "third"], 1).await;
+        assert_eq!(told(program), 1, "{}", program.log());
+        first.ping().await;
+    });
+}
+
+#[test]
+fn the_file_of_a_unix_socket_gets_other_permissions_and_nobody_at_it_notices() {
+    with_program(async |program| {
+        let path = program.folder().join("mqtt.sock");
+        let found = || {
+            let metadata = fs::metadata(&path).expect("the socket is there");
+            (metadata.permissions().mode() & 0o777, metadata.ino())
+        };
+        let (_, file) = found();
+        let enter = async |name: &str| {
+            let stream = program.stream_to("socket").await;
+            let connect = connect(name);
+            let mut peer = Peer::on(tidegate::net::link::Link::client(
+                stream,
+                connect.version,
+                1024 * 1024,
+            ));
+            peer.enter(connect).await;
+            peer
+        };
+        let mut stays = enter("stays").await;
+        let plain = fs::read_to_string(program.folder().join("tidegate.toml")).expect("it is there");
+        for mode in [0o600, 0o660, 0o666] {
+            let with_mode = format!("mqtt.sock'\nmode = '{mode:04o}'\n");
+            program.configure(|_| plain.replacen("mqtt.sock'\n", &with_mode, 1));
+            program.reload().await;
+            assert_eq!(found(), (mode, file), "the same socket");
+            enter("comes").await.ping().await;
+        }
+        // One mistake elsewhere, and the file stays as it is.
+        program.configure(|_| {
+            let text = plain.replacen("mqtt.sock'\n", "mqtt.sock'\nmode = '0600'\n", 1);
+            text + "[listener.added]\nanonymous = true\naddress = '192.0.2.1:0'\n\
+                    allow_plaintext_off_loopback = true\nallow_anonymous_off_loopback = true\n"
+        });
+        program.reload_in_vain().await;
+        assert_eq!(found(), (0o666, file));
+        stays.ping().await;
     });
 }
 

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidegate::mqtt::{Packet, QoS};
+use tidegate::broker::{KickOptions, Target};
+use tidegate::mqtt::{ClientId, Packet, QoS, ReasonCode};
 
-use running::{Doors, Peer, connect, options, publish, settings, with_gateway};
+use running::{Doors, Peer, connect, options, publish, settings, text, with_gateway};
 
 /// Subscribes to `filter` and reads what comes, up to the answer to a PINGREQ that was sent behind it.
 async fn read(peer: &mut Peer, filter: &str) -> BTreeMap<String, Bytes> {
@@ -52,6 +53,9 @@ fn a_dashboard_finds_the_figures_of_the_moment_under_the_names_it_knows() {
             ("publish/messages/received", "3"),
             ("publish/messages/sent", "3"),
             ("publish/messages/dropped", "0"),
+            ("publish/messages/dropped/queue_full", "0"),
+            ("publish/messages/dropped/offline", "0"),
+            ("publish/messages/refused", "0"),
             ("publish/bytes/received", "12"),
             ("publish/bytes/sent", "12"),
             ("connections/socket/count", "2"),
@@ -107,5 +111,59 @@ fn where_statistics_are_not_wanted_there_are_none() {
     with_gateway(settings, async |doors| {
         let mut dashboard = reader(doors).await;
         assert_eq!(read(&mut dashboard, "$SYS/#").await, BTreeMap::new());
+    });
+}
+
+#[test]
+fn kicks_bans_refused_logins_and_reloads_are_told_below_a_branch_of_our_own() {
+    let open = settings();
+    let mut locked = open.clone();
+    locked.listeners[0].policy.anonymous = false;
+    with_gateway(open.clone(), async |doors| {
+        let _unlucky = doors.peer(connect("unlucky")).await;
+        let kicks = doors.kicks();
+        for name in ["unlucky", "nobody"] {
+            let client = ClientId::new(text(name)).expect("not empty");
+            let options = KickOptions {
+                keep_out: (name == "unlucky").then_some(Duration::from_secs(60)),
+                ..KickOptions::default()
+            };
+            let ticket = kicks
+                .kick(Target::Client(client), options)
+                .expect("there is room");
+            ticket.await.expect("it is carried out");
+        }
+        let mut banned = Peer::stranger(doors.stream().await, connect("unlucky").version);
+        assert_eq!(banned.knock(connect("unlucky")).await.reason, ReasonCode::Banned);
+        doors.reload(locked).await.expect("nothing is wrong");
+        let mut nameless = Peer::stranger(doors.stream().await, connect("x").version);
+        assert_eq!(
+            nameless.knock(connect("x")).await.reason,
+            ReasonCode::NotAuthorized
+        );
+        doors.reload(None).await.expect_err("there is nothing to be read");
+        doors.reload(open).await.expect("nothing is wrong");
+        let mut reader = reader(doors).await;
+        let told = read(&mut reader, "$SYS/tidegate/#").await;
+        let told: Vec<(&str, &[u8])> = (told.iter())
+            .map(|(topic, value)| {
+                (
+                    topic.strip_prefix("$SYS/tidegate/").expect("below it"),
+                    &value[..],
+                )
+            })
+            .collect();
+        let expected: [(&str, &[u8]); 9] = [
+            ("bans", b"1"),
+            ("clients_kicked", b"1"),
+            ("connections_banned", b"1"),
+            ("kicks", b"2"),
+            ("kicks_in_vain", b"1"),
+            ("logins_refused", b"2"),
+            ("reloads", b"2"),
+            ("reloads_rejected", b"1"),
+            ("sessions_purged", b"0"),
+        ];
+        assert_eq!(told, expected);
     });
 }

@@ -11,6 +11,7 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 use bytes::Bytes;
 use conversation::{House, V5, V311, close, connack, refusal, send};
 use ring::hmac;
+use tidegate::auth::groups::Groups;
 use tidegate::broker::{Input, LinkId, Output, Settings, Voucher};
 use tidegate::config;
 use tidegate::mqtt::{Connect, Disconnect, Packet, ProtocolVersion, ReasonCode};
@@ -52,6 +53,7 @@ fn vouch(house: &mut House, link: LinkId, client: Option<&str>) -> Vec<Output> {
     let voucher = Box::new(Voucher {
         user: text("ann"),
         client: client.map(text),
+        groups: Groups::default(),
         expires_at: house.now.mono + Duration::from_secs(60),
     });
     house.step(Input::Vouched { link, voucher })
@@ -109,6 +111,7 @@ fn a_voucher_that_comes_after_its_time_lets_nobody_in() {
     let voucher = Box::new(Voucher {
         user: text("ann"),
         client: None,
+        groups: Groups::default(),
         expires_at: house.now.mono,
     });
     let outputs = house.step(Input::Vouched { link, voucher });

@@ -9,19 +9,25 @@
 mod conversation;
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use bytes::{Bytes, BytesMut};
-use conversation::{House, V5, V311, client_id, filter, text, topic};
+use conversation::anything::{self, Whims};
+use conversation::judge::Judge;
+use conversation::{House, Letters, V5, V311, client_id, filter, text, topic};
 use libfuzzer_sys::fuzz_target;
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial, Rights};
+use tidegate::auth::acl::Effect;
+use tidegate::auth::network::Network;
 use tidegate::broker::{
-    Authentication, BanSubject, Input, KickOptions, KickedSession, KickedWill, Limits, LinkId,
-    ListenerPolicy, Message, MountPoint, Output, Overflow, Pattern, QueueClass, Settings, Target, Verdict,
-    Versions,
+    BanSubject, Input, KickOptions, KickedSession, KickedWill, Limits, LinkId, ListenerPolicy, Message,
+    MountPoint, Output, Overflow, Pattern, QueueClass, QueueRule, Settings, Target, Verdict, Versions,
 };
+use tidegate::hooks::{DenialReason, Hook, Judgement, Proved};
 use tidegate::mqtt::{
     Ack, AckProperties, Auth, AuthProperties, ClientId, Connect, ConnectProperties, Decoder, Disconnect,
     DisconnectProperties, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode,
@@ -33,7 +39,10 @@ use tidegate::mqtt::{
 struct Script {
     limits: u8,
     /// Two bits for each of three clients that are there from the beginning: whether it is, and whether it reads all.
+    /// One more says that no hook speaks an authentication method.
     residents: u8,
+    /// What a hook says, over and over; without them there is none.
+    whims: Option<[u8; 12]>,
     steps: Vec<Step>,
 }
 
@@ -42,6 +51,7 @@ enum Step {
     Arrive {
         door: u8,
         certificate_user: Option<u8>,
+        address: Option<u8>,
     },
     Join {
         hello: Hello,
@@ -125,12 +135,22 @@ enum Step {
     },
     Unban {
         client: u8,
+        subject: u8,
+    },
+    /// The hook answers one of the questions it was asked, or forgets it.
+    Reply {
+        which: u8,
+        verdict: u8,
     },
     Own {
         message: Said,
     },
     Rights {
         denials: [Option<(u8, u8, u8)>; 2],
+    },
+    Rules {
+        allows_the_rest: bool,
+        rules: [Option<[u8; 4]>; 3],
     },
     /// The clock goes on, with a tick at every deadline.
     Wait {
@@ -216,6 +236,9 @@ struct Peer {
 
 struct World {
     house: House,
+    judge: Judge,
+    whims: Option<Whims>,
+    letters: Arc<Letters>,
     peers: Vec<Peer>,
     gone: Vec<LinkId>,
 }
@@ -301,12 +324,13 @@ const AUTH_REASONS: [ReasonCode; 3] = [
 
 fn kick(client: u8, target: u8, options: u8) -> Input {
     let name = of(&CLIENTS, client);
-    let target = match target % 8 {
+    let target = match target % 10 {
         0 => Target::Everyone,
         1 => Target::Listener("door".into()),
         2 => Target::User(text(of(&USERS, client))),
         3 => Target::Pattern(Pattern::parse("*?").expect("a pattern")),
-        4 => Target::Address([127, 0, 0, client].into()),
+        4 => Target::Address(address(client)),
+        5 => Target::Network(Network::around(address(client), 30)),
         _ => Target::Client(client_id(name)),
     };
     let options = KickOptions {
@@ -316,6 +340,11 @@ fn kick(client: u8, target: u8, options: u8) -> Input {
         ..KickOptions::default()
     };
     conversation::kick_with(0, target, options)
+}
+
+/// Few of them, in two networks.
+fn address(number: u8) -> IpAddr {
+    [10, 0, 0, number % 8].into()
 }
 
 fn of<T: Copy>(choices: &[T], number: u8) -> T {
@@ -328,7 +357,7 @@ fn packet_id(number: u8) -> PacketId {
 }
 
 fuzz_target!(|script: Script| {
-    let mut world = World::new(script.limits);
+    let mut world = World::new(script.limits, script.residents & 0x40 == 0, script.whims);
     world.settle(script.residents);
     for step in script.steps.into_iter().take(STEPS_MAX) {
         world.take(step);
@@ -337,7 +366,7 @@ fuzz_target!(|script: Script| {
 });
 
 impl World {
-    fn new(choice: u8) -> Self {
+    fn new(choice: u8, proves: bool, whims: Option<[u8; 12]>) -> Self {
         let bit = |bit: u8| choice & 1 << bit != 0;
         let limits = Limits {
             connections_max: 8,
@@ -353,11 +382,14 @@ impl World {
             topic_alias_maximum: 2,
             queue_class: QueueClass::N16,
             queue_bytes_max: if bit(2) { 300 } else { 2000 },
-            queue_overflow: if bit(3) {
-                Overflow::DropOldest
-            } else {
-                Overflow::DropNewest
+            queue_overflow: match (bit(3), bit(6)) {
+                (true, true) => Overflow::DropOldest,
+                (false, true) => Overflow::DropNewest,
+                (true, false) => Overflow::Reject,
+                (false, false) => Overflow::Disconnect,
             },
+            queue_qos0: bit(1),
+            publish_wait_max: Duration::from_secs(5),
             queued_bytes_total_max: if bit(4) { 800 } else { 5000 },
             unsent_bytes_max: if bit(5) { 200 } else { 2000 },
             sessions_max: if bit(6) { 3 } else { 6 },
@@ -367,17 +399,40 @@ impl World {
             retained_per_user_max: 3,
             retained_bytes_per_user_max: 200,
             publish_rate_max: if bit(7) { 5 } else { 1000 },
+            kicks_per_tick_max: if bit(7) { 1 } else { 64 },
+            bans_max: 2,
             ..Limits::default()
         };
         let settings = Settings {
             takes_tokens: false,
-            authentication_methods: vec![text("METHOD")],
             server_reference: Some(text("other.example")),
             response_information: Some(topic("replies")),
             check_payload_format: true,
+            queue_rules: vec![QueueRule {
+                topics: vec![filter("a/#")],
+                overflow: Some(Overflow::Reject),
+                ..QueueRule::default()
+            }],
+            loss_property: bit(2).then(|| text("lost")),
         };
+        let judge = Judge::of(&["METHOD"]);
+        let whims = whims.map(|bytes| {
+            let mut bytes = bytes.into_iter().cycle();
+            // A panic would be the end of the fuzzer.
+            Whims::new(Whims::all(), false, move || bytes.next().unwrap_or(Whims::NONE))
+        });
+        let mut hooks = Vec::from_iter(proves.then(|| -> Box<dyn Hook> { Box::new(judge.clone()) }));
+        hooks.extend(
+            whims
+                .iter()
+                .map(|whims| -> Box<dyn Hook> { Box::new(whims.clone()) }),
+        );
+        let (house, letters) = House::within(limits).decided(settings).asking(hooks);
         Self {
-            house: House::within(limits).decided(settings),
+            house,
+            judge,
+            whims,
+            letters,
             peers: Vec::new(),
             gone: Vec::new(),
         }
@@ -390,7 +445,7 @@ impl World {
             .enumerate()
         {
             let bits = residents >> (2 * number);
-            let Some(at) = (bits & 1 != 0).then(|| self.arrive(0, None)).flatten() else {
+            let Some(at) = (bits & 1 != 0).then(|| self.arrive(0, None, None)).flatten() else {
                 continue;
             };
             self.say(
@@ -409,11 +464,12 @@ impl World {
             Step::Arrive {
                 door,
                 certificate_user,
+                address,
             } => {
-                self.arrive(door, certificate_user);
+                self.arrive(door, certificate_user, address);
             }
             Step::Join { hello } => {
-                if let Some(at) = self.arrive(0, None) {
+                if let Some(at) = self.arrive(0, None, None) {
                     self.say(at, &hello.packet());
                 }
             }
@@ -522,16 +578,25 @@ impl World {
             }
             Step::Judge { at, answer, user } => {
                 let data = Some(Bytes::from_static(b"proof"));
-                let answer = match answer % 6 {
-                    0 => Authentication::Deny,
-                    1 => Authentication::Unavailable,
-                    2 => Authentication::Continue { data },
-                    _ => Authentication::Allow {
-                        identity: Identity::User(text(of(&USERS, user))),
+                let judgement = match answer % 6 {
+                    0 => Judgement::Deny(DenialReason::default()),
+                    1 => Judgement::Unavailable,
+                    2 => Judgement::Continue { data },
+                    answer => Judgement::Allow(Box::new(Proved {
+                        user: Some(text(of(&USERS, user))),
+                        expires_at: (answer == 5).then(|| self.house.now.mono + Duration::from_secs(30)),
                         data,
-                    },
+                        ..Proved::default()
+                    })),
                 };
-                self.step_at(at, |link| Input::Authenticated { link, answer });
+                self.judge.give_nth(usize::from(at), judgement);
+                let outputs = self.house.take_answers(&self.letters);
+                self.see(outputs);
+                let connections = usize::try_from(self.house.stats().links).expect("few");
+                assert!(
+                    self.judge.open() <= connections,
+                    "an exchange outlived its connection"
+                );
             }
             Step::Flushed { at } => self.step_at(at, |link| Input::Flushed { link }),
             Step::AllFlushed => {
@@ -547,9 +612,21 @@ impl World {
                 target,
                 options,
             } => self.step(kick(client, target, options)),
-            Step::Unban { client } => self.step(Input::Unban {
-                subject: BanSubject::Client(client_id(of(&CLIENTS, client))),
+            Step::Unban { client, subject } => self.step(Input::Unban {
+                subject: match subject % 4 {
+                    0 => BanSubject::User(text(of(&USERS, client))),
+                    1 => BanSubject::Network(Network::of(address(client))),
+                    2 => BanSubject::Network(Network::around(address(client), 30)),
+                    _ => BanSubject::Client(client_id(of(&CLIENTS, client))),
+                },
             }),
+            Step::Reply { which, verdict } => {
+                if let Some(whims) = &self.whims {
+                    whims.answer(which, anything::verdict(verdict));
+                    let outputs = self.house.take_answers(&self.letters);
+                    self.see(outputs);
+                }
+            }
             Step::Own { message } => self.step(Input::Publish(message.message())),
             Step::Rights { denials } => {
                 let denials = denials
@@ -561,6 +638,18 @@ impl World {
                         topics: filter(of(&["a/#", "b", "#", "site/#", "$SYS/#"], topics)),
                     });
                 self.step(Input::RightsChanged(Rights::denying(denials.collect())));
+            }
+            Step::Rules {
+                allows_the_rest,
+                rules,
+            } => {
+                let otherwise = if allows_the_rest {
+                    Effect::Allow
+                } else {
+                    Effect::Deny
+                };
+                let rules: Vec<_> = rules.into_iter().flatten().collect();
+                self.step(Input::RightsChanged(anything::rights(otherwise, &rules)));
             }
             Step::Wait { pause } => {
                 let outputs = self.house.wait(Duration::from_millis(of(&PAUSES_MS, pause)));
@@ -577,7 +666,7 @@ impl World {
     }
 
     /// A byte stream through one of the doors; which peer it is.
-    fn arrive(&mut self, door: u8, certificate_user: Option<u8>) -> Option<u8> {
+    fn arrive(&mut self, door: u8, certificate_user: Option<u8>, from: Option<u8>) -> Option<u8> {
         if self.peers.len() >= PEERS_MAX {
             return None;
         }
@@ -603,9 +692,8 @@ impl World {
             },
         };
         let packet_bytes_max = policy.packet_bytes_max(self.house.broker.limits());
-        let link = self
-            .house
-            .arrive_at(policy, certificate_user.map(|user| of(&USERS, user)));
+        let certificate_user = certificate_user.map(|user| of(&USERS, user));
+        let (link, arrival) = self.house.arrival(policy, certificate_user, from.map(address));
         self.peers.push(Peer {
             link,
             version: ProtocolVersion::V5,
@@ -613,6 +701,7 @@ impl World {
             owed: VecDeque::new(),
         });
         let at = u8::try_from(self.peers.len() - 1).ok();
+        self.step(arrival);
         self.step(Input::Flushed { link });
         at.filter(|_| self.peers.last().is_some_and(|peer| peer.link == link))
     }
@@ -695,10 +784,7 @@ impl World {
                 link,
                 verdict: Verdict::Allow,
             },
-            3 => Input::Authenticated {
-                link,
-                answer: Authentication::Deny,
-            },
+            3 => Input::Holding { link, bytes: 1 },
             _ => Input::Received {
                 link,
                 packet: Packet::PingReq,
@@ -730,7 +816,7 @@ impl World {
                     self.peers.remove(at.expect("a link is closed once"));
                     self.gone.push(link);
                 }
-                Output::Verify { link, .. } | Output::Authenticate { link, .. } => {
+                Output::Verify { link, .. } => {
                     assert!(
                         self.peers.iter().any(|peer| peer.link == link),
                         "asked for a link that ended"
@@ -740,6 +826,7 @@ impl World {
                 | Output::Pause { .. }
                 | Output::Resume { .. }
                 | Output::Kicked { .. }
+                | Output::Store(_)
                 | Output::Event(_) => {}
             }
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::operator::JournalView;
 use super::statistics::Sample;
 
 /// What the figures are read from.
@@ -17,6 +18,8 @@ pub struct Figures<'a> {
     pub resident_bytes: u64,
     /// Since the start.
     pub uptime: Duration,
+    /// What outlives the process.
+    pub journal: JournalView,
 }
 
 /// One figure.
@@ -105,6 +108,15 @@ figures! {
         |of| of.sample.stats.dropped_session_ended;
     counter messages_dropped [reason retained_full] "Messages dropped, by reason."
         |of| of.sample.stats.dropped_retained_full;
+    counter messages_dropped [reason hook] "Messages dropped, by reason." |of| of.sample.stats.dropped_by_hooks;
+    counter publishes_refused "Messages refused because a receiver had no room for them."
+        |of| of.sample.stats.publishes_refused;
+    counter publishes_held "Messages of clients before 5.0 that waited for such room."
+        |of| of.sample.stats.publishes_held;
+    counter publishers_given_up "Clients whose connection ended because such a message waited too long."
+        |of| of.sample.stats.publishers_given_up;
+    counter sessions_overflowed "Sessions that ended because their queue was full."
+        |of| of.sample.stats.sessions_overflowed;
     counter duplicates_suppressed "QoS 2 messages that had arrived before."
         |of| of.sample.stats.duplicates_suppressed;
     counter publishes_denied "Publishes and wills the rights forbade." |of| of.sample.stats.publishes_denied;
@@ -119,12 +131,28 @@ figures! {
         |of| of.sample.stats.subscriptions_refused;
     counter publishers_paused "Times a client published too fast and was not read."
         |of| of.sample.stats.publishers_paused;
+    counter logins_refused "Connections of clients that could not prove who they are, or may not be who they say."
+        |of| of.sample.stats.logins_refused;
+    counter reloads "Times the configuration was read again and took effect." |of| of.sample.reloads.done;
+    counter reloads_rejected "Times it was read again and was rejected for a mistake."
+        |of| of.sample.reloads.rejected;
     gauge bans "Clients, users and networks that are kept out." |of| of.sample.stats.bans;
     counter kicks "Kicks that were begun." |of| of.sample.stats.kicks;
     counter kicks_in_vain "Kicks that found nobody." |of| of.sample.stats.kicks_in_vain;
     counter clients_kicked "Connected clients that were kicked." |of| of.sample.stats.clients_kicked;
     counter sessions_purged "Sessions that a kick forgot." |of| of.sample.stats.sessions_purged;
     counter connections_banned "Connections of those who are kept out." |of| of.sample.stats.connections_banned;
+    gauge journal_health "Whether the journal takes what comes: 0; 1: it is full, 2: it has failed."
+        |of| of.journal.health;
+    gauge journal_bytes "Bytes of the journal's files." |of| of.journal.bytes;
+    gauge journal_waiting_changes "Changes given to the journal and not stored yet." |of| of.journal.waiting_changes;
+    gauge journal_parked_packets "Packets that wait until something is stored." |of| of.journal.parked_packets;
+    gauge journal_device_bytes_today "Bytes the medium was given within the running day, counted from the start."
+        |of| of.journal.device_bytes_today;
+    counter journal_device_bytes "Bytes the medium was given." |of| of.journal.device_bytes;
+    counter journal_records "Records written." |of| of.journal.records;
+    counter journal_syncs "Times the journal waited for the medium." |of| of.journal.syncs;
+    counter journal_failures "Times the disk failed or was full." |of| of.journal.failures;
     counter memory_refusals "Times something was refused or given up for want of memory."
         |of| of.sample.stats.memory_refusals;
 }

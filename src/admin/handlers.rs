@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::api::{self, Call, Done, Object, Reply, Trouble};
 use super::figures::{FIGURES, Figures, resident_bytes};
-use super::operator::{Operator, ReloadView};
+use super::operator::{Operator, Reloaded};
 use super::shapes::{self, Shape};
 use super::statistics::Sample;
 use super::{log_level, metrics as prometheus};
@@ -16,8 +16,8 @@ use crate::auth::Identity;
 use crate::auth::network::Network;
 use crate::broker::{
     BanSubject, ConnectionView, Found, KeptOut, KickOptions, KickOutcome, KickReason, KickedSession,
-    KickedWill, Message, Page, Pattern, Portion, ReceiverView, RetainedView, SessionFilter, SessionView,
-    SubscriptionView, Target,
+    KickedWill, Lost, Message, Page, Pattern, Portion, ReceiverView, RetainedView, SessionFilter,
+    SessionView, SubscriptionView, Target,
 };
 use crate::mqtt::{ClientId, QoS, ReasonCode, TopicFilter, TopicName, Utf8String};
 
@@ -304,7 +304,7 @@ pub(super) fn kicked_object(outcome: &KickOutcome) -> Object {
 }
 
 /// What a reload changed.
-pub(super) fn reloaded_object(view: ReloadView) -> Object {
+pub(super) fn reloaded_object(view: Reloaded) -> Object {
     Object::default()
         .with("listeners_added", view.listeners_added)
         .with("listeners_removed", view.listeners_removed)
@@ -313,6 +313,7 @@ pub(super) fn reloaded_object(view: ReloadView) -> Object {
         .with("users_revoked", view.users_revoked)
         .with("rights_changed", view.rights_changed)
         .with("limits_changed", view.limits_changed)
+        .with("hooks_changed", view.hooks_changed)
         .with("ports_opened", view.ports_opened)
         .with("ports_closed", view.ports_closed)
         .with("warnings", view.warnings)
@@ -338,11 +339,13 @@ fn figures(operator: &dyn Operator) -> Figures<'_> {
             stats: broker.stats(),
             traffic: operator.traffic(),
             shared_subscriptions: broker.shared_subscriptions(),
+            reloads: operator.reloads(),
         },
         memory_bytes: broker.memory_bytes(),
         memory_bytes_max: broker.limits().memory_bytes_max,
         resident_bytes: resident_bytes(),
         uptime: operator.about().uptime,
+        journal: operator.journal(),
     }
 }
 
@@ -412,6 +415,18 @@ fn session_object(operator: &dyn Operator, view: &SessionView) -> Object {
         .with("expiry_secs", (!is_forever).then_some(view.expiry_secs))
         .with("expires_in_secs", view.expires_in.map(|left| left.as_secs()))
         .with("has_will", view.has_will)
+        .with("lost", Value::from(lost_object(&view.lost)))
+}
+
+fn lost_object(lost: &Lost) -> Object {
+    Object::default()
+        .with("total", lost.total())
+        .with("queue_full", lost.queue_full)
+        .with("expired", lost.expired)
+        .with("too_large", lost.too_large)
+        .with("denied", lost.denied)
+        .with("offline", lost.offline)
+        .with("slow", lost.slow)
 }
 
 fn connection_object(operator: &dyn Operator, view: &ConnectionView) -> Object {

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use super::api::Trouble;
-use super::statistics::Traffic;
+use super::statistics::{Reloads, Traffic};
 use crate::broker::{BanSubject, Broker, LinkId, Message, Now};
 use crate::kick::KickHandle;
 
@@ -19,6 +19,12 @@ pub trait Operator {
 
     /// What passed all links.
     fn traffic(&self) -> &Traffic;
+
+    /// How often the configuration was read again.
+    fn reloads(&self) -> Reloads;
+
+    /// How it stands with what outlives the process; nothing of it where nothing does.
+    fn journal(&self) -> JournalView;
 
     /// What runs here.
     fn about(&self) -> AboutView;
@@ -48,12 +54,35 @@ pub trait Operator {
     fn kicks(&self) -> &KickHandle;
 }
 
+/// How it stands with the journal.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct JournalView {
+    /// Whether it takes what comes: 0: it does; 1: it is full, 2: it has failed, and nothing new is promised.
+    pub health: u64,
+    /// Changes that were given to it and are not stored yet.
+    pub waiting_changes: u64,
+    /// Packets that wait for that.
+    pub parked_packets: u64,
+    /// Records written since the start.
+    pub records: u64,
+    /// Bytes the medium was given since the start.
+    pub device_bytes: u64,
+    /// The same within the running day; days begin with the process.
+    pub device_bytes_today: u64,
+    /// How often it waited for the medium since the start.
+    pub syncs: u64,
+    /// How often the disk failed or was full since the start.
+    pub failures: u64,
+    /// What all its files take, in bytes.
+    pub bytes: u64,
+}
+
 /// A reload that is under way.
-pub type Reloading = Pin<Box<dyn Future<Output = Result<ReloadView, Trouble>>>>;
+pub type Reloading = Pin<Box<dyn Future<Output = Result<Reloaded, Trouble>>>>;
 
 /// What a reload changed.
-#[derive(Debug, Clone)]
-pub struct ReloadView {
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reloaded {
     /// Doors that were opened.
     pub listeners_added: usize,
     /// Doors that were closed.
@@ -68,6 +97,8 @@ pub struct ReloadView {
     pub rights_changed: bool,
     /// Whether limits, or what MQTT leaves to the server, are others.
     pub limits_changed: bool,
+    /// Whether hooks, or the HTTP server that is asked, are others.
+    pub hooks_changed: bool,
     /// Serial ports that were opened.
     pub ports_opened: usize,
     /// Serial ports that were closed.

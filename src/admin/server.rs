@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info};
@@ -26,7 +26,7 @@ pub type Desk = Rc<dyn Fn(&Route, &Call<'_>) -> Reply>;
 /// One of the operator's doors, open.
 #[derive(Debug)]
 pub struct Door {
-    listener: Listener,
+    listener: Rc<Listener>,
     token: Option<Token>,
     /// The user whose programs and root's may come; `None` where the file alone decides.
     only_user: Option<u32>,
@@ -34,10 +34,19 @@ pub struct Door {
     is_rebindable: bool,
 }
 
-/// How long a connection may wait between two requests.
-const IDLE_MAX: Duration = Duration::from_secs(60);
-/// From the first byte of a request to its last.
-const REQUEST_MAX: Duration = Duration::from_secs(10);
+/// How long who asks is waited for.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// Between two requests.
+    idle_max: Duration,
+    /// From the first byte of a request to its last.
+    request_max: Duration,
+}
+
+const PATIENCE: Patience = Patience {
+    idle_max: Duration::from_secs(60),
+    request_max: Duration::from_secs(10),
+};
 /// How long a client may take to read its answer.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// How long a kick may take before whoever asked is told to look for itself.
@@ -57,7 +66,7 @@ impl Door {
         };
         let is_rebindable = settings.net.endpoint.ip().is_some() && settings.net.endpoint.is_local();
         Self {
-            listener,
+            listener: Rc::new(listener),
             token: settings.token,
             only_user,
             is_rebindable,
@@ -67,6 +76,11 @@ impl Door {
     /// Where it is.
     pub fn endpoint(&self) -> &Endpoint {
         self.listener.endpoint()
+    }
+
+    /// What it listens by, for whoever replaces its certificate.
+    pub fn listener(&self) -> Rc<Listener> {
+        Rc::clone(&self.listener)
     }
 
     /// What is wrong with whoever asks; `None` where nothing is.
@@ -147,7 +161,7 @@ async fn talk(door: &Door, desk: &dyn Fn(&Route, &Call<'_>) -> Reply, incoming: 
         let request = tokio::select! {
             biased;
             () = poll_fn(|cx| permit.poll_gives_way(cx)) => return,
-            request = next_request(&mut stream, &mut requests) => request,
+            request = next_request(&mut stream, &mut requests, PATIENCE) => request,
         };
         let (answer, is_head, keeps_alive) = match request {
             None => return,
@@ -248,8 +262,12 @@ impl Trouble {
 }
 
 /// The next request; `None` where the client has gone, or has been silent for too long.
-async fn next_request(stream: &mut Stream, requests: &mut Requests) -> Option<Result<Request, Refusal>> {
-    let idle_ends = Instant::now() + IDLE_MAX;
+async fn next_request(
+    stream: &mut (impl AsyncRead + Unpin),
+    requests: &mut Requests,
+    patience: Patience,
+) -> Option<Result<Request, Refusal>> {
+    let idle_ends = Instant::now() + patience.idle_max;
     let mut request_ends = None;
     let mut bytes = vec![0; READ_BYTES];
     loop {
@@ -259,7 +277,7 @@ async fn next_request(stream: &mut Stream, requests: &mut Requests) -> Option<Re
             Err(refusal) => return Some(Err(refusal)),
         }
         if requests.is_begun() && request_ends.is_none() {
-            request_ends = Some(Instant::now() + REQUEST_MAX);
+            request_ends = Some(Instant::now() + patience.request_max);
         }
         let read = timeout_at(request_ends.unwrap_or(idle_ends), stream.read(&mut bytes));
         match read.await {
@@ -285,7 +303,47 @@ async fn part(stream: &mut Stream) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::duplex;
+
     use super::*;
+
+    const SHORT: Duration = Duration::from_millis(1);
+    const IN_VAIN: Duration = Duration::from_secs(120);
+
+    /// What becomes of a request of which only this is said, and nothing more.
+    async fn hear(said: &[u8], patience: Patience) -> Option<Result<Request, Refusal>> {
+        let (mut client, mut server) = duplex(1024);
+        client.write_all(said).await.expect("there is room");
+        let mut requests = Requests::default();
+        let heard = next_request(&mut server, &mut requests, patience).await;
+        drop(client);
+        heard
+    }
+
+    #[tokio::test]
+    async fn half_a_request_is_told_that_it_took_too_long_and_silence_is_told_nothing() {
+        let hasty = Patience {
+            idle_max: IN_VAIN,
+            request_max: SHORT,
+        };
+        for half in [
+            &b"G"[..],
+            b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nab",
+        ] {
+            let refusal = hear(half, hasty)
+                .await
+                .expect("it is told")
+                .expect_err("it is no request");
+            assert_eq!(refusal.told().0, 408);
+        }
+        let bored = Patience {
+            idle_max: SHORT,
+            request_max: IN_VAIN,
+        };
+        assert!(hear(b"", bored).await.is_none());
+        let whole = hear(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", hasty).await;
+        assert!(whole.is_some_and(|request| request.is_ok()));
+    }
 
     #[test]
     fn only_names_of_this_machine_are_loopback_names() {

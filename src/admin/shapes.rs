@@ -115,6 +115,16 @@ shapes! {
         expiry_secs: Integer, maybe, "Session Expiry Interval; null: never.";
         expires_in_secs: Integer, maybe, "Until it ends, while the client is away.";
         has_will: Flag, always, "Whether a will is owed should the client go.";
+        lost: Object(&LOST), always, "Messages that did not reach the client since the session began.";
+    }
+    LOST "Lost" {
+        total: Integer, always, "All of them.";
+        queue_full: Integer, always, "Its queue, or the room for all queues, was full.";
+        expired: Integer, always, "They expired before they could be sent.";
+        too_large: Integer, always, "They were larger than its Maximum Packet Size.";
+        denied: Integer, always, "The rights, or a hook, forbade the delivery.";
+        offline: Integer, always, "QoS 0 while it was away.";
+        slow: Integer, always, "QoS 0 while it did not read what it had been sent.";
     }
     SESSIONS "Sessions" {
         items: Objects(&SESSION), always, "In the order of client identifiers.";
@@ -235,6 +245,7 @@ shapes! {
         users_revoked: Integer, always, "Users whose password holds no more.";
         rights_changed: Flag, always, "Whether rights are others.";
         limits_changed: Flag, always, "Whether limits, or what MQTT leaves to the server, are others.";
+        hooks_changed: Flag, always, "Whether hooks, or the HTTP server that is asked, are others.";
         ports_opened: Integer, always, "Serial ports that were opened.";
         ports_closed: Integer, always, "Serial ports that were closed.";
         warnings: Texts, always, "What is unwise in the configuration, and what needs a restart.";

@@ -1,6 +1,8 @@
 //! `$SYS`: what the gateway counts, as retained messages under the names that mosquitto gave them, for dashboards
 //! depend on those.
 //!
+//! What mosquitto has no name for stands below `$SYS/tidegate`.
+//!
 //! A statistic is published when it has changed, at most once an interval, and only while somebody has subscribed to
 //! a topic that starts with `$SYS`: an idle gateway stays idle.
 
@@ -20,6 +22,17 @@ pub struct Sample<'a> {
     pub traffic: &'a Traffic,
     /// Subscriptions that are shared (section 4.8.2).
     pub shared_subscriptions: usize,
+    /// How often the configuration was read again.
+    pub reloads: Reloads,
+}
+
+/// What became of the reloads that were asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reloads {
+    /// Those that took effect.
+    pub done: u64,
+    /// Those that were rejected for a mistake.
+    pub rejected: u64,
 }
 
 /// What passed all links since the start.
@@ -40,7 +53,7 @@ pub struct Traffic {
 /// The statistics as they were last told.
 ///
 /// 1. `due` is an interval after the last time, so that nothing is told more often.
-/// 2. `told` and `loads` have an entry for each of [`COUNTS`] and [`RATES`], in their order.
+/// 2. `told` has an entry for each of [`COUNTS`] and [`OWN_COUNTS`], `loads` one for each of [`RATES`], in their order.
 #[derive(Debug)]
 pub struct Statistics {
     interval: Duration,
@@ -97,11 +110,53 @@ const COUNTS: &[Count] = &[
     }),
     ("publish/messages/sent", |sample| sample.stats.messages_sent),
     ("publish/messages/dropped", |sample| sample.stats.dropped()),
+    // Mosquitto has one number for all of these.
+    ("publish/messages/dropped/offline", |sample| {
+        sample.stats.dropped_offline
+    }),
+    ("publish/messages/dropped/slow", |sample| {
+        sample.stats.dropped_slow
+    }),
+    ("publish/messages/dropped/queue_full", |sample| {
+        sample.stats.dropped_queue_full
+    }),
+    ("publish/messages/dropped/expired", |sample| {
+        sample.stats.dropped_expired
+    }),
+    ("publish/messages/dropped/too_large", |sample| {
+        sample.stats.dropped_too_large
+    }),
+    ("publish/messages/dropped/session_ended", |sample| {
+        sample.stats.dropped_session_ended
+    }),
+    ("publish/messages/dropped/retained_full", |sample| {
+        sample.stats.dropped_retained_full
+    }),
+    ("publish/messages/dropped/hook", |sample| {
+        sample.stats.dropped_by_hooks
+    }),
+    ("publish/messages/denied", |sample| sample.stats.deliveries_denied),
+    ("publish/messages/refused", |sample| {
+        sample.stats.publishes_refused
+    }),
     ("publish/bytes/received", |sample| {
         sample.traffic.payload_bytes_received
     }),
     ("publish/bytes/sent", |sample| sample.traffic.payload_bytes_sent),
     ("connections/socket/count", |sample| sample.stats.links),
+];
+
+/// The same below `$SYS/tidegate`.
+const OWN_COUNTS: &[Count] = &[
+    ("kicks", |sample| sample.stats.kicks),
+    ("kicks_in_vain", |sample| sample.stats.kicks_in_vain),
+    ("clients_kicked", |sample| sample.stats.clients_kicked),
+    ("sessions_purged", |sample| sample.stats.sessions_purged),
+    ("bans", |sample| sample.stats.bans),
+    ("connections_banned", |sample| sample.stats.connections_banned),
+    ("logins_refused", |sample| sample.stats.logins_refused),
+    ("reloads", |sample| sample.reloads.done),
+    ("reloads_rejected", |sample| sample.reloads.rejected),
 ];
 
 /// Counters whose speed is told.
@@ -116,6 +171,12 @@ const RATES: &[Count] = &[
     ("sockets", |sample| sample.stats.links_accepted),
     ("connections", |sample| sample.stats.clients_accepted),
 ];
+
+/// Where mosquitto's names stand.
+const BROKER: &str = "$SYS/broker";
+
+/// Where those stand that are our own.
+const OWN: &str = "$SYS/tidegate";
 
 /// The spans of the averages, in minutes, with their names.
 const SPANS: [(f64, &str); 3] = [(1.0, "1min"), (5.0, "5min"), (15.0, "15min")];
@@ -141,7 +202,7 @@ impl Statistics {
             sampled: now,
             told_version: false,
             told_uptime_secs: None,
-            told: vec![None; COUNTS.len()],
+            told: vec![None; COUNTS.len() + OWN_COUNTS.len()],
             loads: vec![Load::default(); RATES.len()],
         }
     }
@@ -154,8 +215,17 @@ impl Statistics {
     /// What has changed since it was last told, as messages to publish.
     pub fn poll(&mut self, now: Instant, sample: &Sample<'_>) -> Vec<Message> {
         let mut messages = Vec::new();
-        let mut tell = |name: &str, value: String| messages.push(message(name, value));
+        let mut tell_below = |branch: &str, name: &str, value| messages.push(message(branch, name, value));
         self.due = now + self.interval;
+        let counts = COUNTS.iter().map(|count| (BROKER, count));
+        let own_counts = OWN_COUNTS.iter().map(|count| (OWN, count));
+        for ((branch, (name, count)), told) in counts.chain(own_counts).zip(&mut self.told) {
+            let count = count(sample);
+            if told.replace(count) != Some(count) {
+                tell_below(branch, name, count.to_string());
+            }
+        }
+        let mut tell = |name: &str, value: String| tell_below(BROKER, name, value);
         if !std::mem::replace(&mut self.told_version, true) {
             tell(
                 "version",
@@ -165,12 +235,6 @@ impl Statistics {
         let uptime_secs = now.saturating_duration_since(self.started).as_secs();
         if self.told_uptime_secs.replace(uptime_secs) != Some(uptime_secs) {
             tell("uptime", format!("{uptime_secs} seconds"));
-        }
-        for ((name, count), told) in COUNTS.iter().zip(&mut self.told) {
-            let count = count(sample);
-            if told.replace(count) != Some(count) {
-                tell(name, count.to_string());
-            }
         }
         let minutes = now.saturating_duration_since(self.sampled).as_secs_f64() / 60.0;
         self.sampled = now;
@@ -203,8 +267,8 @@ impl Load {
 }
 
 /// At QoS 0: an absent reader should not find a queue of old figures when it comes back; the topic keeps the last.
-fn message(name: &str, value: String) -> Message {
-    let topic = format!("$SYS/broker/{name}");
+fn message(branch: &str, name: &str, value: String) -> Message {
+    let topic = format!("{branch}/{name}");
     Message {
         topic: TopicName::try_from(topic.as_str()).expect("the names above have no wildcard"),
         payload: Bytes::from(value),
@@ -230,15 +294,13 @@ mod tests {
             stats,
             traffic,
             shared_subscriptions: 0,
+            reloads: Reloads::default(),
         };
         let messages = statistics.poll(now, &sample).into_iter();
         let shown = messages.map(|message| {
             let value = String::from_utf8(message.payload.to_vec()).expect("a figure");
-            let name = message
-                .topic
-                .as_str()
-                .strip_prefix("$SYS/broker/")
-                .expect("below $SYS");
+            let topic = message.topic.as_str();
+            let name = topic.strip_prefix("$SYS/broker/").unwrap_or(topic);
             (name.to_owned(), value)
         });
         shown.collect()
@@ -255,11 +317,16 @@ mod tests {
         let mut statistics = Statistics::new(INTERVAL, start);
         let (mut stats, mut traffic) = (Stats::default(), Traffic::default());
         let first = told(&mut statistics, start, &stats, &traffic);
-        assert_eq!(first.len(), 2 + COUNTS.len() + RATES.len() * SPANS.len());
+        assert_eq!(
+            first.len(),
+            2 + COUNTS.len() + OWN_COUNTS.len() + RATES.len() * SPANS.len()
+        );
         assert_eq!(value(&first, "clients/connected"), Some("0"));
         assert_eq!(told(&mut statistics, start, &stats, &traffic), []);
 
         stats.clients_connected = 3;
+        stats.clients_kicked = 2;
+        stats.logins_refused = 4;
         stats.sessions = 5;
         traffic.bytes_sent = 70;
         let next = told(&mut statistics, start + INTERVAL, &stats, &traffic);
@@ -270,6 +337,8 @@ mod tests {
             ("clients/total", "5"),
             ("clients/disconnected", "2"),
             ("bytes/sent", "70"),
+            ("$SYS/tidegate/clients_kicked", "2"),
+            ("$SYS/tidegate/logins_refused", "4"),
         ] {
             assert_eq!(value(&next, name), Some(expected), "{name}");
         }

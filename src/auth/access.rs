@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Identity;
 use super::acl::{Acl, Actions, AmbiguousName, Decision, Effect, Reason, Rule, Source, Whom};
+use super::groups::{self, Groups};
 use crate::mqtt::{ClientId, TopicFilter};
 
 /// What somebody wants to do with a topic.
@@ -24,6 +25,8 @@ pub struct Who<'a> {
     pub identity: &'a Identity,
     /// By which client identifier; `None` for the gateway itself.
     pub client: Option<&'a ClientId>,
+    /// The groups it is in, besides those that list its name.
+    pub groups: &'a Groups,
 }
 
 impl<'a> Who<'a> {
@@ -31,15 +34,30 @@ impl<'a> Who<'a> {
     pub const GATEWAY: Who<'static> = Who {
         identity: &Identity::Gateway,
         client: None,
+        groups: &groups::NONE,
     };
 
     /// A client.
     #[inline(always)]
     pub fn client(identity: &'a Identity, client: &'a ClientId) -> Self {
+        Self::new(identity, Some(client))
+    }
+
+    /// Somebody whose client identifier may not be known.
+    #[inline(always)]
+    pub fn new(identity: &'a Identity, client: Option<&'a ClientId>) -> Self {
         Self {
             identity,
-            client: Some(client),
+            client,
+            groups: &groups::NONE,
         }
+    }
+
+    /// The same, in these groups as well.
+    #[inline(always)]
+    #[must_use]
+    pub fn in_groups(self, groups: &'a Groups) -> Self {
+        Self { groups, ..self }
     }
 
     /// The user name, where there is one.
@@ -173,10 +191,7 @@ mod tests {
     }
 
     fn who(identity: &Identity) -> Who<'_> {
-        Who {
-            identity,
-            client: None,
-        }
+        Who::new(identity, None)
     }
 
     fn denial(identity: Option<Identity>, action: Action, topics: &str) -> Denial {

@@ -226,7 +226,20 @@ impl Acl {
     ///
     /// Costs as much as there are rules for that user.
     pub fn decide(&self, who: Who<'_>, action: Action, topic: &str) -> Decision<'_> {
-        for rule in self.rules_for(who.identity) {
+        match who.groups.is_empty() {
+            true => self.decide_by(self.rules_for(who.identity), who, action, topic),
+            false => self.decide_by(self.rules_for_member(who), who, action, topic),
+        }
+    }
+
+    fn decide_by<'a>(
+        &'a self,
+        rules: impl Iterator<Item = &'a Rule>,
+        who: Who<'_>,
+        action: Action,
+        topic: &str,
+    ) -> Decision<'a> {
+        for rule in rules {
             if !rule.actions.contains(action) || !rule.is_for(who) {
                 continue;
             }
@@ -251,18 +264,37 @@ impl Acl {
 
     /// The name by which `who` cannot be let in, because a rule has it stand in topics.
     pub fn ambiguity(&self, who: Who<'_>) -> Option<AmbiguousName> {
-        let mut rules = self.rules_for(who.identity).filter(|rule| rule.is_for(who));
+        let mut rules = self.rules_for_member(who).filter(|rule| rule.is_for(who));
         rules.find_map(|rule| rule.topics.ambiguity(who))
+    }
+
+    /// The rules that bind `who` with those of its groups, in their order; a group that is not known has none.
+    fn rules_for_member<'a>(&'a self, who: Who<'_>) -> impl Iterator<Item = &'a Rule> {
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            let groups = who.groups.names().iter();
+            let of_groups = groups.filter_map(|name| self.groups.get(name.as_str()));
+            let lists = [self.own_rules(who.identity), self.everybody.as_slice()].into_iter();
+            let lists = lists.chain(of_groups.map(|group| group.rules.as_slice()));
+            let firsts = lists.filter_map(|list| list.get(list.partition_point(|&rule| rule < from)));
+            let next = *firsts.min()?;
+            from = next + 1;
+            self.rules.get(next)
+        })
+    }
+
+    /// Those that bind `identity` and not everybody.
+    fn own_rules(&self, identity: &Identity) -> &[usize] {
+        match identity {
+            Identity::Anonymous => self.anonymous.as_slice(),
+            Identity::User(name) => self.users.get(name).map_or(&[][..], Vec::as_slice),
+            Identity::Gateway => &[],
+        }
     }
 
     /// The rules that bind `identity`, in their order.
     fn rules_for(&self, identity: &Identity) -> impl Iterator<Item = &Rule> {
-        let own = match identity {
-            Identity::Anonymous => self.anonymous.as_slice(),
-            Identity::User(name) => self.users.get(name).map_or(&[][..], Vec::as_slice),
-            Identity::Gateway => &[],
-        };
-        let mut own = own.iter().peekable();
+        let mut own = self.own_rules(identity).iter().peekable();
         let mut everybody = self.everybody.iter().peekable();
         std::iter::from_fn(move || {
             let is_own_turn = match (own.peek(), everybody.peek()) {

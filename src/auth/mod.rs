@@ -1,6 +1,7 @@
 //! Who may come in and who may do what: pure look-ups, no files, no clock, no thread.
 //!
 //! - [`passwords`]: the password file's text to users, and the (slow) check of one password.
+//! - [`groups`]: groups that a token or a server says a client is in.
 //! - [`guessing`]: delays for those who fail again and again.
 //! - [`imported`]: the hashes of mosquitto's password file.
 //! - [`remembered`]: passwords that were right a moment ago.
@@ -11,6 +12,7 @@
 
 pub mod access;
 pub mod acl;
+pub mod groups;
 pub mod guessing;
 pub mod imported;
 pub mod network;

@@ -17,6 +17,7 @@ use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
 use ring::{digest, hmac};
 use serde_json::{Map, Value};
 
+use super::groups::Groups;
 use super::token_keys::{Material, TokenKey};
 use crate::mqtt::Utf8String;
 
@@ -37,6 +38,8 @@ pub struct TokenRules {
     pub user_claim: String,
     /// The claim that is the client identifier, where a token is for one client only.
     pub client_id_claim: Option<String>,
+    /// The claim that names groups of the user, a list or one, which a token may leave out.
+    pub groups_claim: Option<String>,
     /// By how much clocks may differ: `exp` is that much later, `nbf` that much earlier.
     pub leeway: Duration,
     /// The longest token, in bytes.
@@ -63,6 +66,8 @@ pub struct TokenHolder {
     pub user: Utf8String,
     /// The one client identifier it is good for; `None`: any.
     pub client: Option<Utf8String>,
+    /// The groups that the user is in by its word.
+    pub groups: Groups,
     /// When it ends, the leeway included, in seconds of Unix time.
     pub expires_unix_secs: u64,
 }
@@ -94,6 +99,8 @@ pub enum TokenError {
     User,
     /// The claim with the client identifier is missing, empty or no text.
     Client,
+    /// The claim with the groups is no list of names, or a longer one than [`Groups`] takes.
+    Groups,
 }
 
 impl TokenRules {
@@ -112,6 +119,7 @@ impl Default for TokenRules {
             audience: None,
             user_claim: Self::USER_CLAIM.to_owned(),
             client_id_claim: None,
+            groups_claim: None,
             leeway: Self::LEEWAY,
             token_bytes_max: Self::TOKEN_BYTES_MAX,
         }
@@ -268,9 +276,15 @@ impl TokenRules {
             Some(name) => Some(text(name).ok_or(TokenError::Client)?),
             None => None,
         };
+        // A token with fewer groups than it should have might be denied less.
+        let groups = match self.groups_claim.as_ref().and_then(|name| claims.get(name)) {
+            None | Some(Value::Null) => Groups::default(),
+            Some(claim) => Groups::of_json(claim).ok_or(TokenError::Groups)?,
+        };
         Ok(TokenHolder {
             user: text(&self.user_claim).ok_or(TokenError::User)?,
             client,
+            groups,
             expires_unix_secs,
         })
     }
@@ -329,6 +343,7 @@ impl fmt::Display for TokenError {
             Self::Audience => "the token is for another audience",
             Self::User => "the token names no user",
             Self::Client => "the token names no client identifier",
+            Self::Groups => "the token's groups are no list of names",
         })
     }
 }

@@ -72,7 +72,11 @@ limits! {
     "queue_bytes_max" queue_bytes_max bytes(1024..=1 << 30)
         "Payload and topic bytes waiting for one client.";
     "queue_overflow" queue_overflow overflow(())
-        "Which message goes when a queue is full; every drop is counted.";
+        "What gives way when a queue is full: a message, its publisher, or its reader; every drop is counted.";
+    "queue_qos0" queue_qos0 flag(())
+        "Whether messages at QoS 0 wait for clients that are away, too.";
+    "publish_wait_max" publish_wait_max time(0, 3600)
+        "With \"reject\": how long a client before 5.0 waits for its acknowledgement; then its connection ends.";
     "queued_bytes_total_max" queued_bytes_total_max bytes(1024..=3 << 30)
         "Payload and topic bytes waiting for all clients.";
     "unsent_bytes_max" unsent_bytes_max bytes(4096..=64 << 20)
@@ -106,6 +110,19 @@ limits! {
     "memory_bytes_max" memory_bytes_max bytes(1 << 20..=3 << 30)
         "Everything peers grow together, at what it costs in memory.";
 }
+
+/// How many messages wait for a client, where `table` says so.
+pub fn read_queue_class(table: &Table<'_>, key: &str) -> Option<QueueClass> {
+    class::find(table, key)
+}
+
+/// What gives way in a full queue, where `table` says so.
+pub fn read_overflow(table: &Table<'_>, key: &str) -> Option<Overflow> {
+    overflow::find(table, key)
+}
+
+/// How the classes of queues are written, and what may give way in one.
+pub const QUEUE_EXPECTS: (&str, &str) = (class::EXPECTS, overflow::EXPECTS);
 
 /// Bounds that cannot hold together: the key to change and why.
 pub fn contradictions(limits: &Limits) -> Vec<(&'static str, String)> {
@@ -361,16 +378,19 @@ mod class {
 
     pub(super) const EXPECTS: &str = "16, 64, 256, 1024 or 4096";
 
+    pub(super) fn find(table: &Table<'_>, key: &str) -> Option<QueueClass> {
+        let messages = table.integer(key, 16..=4096)?;
+        let mut classes = QueueClass::ALL.into_iter();
+        let found = classes.find(|class| usize::try_from(messages) == Ok(class.messages()));
+        if found.is_none() {
+            table.mistake(key, format!("found {messages}, expected {EXPECTS}"));
+        }
+        found
+    }
+
     pub(super) fn read(table: &Table<'_>, key: &str, (): (), field: &mut QueueClass) {
-        let Some(messages) = table.integer(key, 16..=4096) else {
-            return;
-        };
-        match QueueClass::ALL
-            .into_iter()
-            .find(|class| usize::try_from(messages) == Ok(class.messages()))
-        {
-            Some(class) => *field = class,
-            None => table.mistake(key, format!("found {messages}, expected {EXPECTS}")),
+        if let Some(class) = find(table, key) {
+            *field = class;
         }
     }
 
@@ -400,18 +420,40 @@ mod kick_class {
     }
 }
 
+mod flag {
+    use super::*;
+
+    pub(super) const EXPECTS: &str = "true or false";
+
+    pub(super) fn read(table: &Table<'_>, key: &str, (): (), field: &mut bool) {
+        if let Some(value) = table.flag(key) {
+            *field = value;
+        }
+    }
+
+    pub(super) fn shown(field: &bool) -> String {
+        field.to_string()
+    }
+}
+
 mod overflow {
     use super::*;
 
-    pub(super) const EXPECTS: &str = "\"drop-oldest\" or \"drop-newest\"";
+    pub(super) const EXPECTS: &str = "\"drop-oldest\", \"drop-newest\", \"reject\" or \"disconnect\"";
 
-    const CHOICES: [(&str, Overflow); 2] = [
+    const CHOICES: [(&str, Overflow); 4] = [
         ("drop-oldest", Overflow::DropOldest),
         ("drop-newest", Overflow::DropNewest),
+        ("reject", Overflow::Reject),
+        ("disconnect", Overflow::Disconnect),
     ];
 
+    pub(super) fn find(table: &Table<'_>, key: &str) -> Option<Overflow> {
+        table.choice(key, &CHOICES)
+    }
+
     pub(super) fn read(table: &Table<'_>, key: &str, (): (), field: &mut Overflow) {
-        if let Some(value) = table.choice(key, &CHOICES) {
+        if let Some(value) = find(table, key) {
             *field = value;
         }
     }

@@ -1,60 +1,48 @@
 //! Enhanced authentication (section 4.12): the exchange of AUTH packets, before CONNACK and on a living
 //! connection.
 //!
-//! The broker keeps the order of the exchange and its time limit; what the data means is known to whoever answers
-//! [`Output::Authenticate`].
+//! The broker keeps the order of the exchange and its time limits; what the data means is known to the hook that speaks
+//! the method. It is asked at once; an answer that it gives later holds up nobody but the exchange.
 
-use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::connect::Admission;
+use super::hooked::{client_of, origin_of};
 use super::link::{Link, LinkId, Proof, Stage, Verifying};
+use super::session::Session;
 use super::tailor::fits;
 use super::timers::Timer;
-use super::{Broker, Claims, Output, Refusal};
+use super::{Broker, DetachReason, Refusal};
 use crate::auth::Identity;
+use crate::hooks::{ExchangeEnd, ExchangeId, Judgement, Login, Moment, Origin, Proved, Question, Step};
 use crate::mqtt::{Auth, AuthProperties, Connect, Packet, ProtocolVersion, ReasonCode, Utf8String};
 
-/// The answer to [`Output::Authenticate`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Authentication {
-    /// The exchange goes on: the client gets this in an AUTH and answers with another.
-    Continue {
-        /// Authentication Data.
-        data: Option<Bytes>,
-    },
-    /// The client has proved who it is.
-    Allow {
-        /// Who that is; on a living connection the one it was.
-        identity: Identity,
-        /// Authentication Data of the last packet, by which the server may prove itself.
-        data: Option<Bytes>,
-    },
-    /// It has not: 0x87.
-    Deny,
-    /// It could not be found out: 0x88, and on a living connection 0x89.
-    Unavailable,
-}
-
-/// One exchange of AUTH packets.
+/// One exchange of AUTH packets, and on a living connection the next one.
 #[derive(Debug)]
 pub(super) struct Exchange {
     /// Of CONNECT, for as long as the connection lives.
     pub(super) method: Utf8String,
+    /// The exchange that is open, or was last.
+    id: ExchangeId,
     pub(super) turn: Turn,
-    /// When the exchange on a living connection must be over; [`Timer::Authentication`] runs until then.
+    /// When the client must have done all its parts of it.
+    ends_at: Instant,
+    /// When whose turn it is must have done its part, on a living connection; [`Timer::Authentication`] runs until
+    /// then. Before CONNACK it is the link's own deadline.
     pub(super) due: Option<Instant>,
+    /// The user the verified certificate names, until the client is in.
+    certificate_user: Option<Utf8String>,
 }
 
-/// Whose answer an exchange waits for.
+/// Whose part of an exchange comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
     /// Nobody's: it is over.
     Nobody,
-    /// That of whoever knows the method.
-    Judge,
+    /// That of the hook, which is asked this.
+    Judge(Question),
     /// The client's.
     Client,
 }
@@ -69,155 +57,256 @@ impl Broker {
         method: &Utf8String,
         certificate_user: Option<Utf8String>,
     ) {
-        if !self.settings.authentication_methods.contains(method) {
+        let Some(hooked) = self.hooked.as_mut().filter(|hooked| hooked.speaks(method)) else {
             return self.refuse(now, link, Refusal::AuthenticationMethod); // [MQTT-4.12.0-1]
-        }
+        };
+        let (id, question) = (hooked.next_exchange(), hooked.next_question(link));
         let method = method.detached();
         let exchange = Exchange {
             method: method.clone(),
-            turn: Turn::Judge,
+            id,
+            turn: Turn::Judge(question),
+            ends_at: now.checked_add(self.limits.connect_timeout).unwrap_or(now),
             due: None,
+            certificate_user: certificate_user.clone(),
         };
-        let proof = Proof::Exchange(exchange);
+        let proof = Proof::Exchange(Box::new(exchange));
         let verifying = Verifying::new(admission, proof, &self.budget.account);
-        if self.wait_for_proof(now, link, verifying, self.limits.connect_timeout) {
-            let claims = Claims {
-                user: connect.user_name.as_ref().map(Utf8String::detached),
-                certificate_user,
-            };
-            self.outputs.push_back(Output::Authenticate {
-                link,
-                method,
-                data: connect.properties.authentication_data.as_ref().map(copied),
-                claims: (claims != Claims::default()).then(|| Box::new(claims)),
-            });
+        if !self.wait_for_proof(now, link, verifying, self.limits.connect_timeout) {
+            return;
         }
+        let (Some(hooked), Some(Stage::Arrived(arrival))) =
+            (&mut self.hooked, self.links.get(link).map(|link| &link.stage))
+        else {
+            return;
+        };
+        let login = Login {
+            origin: Origin {
+                certificate_user: certificate_user.as_ref(),
+                ..origin_of(arrival)
+            },
+            client: (connect.client_id.as_ref()).or(arrival.certificate_client.as_deref()),
+            user: connect.user_name.as_ref(),
+            password: connect.password.as_deref(),
+        };
+        let step = Step {
+            exchange: id,
+            method: &method,
+            data: connect.properties.authentication_data.as_deref(),
+            moment: Moment::Begin(&login),
+        };
+        let judgement = hooked.judge(question, &step);
+        self.handle_judgement(now, link, judgement);
     }
 
     /// A packet before CONNACK of a client that named a method: AUTH and DISCONNECT are all it may send
     /// [MQTT-3.1.2-30].
     pub(super) fn handle_packet_of_exchange(&mut self, now: Instant, link: LinkId, packet: Packet) {
-        let Some(Stage::Arrived(arrival)) = self.links.get_mut(link).map(|link| &mut link.stage) else {
-            return;
-        };
-        let Some(Proof::Exchange(exchange)) =
-            arrival.verifying.as_mut().map(|verifying| &mut verifying.proof)
-        else {
-            return;
-        };
         match packet {
-            Packet::Auth(auth) => match exchange.answer(&auth) {
-                Ok(data) => {
-                    let method = exchange.method.clone();
-                    self.ask(link, method, data);
-                }
-                Err(refusal) => self.refuse(now, link, refusal),
-            },
+            Packet::Auth(auth) => self.handle_auth(now, link, &auth),
             Packet::Disconnect(disconnect) => {
-                self.detach(
-                    now,
-                    link,
-                    super::DetachReason::ClientDisconnect(disconnect.reason),
-                );
+                self.detach(now, link, DetachReason::ClientDisconnect(disconnect.reason));
             }
             _ => self.refuse(now, link, Refusal::NotAuth),
         }
     }
 
-    /// AUTH on a living connection: to authenticate again, or to go on with that (section 4.12.1).
+    /// AUTH, before CONNACK to go on with the exchange, on a living connection also to authenticate again
+    /// (section 4.12.1).
     pub(super) fn handle_auth(&mut self, now: Instant, link: LinkId, auth: &Auth) {
-        let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut) else {
-            return;
-        };
-        let Some(exchange) = &mut attachment.exchange else {
+        let ends_at = now.checked_add(self.limits.connect_timeout).unwrap_or(now);
+        let (Some(hooked), Some(known)) = (&mut self.hooked, self.links.get_mut(link)) else {
             return self.refuse(now, link, Refusal::AuthWithoutMethod); // [MQTT-4.12.0-7]
         };
-        let answer = match (auth.reason, exchange.turn) {
-            (ReasonCode::Reauthenticate, Turn::Nobody) => exchange.take(auth),
-            (ReasonCode::Reauthenticate, _) => Err(Refusal::UnexpectedAuth),
-            _ => exchange.answer(auth),
+        let Some(exchange) = known.exchange_mut() else {
+            return self.refuse(now, link, Refusal::AuthWithoutMethod); // [MQTT-4.12.0-7]
         };
-        let data = match answer {
-            Ok(data) => data,
-            Err(refusal) => return self.refuse(now, link, refusal),
+        let is_again = match (auth.reason, exchange.turn) {
+            // Before CONNACK it is always somebody's turn.
+            (ReasonCode::Reauthenticate, Turn::Nobody) => true,
+            (ReasonCode::ContinueAuthentication, Turn::Client) => false,
+            _ => return self.refuse(now, link, Refusal::UnexpectedAuth), // [MQTT-4.12.0-3]
         };
-        if exchange.due.is_none() {
-            exchange.due = now.checked_add(self.limits.connect_timeout);
-            if let Some(at) = exchange.due {
-                self.timers.set(at, Timer::Authentication(link));
-            }
+        if auth.properties.authentication_method.as_ref() != Some(&exchange.method) {
+            return self.refuse(now, link, Refusal::OtherMethod); // [MQTT-4.12.1-1]
         }
-        let method = exchange.method.clone();
-        self.ask(link, method, data);
+        if is_again {
+            exchange.id = hooked.next_exchange();
+            exchange.ends_at = ends_at;
+        }
+        let question = hooked.next_question(link);
+        exchange.turn = Turn::Judge(question);
+        let (id, method) = (exchange.id, exchange.method.clone());
+        let client = client_of(&self.links, &self.sessions, link).filter(|_| is_again);
+        let step = Step {
+            exchange: id,
+            method: &method,
+            data: auth.properties.authentication_data.as_deref(),
+            moment: client.as_ref().map_or(Moment::Next, Moment::Again),
+        };
+        let judgement = hooked.judge(question, &step);
+        self.handle_judgement(now, link, judgement);
     }
 
-    fn ask(&mut self, link: LinkId, method: Utf8String, data: Option<Bytes>) {
-        self.outputs.push_back(Output::Authenticate {
-            link,
-            method,
+    /// The hook gives its answer later; void where nobody waits for it any more.
+    pub(super) fn handle_late_judgement(&mut self, now: Instant, question: Question, judgement: Judgement) {
+        let link = Self::link_of(question);
+        let exchange = self.links.get_mut(link).and_then(Link::exchange_mut);
+        if exchange.is_some_and(|exchange| exchange.turn == Turn::Judge(question)) {
+            let judgement = match judgement {
+                Judgement::Later => Judgement::Unavailable,
+                judgement => judgement,
+            };
+            self.handle_judgement(now, link, judgement);
+        }
+    }
+
+    /// The hook has judged the client's part of an exchange.
+    fn handle_judgement(&mut self, now: Instant, link: LinkId, judgement: Judgement) {
+        if judgement.data().is_some_and(|data| data.len() > DATA_BYTES_MAX) {
+            return self.refuse(now, link, Refusal::CheckUnavailable);
+        }
+        match judgement {
+            Judgement::Continue { data } => self.go_on_with_exchange(now, link, data),
+            Judgement::Allow(proved) => self.prove(now, link, *proved),
+            Judgement::Deny(reason) => self.refuse(now, link, Refusal::AuthenticationDenied(reason)), // [MQTT-4.12.0-4]
+            Judgement::Unavailable => self.refuse(now, link, Refusal::CheckUnavailable),
+            Judgement::Later => {
+                self.stats.hook_answers_awaited += 1;
+                let timeout = self.hooked.as_ref().map(|hooked| hooked.timeout());
+                let due = timeout.and_then(|timeout| now.checked_add(timeout));
+                self.watch_exchange(link, due.unwrap_or(now));
+            }
+        }
+    }
+
+    /// It is the client's turn.
+    fn go_on_with_exchange(&mut self, now: Instant, link: LinkId, data: Option<Bytes>) {
+        let Some(exchange) = self.links.get_mut(link).and_then(Link::exchange_mut) else {
+            return;
+        };
+        exchange.turn = Turn::Client;
+        let (method, ends_at) = (exchange.method.clone(), exchange.ends_at);
+        if ends_at <= now {
+            return self.end_late_exchange(now, link);
+        }
+        self.watch_exchange(link, ends_at);
+        self.send_auth(now, link, ReasonCode::ContinueAuthentication, method, data); // [MQTT-4.12.0-2]
+    }
+
+    /// Sees to it that whose turn it is has done its part by `due`.
+    fn watch_exchange(&mut self, link: LinkId, due: Instant) {
+        let Some(known) = self.links.get_mut(link) else {
+            return;
+        };
+        let (running, timer) = match &mut known.stage {
+            Stage::Arrived(_) => (&mut known.timer_at, Timer::Link(link)),
+            Stage::Attached(attachment) => match &mut attachment.exchange {
+                Some(exchange) => (&mut exchange.due, Timer::Authentication(link)),
+                None => return,
+            },
+        };
+        self.timers.cancel(running.replace(due), timer);
+        self.timers.set(due, timer);
+    }
+
+    /// The hook says that the client has proved who it is.
+    fn prove(&mut self, now: Instant, link: LinkId, proved: Proved) {
+        let Proved {
+            user,
+            groups,
+            expires_at,
             data,
-            claims: None,
-        });
-    }
-
-    /// The answer to [`Output::Authenticate`]; void where nobody waits for one.
-    pub(super) fn handle_authenticated(&mut self, now: Instant, link: LinkId, answer: Authentication) {
+        } = proved;
+        if expires_at.is_some_and(|at| at <= now) {
+            return self.refuse(now, link, Refusal::AuthenticationFailed);
+        }
         let Some(known) = self.links.get_mut(link) else {
             return;
         };
-        let exchange = match &mut known.stage {
-            Stage::Attached(attachment) => attachment.exchange.as_deref_mut(),
+        let attachment = match &mut known.stage {
             Stage::Arrived(arrival) => {
-                let proof = arrival.verifying.as_mut().map(|verifying| &mut verifying.proof);
-                match proof {
-                    Some(Proof::Exchange(exchange)) => Some(exchange),
-                    _ => None,
+                let Some(mut verifying) = arrival.verifying.take() else {
+                    return;
+                };
+                let Proof::Exchange(mut exchange) = std::mem::replace(&mut verifying.proof, Proof::Unasked)
+                else {
+                    return;
+                };
+                exchange.turn = Turn::Nobody;
+                let user = user.or(exchange.certificate_user.take());
+                if let Some(hooked) = &mut self.hooked {
+                    hooked.end_exchange(&exchange.method, exchange.id, ExchangeEnd::Allowed);
                 }
+                let identity = self.identity_of(user);
+                let mut admission = verifying.admission;
+                admission.groups = groups;
+                if let Some(at) = expires_at {
+                    admission.expire_at(at);
+                }
+                return self.admit(now, link, admission, identity, Some((exchange, data)));
             }
+            Stage::Attached(attachment) => attachment,
         };
-        let Some(exchange) = exchange.filter(|exchange| exchange.turn == Turn::Judge) else {
-            return;
+        let is_same = |session: &&mut Session| match (&user, &*session.identity) {
+            (None, _) => true,
+            (Some(user), Identity::User(known)) => user == known,
+            (Some(_), Identity::Anonymous | Identity::Gateway) => false,
         };
-        match answer {
-            Authentication::Continue { data } => {
-                exchange.turn = Turn::Client;
-                let method = exchange.method.clone();
-                self.send_auth(now, link, ReasonCode::ContinueAuthentication, method, data); // [MQTT-4.12.0-2]
-            }
-            Authentication::Allow { identity, data } => self.prove(now, link, identity, data),
-            Authentication::Deny => self.refuse(now, link, Refusal::AuthenticationFailed), // [MQTT-4.12.0-4]
-            Authentication::Unavailable => self.refuse(now, link, Refusal::CheckUnavailable),
+        let key = attachment.session;
+        let Some(session) = self.sessions.get_mut(key).filter(is_same) else {
+            // A session belongs to one identity for as long as it lives.
+            return self.refuse(now, link, Refusal::AuthenticationFailed); // [MQTT-4.12.1-2]
+        };
+        let mut is_other = false;
+        if session.groups != groups {
+            self.retained.forget_author(key); // what it publishes from here on is in the name of others
+            session.set_groups(groups);
+            self.attachments += 1; // what it may receive was found out under the old ones
+            is_other = true;
+        }
+        let expired_at = attachment.login_expires_at.take().map(|at| *at);
+        attachment.login_expires_at = expires_at.map(Box::new);
+        self.timers.cancel(expired_at, Timer::LoginExpiry(link));
+        if let Some(at) = expires_at {
+            self.timers.set(at, Timer::LoginExpiry(link));
+        }
+        if is_other {
+            self.store_session(key);
+        }
+        if let Some(method) = self.end_exchange(link, ExchangeEnd::Allowed) {
+            self.send_auth(now, link, ReasonCode::Success, method, data);
         }
     }
 
-    /// The client has proved to be `identity`.
-    fn prove(&mut self, now: Instant, link: LinkId, identity: Identity, data: Option<Bytes>) {
-        let Some(known) = self.links.get_mut(link) else {
+    /// Ends the exchange that is open on a link that stays, or whose end is told otherwise; its method.
+    fn end_exchange(&mut self, link: LinkId, end: ExchangeEnd) -> Option<Utf8String> {
+        let exchange = self.links.get_mut(link)?.exchange_mut()?;
+        exchange.turn = Turn::Nobody;
+        self.timers
+            .cancel(exchange.due.take(), Timer::Authentication(link));
+        let method = exchange.method.clone();
+        if let Some(hooked) = &mut self.hooked {
+            hooked.end_exchange(&exchange.method, exchange.id, end);
+        }
+        Some(method)
+    }
+
+    /// A link has ended: with it the exchange that was open on it.
+    #[inline(never)]
+    pub(super) fn forget_exchange(&mut self, link: LinkId, ended: &Link, reason: DetachReason) {
+        let Some(exchange) = ended.exchange() else {
             return;
         };
-        match &mut known.stage {
-            Stage::Arrived(arrival) => {
-                if let Some(Verifying { admission, proof, .. }) = arrival.verifying.take()
-                    && let Proof::Exchange(exchange) = proof
-                {
-                    let proved = Some((exchange, data));
-                    self.admit(now, link, admission, Rc::new(identity), proved);
-                }
-            }
-            Stage::Attached(attachment) => {
-                let session = self.sessions.get(attachment.session);
-                if session.is_none_or(|session| *session.identity != identity) {
-                    // A session belongs to one identity for as long as it lives.
-                    return self.refuse(now, link, Refusal::AuthenticationFailed); // [MQTT-4.12.1-2]
-                }
-                if let Some(exchange) = &mut attachment.exchange {
-                    exchange.turn = Turn::Nobody;
-                    self.timers
-                        .cancel(exchange.due.take(), Timer::Authentication(link));
-                    let method = exchange.method.clone();
-                    self.send_auth(now, link, ReasonCode::Success, method, data);
-                }
-            }
+        self.timers.cancel(exchange.due, Timer::Authentication(link));
+        let end = match reason {
+            DetachReason::Refused(_) | DetachReason::Malformed(_) => ExchangeEnd::Refused,
+            _ => ExchangeEnd::Gone,
+        };
+        if exchange.turn != Turn::Nobody
+            && let Some(hooked) = &mut self.hooked
+        {
+            hooked.end_exchange(&exchange.method, exchange.id, end);
         }
     }
 
@@ -238,7 +327,7 @@ impl Broker {
         match self.links.get(link).map(|link| &link.stage) {
             Some(Stage::Attached(_)) => self.send_control(now, link, packet),
             Some(Stage::Arrived(arrival)) if fits(&packet, ProtocolVersion::V5, arrival.packet_bytes_max) => {
-                self.outputs.push_back(Output::Send { link, packet });
+                self.outputs.push_back(super::Output::Send { link, packet });
             }
             Some(Stage::Arrived(_)) => self.refuse(now, link, Refusal::PacketTooLarge), // [MQTT-3.1.2-24]
             None => {}
@@ -247,34 +336,26 @@ impl Broker {
 
     /// An exchange on a living connection took too long.
     pub(super) fn handle_authentication_timer(&mut self, now: Instant, link: LinkId) {
-        let attachment = self.links.get_mut(link).and_then(Link::attachment_mut);
-        if let Some(exchange) = attachment.and_then(|attachment| attachment.exchange.as_mut()) {
+        if let Some(exchange) = self.links.get_mut(link).and_then(Link::exchange_mut) {
             exchange.due = None;
-            self.refuse(now, link, Refusal::AuthenticationTimeout);
+            self.end_late_exchange(now, link);
         }
+    }
+
+    /// Whose turn it is has not done its part of an exchange in time.
+    pub(super) fn end_late_exchange(&mut self, now: Instant, link: LinkId) {
+        let exchange = self.links.get_mut(link).and_then(Link::exchange_mut);
+        let refusal = match exchange.map(|exchange| exchange.turn) {
+            Some(Turn::Judge(_)) => {
+                self.stats.hook_timeouts += 1;
+                Refusal::CheckUnavailable
+            }
+            _ => Refusal::AuthenticationTimeout,
+        };
+        self.end_exchange(link, ExchangeEnd::TimedOut);
+        self.refuse(now, link, refusal);
     }
 }
 
-impl Exchange {
-    /// The client's answer to an AUTH of ours, which is to continue [MQTT-4.12.0-3].
-    fn answer(&mut self, auth: &Auth) -> Result<Option<Bytes>, Refusal> {
-        if auth.reason != ReasonCode::ContinueAuthentication || self.turn != Turn::Client {
-            return Err(Refusal::UnexpectedAuth);
-        }
-        self.take(auth)
-    }
-
-    /// Takes the data of an AUTH, which must name the method of CONNECT.
-    fn take(&mut self, auth: &Auth) -> Result<Option<Bytes>, Refusal> {
-        if auth.properties.authentication_method.as_ref() != Some(&self.method) {
-            return Err(Refusal::OtherMethod); // [MQTT-4.12.1-1]
-        }
-        self.turn = Turn::Judge;
-        Ok(auth.properties.authentication_data.as_ref().map(copied))
-    }
-}
-
-/// The bytes without the read buffer they share.
-fn copied(bytes: &Bytes) -> Bytes {
-    Bytes::copy_from_slice(bytes)
-}
+/// What the length of Authentication Data can say (section 1.5.6).
+const DATA_BYTES_MAX: usize = u16::MAX as usize;

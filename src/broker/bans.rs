@@ -33,7 +33,7 @@ pub enum BanSubject {
 pub struct Ban {
     /// Who.
     pub subject: BanSubject,
-    /// When it ends; `None`: when it is taken back, or the gateway stops.
+    /// When it ends; `None`: when it is taken back.
     pub until: Option<Instant>,
 }
 

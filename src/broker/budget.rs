@@ -34,8 +34,9 @@ pub(super) const SESSION_BYTES: usize = 600;
 /// What `Bytes` that are shared cost beside their content: two allocations, one of 24 bytes that counts the owners.
 pub(super) const SHARED_BYTES: usize = 24 + 2 * ALLOCATION_BYTES;
 
-/// What the entry of a retained message in the ordered table costs, whose nodes are two thirds full.
-pub(super) const RETAINED_BYTES: usize = 104;
+/// What the entry of a retained message in the ordered table costs, whose nodes are two thirds full, with what its
+/// topic takes beside its text.
+pub(super) const RETAINED_BYTES: usize = 104 + SHARED_BYTES;
 
 /// What a link may have on its way once memory is short: what one turn of the loop writes before it ends. Who has
 /// more on its way does not read.

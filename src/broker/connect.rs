@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::authenticate::{Exchange, Turn};
+use super::authenticate::Exchange;
 use super::budget::{Account, Charge, LINK_BYTES, Use};
 use super::kept::Kept;
 use super::link::{Arrival, Attachment, Link, LinkId, Proof, RETAINED_SLICE, Stage, Verifying};
@@ -22,6 +22,7 @@ use super::{Broker, DetachReason, Event, ListenerPolicy, Output, Refusal, Verdic
 use crate::auth::Identity;
 use crate::auth::access::{Action, Who};
 use crate::auth::acl::AmbiguousName;
+use crate::auth::groups::Groups;
 use crate::hooks::Interests;
 use crate::mqtt::{
     Ack, ClientId, ConnAck, ConnAckProperties, Connect, Disconnect, DisconnectProperties, Packet,
@@ -60,6 +61,8 @@ pub(super) struct Admission {
     wants_response_information: bool,
     /// When what proved its client expires; `None`: never.
     login_expires_at: Option<Instant>,
+    /// The groups it is in by the word of what proved it.
+    pub(super) groups: Groups,
 }
 
 /// What a client shows to prove who it is.
@@ -120,9 +123,15 @@ impl Broker {
             self.limit_reached(now, "connections_max");
         }
         surplus |= !self.has_memory(now, Use::Connection, LINK_BYTES);
-        if self.stopping || self.links.len() >= self.limits.connections_max.saturating_add(SURPLUS_MAX) {
+        // One too many stays to be told so, as long as there is room for that.
+        let has_room = self.budget.allows(Use::Packet, LINK_BYTES);
+        let is_full = self.links.len() >= self.limits.connections_max.saturating_add(SURPLUS_MAX);
+        if self.stopping || is_full || !has_room {
             self.stats.connections_refused += 1;
-            let reason = DetachReason::Refused(Refusal::ConnectionsFull);
+            let reason = DetachReason::Refused(match has_room {
+                true => Refusal::ConnectionsFull,
+                false => Refusal::MemoryShort,
+            });
             self.outputs.push_back(Output::Close { link });
             self.outputs
                 .push_back(Output::Event(Event::ConnectionRefused { link, reason }));
@@ -445,7 +454,7 @@ impl Broker {
         link: LinkId,
         mut admission: Admission,
         identity: Rc<Identity>,
-        proved: Option<(Exchange, Option<Bytes>)>,
+        proved: Option<(Box<Exchange>, Option<Bytes>)>,
     ) {
         let Some(Link {
             stage: Stage::Arrived(arrival),
@@ -459,7 +468,7 @@ impl Broker {
             && !admission.is_will_asked
             && self.has_hooks_for(Interests::MESSAGE | Interests::PUBLISH)
         {
-            return self.ask_about_will(now, link, admission, identity, proved, 0);
+            return self.ask_about_will(now, link, admission, identity, proved, None);
         }
         let own = arrival.certificate_client.clone();
         let asked = admission.client_id.take();
@@ -483,7 +492,7 @@ impl Broker {
                 }
             }
         };
-        let who = Who::client(&identity, &client);
+        let who = Who::client(&identity, &client).in_groups(&admission.groups);
         match self.rights.ambiguity(who) {
             None => {}
             Some(AmbiguousName::Client) => return self.refuse(now, link, Refusal::ClientIdAmbiguous),
@@ -492,7 +501,7 @@ impl Broker {
         if let Some(will) = &admission.will
             && !self
                 .rights
-                .authorize(who, Action::Publish, will.message().topic.as_str())
+                .authorize(who, Action::Publish, will.message().topic_str())
         {
             self.stats.publishes_denied += 1;
             return self.refuse(now, link, Refusal::WillDenied);
@@ -543,7 +552,8 @@ impl Broker {
             self.stats.sessions_refused += 1;
             return self.refuse(now, link, Refusal::NotStored);
         }
-        if let Err(refusal) = self.make_room_for(now, known, owner, &client, admission.will.as_deref()) {
+        let (clean_start, will) = (admission.clean_start, admission.will.as_deref());
+        if let Err(refusal) = self.make_room_for(now, known, owner, &client, (clean_start, will)) {
             self.stats.sessions_refused += 1;
             return self.refuse(now, link, refusal);
         }
@@ -575,14 +585,19 @@ impl Broker {
                 owner,
                 listener.mount_point.clone(),
                 &self.budget,
+                &self.queues,
             ))
         });
         if let Some(session) = self.sessions.get_mut(key) {
             session.link = Some(link);
+            if session.groups != admission.groups {
+                self.retained.forget_author(key); // what it publishes from here on is in the name of others
+                session.set_groups(std::mem::take(&mut admission.groups));
+            }
             session.expiry_secs = granted.session_expiry_secs;
             session.will = admission.will.take(); // [MQTT-3.1.2-7]
             let will = session.will.as_ref();
-            self.stats.wills_bytes += will.map_or(0, |will| will.message().size_bytes as u64);
+            self.stats.wills_bytes += will.map_or(0, |will| will.message().size_bytes() as u64);
         }
         let Some(entry) = self.links.get_mut(link) else {
             return;
@@ -616,12 +631,7 @@ impl Broker {
             aliases: None, // [MQTT-3.3.2-7]
             wants_reasons: admission.wants_reasons,
             awaits_connack: false,
-            exchange: exchange.map(|exchange| {
-                Box::new(Exchange {
-                    turn: Turn::Nobody,
-                    ..exchange
-                })
-            }),
+            exchange,
             listener,
             peer,
             login_expires_at: admission.login_expires_at.map(Box::new),
@@ -667,13 +677,13 @@ impl Broker {
         known: Option<SessionKey>,
         owner: Owner,
         client: &ClientId,
-        will: Option<&Testament>,
+        (clean_start, will): (bool, Option<&Testament>),
     ) -> Result<(), Refusal> {
         if let Some(will) = will {
             let before = known.and_then(|key| self.sessions.get(key)?.will.as_ref());
-            let before = before.map_or(0, |will| will.message().size_bytes);
+            let before = before.map_or(0, |will| will.message().size_bytes());
             let others = usize::try_from(self.stats.wills_bytes).unwrap_or(usize::MAX) - before;
-            if others.saturating_add(will.message().size_bytes) > self.limits.wills_bytes_total_max {
+            if others.saturating_add(will.message().size_bytes()) > self.limits.wills_bytes_total_max {
                 self.limit_reached(now, "wills_bytes_total_max");
                 return Err(Refusal::WillsFull);
             }
@@ -682,9 +692,16 @@ impl Broker {
                 return Err(Refusal::MemoryShort);
             }
         }
-        if known.is_some() {
+        let known = known.and_then(|key| self.sessions.get(key));
+        let goes_on = |session: &Session| {
+            let ends = clean_start || (session.link.is_some() && session.expiry_secs == 0);
+            // Nobody is counted who comes from another address for a session that stays that of the first.
+            session.owner == owner || !ends
+        };
+        if known.is_some_and(goes_on) {
             return Ok(());
         }
+        let takes_a_place = known.is_none();
         while self.owners.usage(owner).sessions >= self.limits.sessions_per_user_max {
             self.limit_reached_by(now, "sessions_per_user_max", Some(client.clone()));
             let absent = (self.sessions.iter())
@@ -695,6 +712,9 @@ impl Broker {
             };
             self.stats.sessions_displaced += 1;
             self.end_session(now, key);
+        }
+        if !takes_a_place {
+            return Ok(());
         }
         if self.sessions.len() >= self.limits.sessions_max {
             self.limit_reached(now, "sessions_max");
@@ -804,6 +824,7 @@ impl Admission {
             wants_reasons: properties.request_problem_information != Some(false),
             wants_response_information: properties.request_response_information == Some(true),
             login_expires_at: None,
+            groups: Groups::default(),
         })
     }
 }

@@ -4,26 +4,32 @@
 //! soon as everything before it was sent and the window is open. It is only not put into the queue first when
 //! the queue is empty.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use slotmap::SecondaryMap;
 
-use super::budget::{Account, RETAINED_BYTES, Use};
+use super::budget::{Account, Use};
 use super::durable::Origin;
 use super::hooked::may_receive;
 use super::inflight;
-use super::kept::{Kept, Queued, SubscriptionIds, properties_bytes};
-use super::limits::begins_episode;
+use super::kept::{Kept, Queued, SubscriptionIds, Texts, properties_bytes};
+use super::limits::{Overflow, begins_episode};
 use super::link::{Attachment, Link, LinkId, Stage, publish_bytes, send_publish, send_publish_or_wait};
-use super::retained::Writer;
+use super::losses::Loss;
+use super::queue_rules::QueueRules;
+use super::retained::{Retained, Writer};
+use super::room::Load;
 use super::session::{Session, SessionKey};
 use super::subscriptions::{Grant, GroupKey, Resolved, Subscriber};
 use super::tailor::TooLarge;
-use super::{Broker, Change, Output};
+use super::{Broker, Change, Output, Settings};
 use crate::hooks;
-use crate::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, TopicName};
+use crate::mqtt::{
+    Ack, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, TopicName, Utf8String,
+};
 
 /// A message on its way through the broker; copied only when somebody has to keep it, and then once.
 #[derive(Debug)]
@@ -48,6 +54,10 @@ enum Readiness {
     Busy,
     /// When it is back.
     Absent,
+    /// Not without a loss: its queue is full.
+    Full,
+    /// Not at all: its queue is full, and then the publisher is refused.
+    Refusing,
 }
 
 impl Passing {
@@ -74,19 +84,19 @@ impl Passing {
     /// A message that was kept, and sets out now.
     pub(super) fn of_kept(message: &Rc<Kept>, retain: bool, expires_at: Option<Instant>) -> Self {
         Self {
-            topic: message.topic.clone(),
-            payload: message.payload.clone(),
-            properties: message.properties.clone(),
+            topic: message.topic(),
+            payload: message.payload(),
+            properties: message.properties().cloned().map(Box::new),
             qos: message.qos,
             retain,
             expires_at,
             group: None,
-            kept: (message.expires_at == expires_at).then(|| message.clone()),
+            kept: (message.expires_at() == expires_at).then(|| message.clone()),
         }
     }
 
     /// The same as a hook sees it.
-    fn as_seen(&self) -> hooks::Message<'_> {
+    pub(super) fn as_seen(&self) -> hooks::Message<'_> {
         hooks::Message {
             topic: &self.topic,
             payload: &self.payload,
@@ -96,21 +106,24 @@ impl Passing {
     }
 
     /// What it costs to keep it, where nobody has done so yet.
-    fn keeping_bytes(&self) -> usize {
+    pub(super) fn keeping_bytes(&self) -> usize {
         match &self.kept {
             Some(_) => 0,
-            None => Kept::cost_bytes(&self.topic, &self.payload, self.properties.as_deref()),
+            None => {
+                let properties = self.properties.as_deref();
+                Kept::cost_bytes(&self.topic, &self.payload, properties, self.expires_at)
+            }
         }
     }
 
     /// What it counts against limits when it is kept for a client with `subscription_ids`.
-    fn size_bytes(&self, subscription_ids: &SubscriptionIds) -> usize {
+    pub(super) fn size_bytes(&self, subscription_ids: &SubscriptionIds) -> usize {
         let properties = self.properties.as_deref().map_or(0, properties_bytes);
         let ids = size_of_val(subscription_ids.as_slice());
         self.topic.as_str().len() + self.payload.len() + properties + ids
     }
 
-    fn keep(&mut self, account: &Account) -> Rc<Kept> {
+    pub(super) fn keep(&mut self, account: &Account) -> Rc<Kept> {
         let copy = || {
             let properties = self.properties.as_deref();
             Rc::new(Kept::copy(
@@ -184,7 +197,8 @@ impl Broker {
     /// Keeps a message for its topic; where there is no room for it, the one before goes all the same.
     fn store_retained(&mut self, now: Instant, publisher: Option<SessionKey>, passing: &mut Passing) -> bool {
         let before = self.retained.cost_bytes(&passing.topic);
-        let more = (passing.keeping_bytes() + RETAINED_BYTES).saturating_sub(before);
+        let after = passing.keeping_bytes() + Retained::entry_bytes(&passing.topic);
+        let more = after.saturating_sub(before);
         if more > 0 && !self.has_memory(now, Use::Retained, more) {
             self.retained.clear(&passing.topic, &mut self.owners);
             return false;
@@ -224,18 +238,26 @@ impl Broker {
             debug_assert!(false, "a subscription ends before its session");
             return false;
         };
-        if !may_receive(&mut self.hooked, &self.rights, session, passing.as_seen()) {
-            self.stats.deliveries_denied += 1;
+        if !may_receive(
+            &mut self.hooked,
+            &self.rights,
+            self.attachments,
+            (key, session),
+            passing.as_seen(),
+        ) {
+            self.note_loss(key, Loss::Denied);
             return false;
         }
         let qos = passing.qos.min(grant.qos); // [MQTT-3.8.4-8]
         let retain = passing.retain && grant.retain_as_published; // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
-        if qos != QoS::AtMostOnce {
+        if qos != QoS::AtMostOnce
+            || self.queues.may_keep_qos0 && waits_at_qos0(&self.queues, session, &passing.topic)
+        {
             self.keep_and_enqueue(now, key, grant, passing, (qos, retain));
             return true;
         }
         let Some((link, attachment)) = attached(session, &mut self.links) else {
-            self.stats.dropped_offline += 1;
+            self.note_loss(key, Loss::Offline);
             return true;
         };
         if attachment.is_stalled(self.budget.unsent_bytes_max()) {
@@ -245,7 +267,8 @@ impl Broker {
         let speaks_5 = attachment.version == ProtocolVersion::V5;
         let is_bare =
             !speaks_5 || (passing.properties.is_none() && grant.subscription_ids.as_slice().is_empty());
-        if is_bare && attachment.tailoring.is_none() {
+        let has_lost = self.settings.loss_property.is_some() && session.untold_losses() > 0;
+        if is_bare && attachment.tailoring.is_none() && !has_lost {
             let bytes = publish_bytes(passing.topic.as_str(), &passing.payload);
             attachment.unsent_bytes += bytes;
             self.budget.account.add(bytes);
@@ -260,17 +283,17 @@ impl Broker {
     /// Drops a delivery at QoS 0 to a client with too much on its way.
     #[inline(never)]
     fn drop_for_slow_reader(&mut self, now: Instant, key: SessionKey) {
+        let awaits_connack = (self.sessions.get(key)).is_some_and(|session| self.awaits_connack(session));
+        if awaits_connack {
+            return self.note_loss(key, Loss::Offline);
+        }
+        self.note_loss(key, Loss::Slow);
         let Some(session) = self.sessions.get(key) else {
             return;
         };
         let Some((_, attachment)) = attached(session, &mut self.links) else {
             return;
         };
-        if attachment.awaits_connack {
-            self.stats.dropped_offline += 1;
-            return;
-        }
-        self.stats.dropped_slow += 1;
         let (client, unsent_bytes) = (session.client.clone(), attachment.unsent_bytes);
         let begins = begins_episode(&mut attachment.slow_at, now);
         if !self.is_short_for(now, unsent_bytes) && begins {
@@ -278,7 +301,8 @@ impl Broker {
         }
     }
 
-    /// A delivery at QoS 1 or 2; apart, so that the many at QoS 0 do not pay for its room on the stack.
+    /// A delivery at QoS 1 or 2, or at QoS 0 to who is away and has it kept; apart, so that the many at QoS 0 do not
+    /// pay for its room on the stack.
     #[inline(never)]
     fn keep_and_enqueue(
         &mut self,
@@ -295,8 +319,17 @@ impl Broker {
             return; // a wildcard matched what is out of its part of the tree
         }
         let subscription_ids = grant.subscription_ids.clone();
-        let (size_bytes, keeping_bytes) = (passing.size_bytes(&subscription_ids), passing.keeping_bytes());
-        if !self.make_room(now, key, size_bytes, keeping_bytes) {
+        let load = Load {
+            count: 1,
+            size_bytes: passing.size_bytes(&subscription_ids),
+            keeping_bytes: passing.keeping_bytes(),
+        };
+        let overflow = match self.queues.overflow(session.fitting, &passing.topic) {
+            // At QoS 0 nobody was promised anything.
+            Overflow::Reject | Overflow::Disconnect if qos == QoS::AtMostOnce => Overflow::DropNewest,
+            overflow => overflow,
+        };
+        if !self.make_room(now, key, load, overflow) {
             return;
         }
         let message = passing.keep(&self.budget.account);
@@ -306,15 +339,23 @@ impl Broker {
             qos,
             retain,
             group: passing.group,
+            is_firm: overflow.keeps_what_waits(),
             number: 0,
         };
-        self.enqueue(now, key, queued);
+        let texts = Texts {
+            topic: passing.topic.clone(),
+            payload: passing.payload.clone(),
+        };
+        self.enqueue(now, key, queued, texts);
     }
 
     /// A delivery at QoS 0 in bytes of its own: with properties, or to a client that takes only small packets.
     #[inline(never)]
     fn send_apart(&mut self, now: Instant, link: LinkId, grant: &Grant, passing: &Passing, retain: bool) {
         let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(attachment.session) else {
             return;
         };
         if let Some(tailoring) = &attachment.tailoring
@@ -332,16 +373,29 @@ impl Broker {
             payload: passing.payload.clone(),
             properties: outgoing_properties(attachment.version, properties, &grant.subscription_ids, now),
         };
-        match send_publish(&mut self.outputs, &self.budget.account, link, attachment, publish) {
+        let out = (&mut self.outputs, &self.budget.account);
+        match send_telling(&self.settings, out, (link, attachment), session, publish, true) {
             Ok(()) => self.stats.messages_sent += 1,
-            Err(TooLarge) => self.stats.dropped_too_large += 1,
+            Err(TooLarge) => session.lose(&mut self.stats, Loss::TooLarge),
         }
     }
 
     /// One delivery to one member of a shared subscription (section 4.8.2): in turn to those who can be sent it at
-    /// once, or else to those who are connected, or else to those who are not; at the quality and with the identifier
-    /// of that member [MQTT-4.8.2-3] [MQTT-3.3.4-5].
+    /// once, or else to those who are connected, or else to those who are not, or else to those whose queue is full; at
+    /// the quality and with the identifier of that member [MQTT-4.8.2-3] [MQTT-3.3.4-5].
     fn deliver_to_one(&mut self, now: Instant, group: GroupKey, passing: &mut Passing) -> bool {
+        let Some((turn, member)) = self.best_member(group, passing) else {
+            return false;
+        };
+        self.subscriptions.advance(group, turn);
+        passing.group = Some(group);
+        let reached = self.deliver(now, member.session, &Grant::of([member].iter()), passing);
+        passing.group = None;
+        reached
+    }
+
+    /// The member of a shared subscription that a message goes to, and how far it is from the one whose turn it is.
+    pub(super) fn best_member(&mut self, group: GroupKey, passing: &Passing) -> Option<(usize, Subscriber)> {
         let mut best: Option<(Readiness, usize, Subscriber)> = None;
         let mut turn = 0;
         while let Some(member) = self.subscriptions.member(group, turn) {
@@ -356,28 +410,28 @@ impl Broker {
             }
             turn += 1;
         }
-        let Some((_, turn, member)) = best else {
-            return false;
-        };
-        self.subscriptions.advance(group, turn);
-        passing.group = Some(group);
-        let reached = self.deliver(now, member.session, &Grant::of([member].iter()), passing);
-        passing.group = None;
-        reached
+        best.map(|(_, turn, member)| (turn, member))
     }
 
     /// How soon a member of a shared subscription can be sent a message; `None` if it may not have it.
     fn readiness(&mut self, member: Subscriber, passing: &Passing) -> Option<Readiness> {
         let session = self.sessions.get(member.session)?;
-        let may_receive = may_receive(&mut self.hooked, &self.rights, session, passing.as_seen());
+        let may_receive = may_receive(
+            &mut self.hooked,
+            &self.rights,
+            self.attachments,
+            (member.session, session),
+            passing.as_seen(),
+        );
         if !may_receive || !session.reaches(&passing.topic) {
             return None;
         }
+        let qos = passing.qos.min(member.options.qos);
         let Some((_, attachment)) = attached(session, &mut self.links) else {
-            return Some(Readiness::Absent);
+            return Some(self.readiness_to_wait(member.session, passing, qos, Readiness::Absent));
         };
         let unsent_bytes_max = self.budget.unsent_bytes_max();
-        let is_open = match passing.qos.min(member.options.qos) {
+        let is_open = match qos {
             QoS::AtMostOnce => !attachment.is_stalled(unsent_bytes_max),
             _ => {
                 session.queue.is_empty()
@@ -387,7 +441,35 @@ impl Broker {
                         .lets_out(&session.inflight, passing.size_bytes(&SubscriptionIds::default()))
             }
         };
-        Some(if is_open { Readiness::Open } else { Readiness::Busy })
+        Some(match is_open {
+            true => Readiness::Open,
+            false => self.readiness_to_wait(member.session, passing, qos, Readiness::Busy),
+        })
+    }
+
+    /// The same of a member for whom the message would have to wait, `if_it_can` where there is room for it.
+    fn readiness_to_wait(
+        &self,
+        key: SessionKey,
+        passing: &Passing,
+        qos: QoS,
+        if_it_can: Readiness,
+    ) -> Readiness {
+        let Some(session) = self.sessions.get(key).filter(|_| qos != QoS::AtMostOnce) else {
+            return if_it_can;
+        };
+        let load = Load {
+            count: 1,
+            size_bytes: passing.size_bytes(&SubscriptionIds::default()),
+            keeping_bytes: passing.keeping_bytes(),
+        };
+        match self.bound_in_the_way(session, load) {
+            None => if_it_can,
+            Some(_) => match self.queues.overflow(session.fitting, &passing.topic) {
+                Overflow::Reject => Readiness::Refusing,
+                Overflow::DropOldest | Overflow::DropNewest | Overflow::Disconnect => Readiness::Full,
+            },
+        }
     }
 
     /// Gives a message that one member of a shared subscription did not take to another; it is counted as dropped
@@ -398,7 +480,7 @@ impl Broker {
             self.stats.dropped_expired += 1;
             return;
         }
-        let mut passing = Passing::of_kept(message, queued.retain, message.expires_at);
+        let mut passing = Passing::of_kept(message, queued.retain, message.expires_at());
         let is_taken = match queued.group {
             Some(group) => self.deliver_to_one(now, group, &mut passing),
             None => false,
@@ -412,12 +494,14 @@ impl Broker {
 
     /// Takes a QoS 1 or 2 delivery into a session that has room for it, whether its client is there or not
     /// [MQTT-3.1.2-5 of 3.1.1]: sent at once if the window is open, kept otherwise.
-    fn enqueue(&mut self, now: Instant, key: SessionKey, mut queued: Queued) {
+    ///
+    /// `texts` are those of the message, for the case that it is sent.
+    fn enqueue(&mut self, now: Instant, key: SessionKey, mut queued: Queued, texts: Texts) {
         let size_bytes = queued.size_bytes();
-        let class = self.limits.queue_class;
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
+        let (class, _) = self.queues.size(session.fitting);
         self.stats.queued_bytes += size_bytes as u64;
         if session.number != 0
             && let Some(durable) = &mut self.durable
@@ -425,7 +509,7 @@ impl Broker {
             queued.number = durable.number_delivery();
         }
         let waits = if session.queue.is_empty() {
-            self.start(now, key, queued, Origin::New)
+            self.start(now, key, queued, texts, Origin::New)
         } else {
             Err(queued)
         };
@@ -444,7 +528,7 @@ impl Broker {
                 Err(_) => {
                     debug_assert!(false, "room was made before");
                     self.stats.queued_bytes -= size_bytes as u64;
-                    self.stats.dropped_queue_full += 1;
+                    self.note_loss(key, Loss::QueueFull);
                 }
             }
         }
@@ -458,6 +542,7 @@ impl Broker {
         now: Instant,
         key: SessionKey,
         queued: Queued,
+        texts: Texts,
         origin: Origin,
     ) -> Result<(), Queued> {
         let Some(session) = self.sessions.get_mut(key) else {
@@ -466,6 +551,9 @@ impl Broker {
         let Some((link, attachment)) = attached(session, &mut self.links) else {
             return Err(queued);
         };
+        if queued.qos == QoS::AtMostOnce {
+            return self.start_at_qos0(now, key, queued, texts, origin);
+        }
         if session.inflight.owes_resend()
             || !attachment.takes_more(&session.inflight, self.budget.unsent_bytes_max())
         {
@@ -480,18 +568,16 @@ impl Broker {
             return Err(queued);
         };
         // Whatever DUP the publisher had set [MQTT-3.3.1-3] [MQTT-4.3.2-2] [MQTT-4.3.3-2].
-        let publish = publish_of(&queued, attachment.version, packet_id, false, now);
+        let publish = publish_of(&queued, texts, attachment.version, Some(packet_id), false, now);
         let number = session.number;
         let durable = self.durable.as_deref_mut().filter(|_| number != 0);
         // What its client may hold by halves must be found under its identifier, whatever happens: it is stored first.
-        let sent = match durable {
-            Some(durable) if queued.qos == QoS::ExactlyOnce => {
-                let outputs = durable.hold();
-                send_publish_or_wait(outputs, &self.budget.account, link, attachment, publish, false)
-            }
-            _ => send_publish(&mut self.outputs, &self.budget.account, link, attachment, publish),
+        let (outputs, at_once) = match durable {
+            Some(durable) if queued.qos == QoS::ExactlyOnce => (durable.hold(), false),
+            _ => (&mut self.outputs, true),
         };
-        match sent {
+        let out = (outputs, &self.budget.account);
+        match send_telling(&self.settings, out, (link, attachment), session, publish, at_once) {
             Ok(()) => {
                 self.stats.messages_sent += 1;
                 self.stats.inflight_messages += 1;
@@ -505,11 +591,43 @@ impl Broker {
             Err(TooLarge) => {
                 session.inflight.abandon(packet_id); // [MQTT-3.1.2-25]: as if it had been sent
                 self.stats.queued_bytes -= queued.size_bytes() as u64;
-                self.stats.dropped_too_large += 1;
+                session.lose(&mut self.stats, Loss::TooLarge);
                 if origin == Origin::Queue {
                     self.store_dropped(key, &queued);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// The same at QoS 0, which no window holds back: it is over with this.
+    #[inline(never)]
+    fn start_at_qos0(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        queued: Queued,
+        texts: Texts,
+        origin: Origin,
+    ) -> Result<(), Queued> {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Err(queued);
+        };
+        let Some((link, attachment)) = attached(session, &mut self.links) else {
+            return Err(queued);
+        };
+        if session.inflight.owes_resend() || attachment.is_stalled(self.budget.unsent_bytes_max()) {
+            return Err(queued);
+        }
+        let publish = publish_of(&queued, texts, attachment.version, None, false, now);
+        self.stats.queued_bytes -= queued.size_bytes() as u64;
+        let out = (&mut self.outputs, &self.budget.account);
+        match send_telling(&self.settings, out, (link, attachment), session, publish, true) {
+            Ok(()) => self.stats.messages_sent += 1,
+            Err(TooLarge) => session.lose(&mut self.stats, Loss::TooLarge),
+        }
+        if origin == Origin::Queue {
+            self.store_dropped(key, &queued); // it is over
         }
         Ok(())
     }
@@ -549,8 +667,9 @@ impl Broker {
             let queued = match &entry.stage {
                 inflight::Stage::Released => {
                     let packet = Packet::PubRel(Ack::success(packet_id)); // [MQTT-4.3.3-5]
-                    self.outputs.push_back(Output::Send { link, packet });
                     session.inflight.resent();
+                    // Its PUBREC may have come on this very connection, behind CONNECT.
+                    self.send_when_stored(link, packet);
                     continue;
                 }
                 inflight::Stage::Published(queued) => queued,
@@ -560,24 +679,26 @@ impl Broker {
             {
                 return false;
             }
-            let size_bytes = queued.size_bytes();
+            let (size_bytes, texts) = (queued.size_bytes(), queued.message.texts());
+            let seen = texts.as_seen(queued.message.qos, queued.retain);
             if !may_receive(
                 &mut self.hooked,
                 &self.rights,
-                session,
-                queued.message.as_seen(queued.retain),
+                self.attachments,
+                (key, session),
+                seen,
             ) {
-                self.stats.deliveries_denied += 1;
+                session.lose(&mut self.stats, Loss::Denied);
             } else {
                 // [MQTT-3.3.1-1]: DUP, with the identifier it had.
-                let publish = publish_of(queued, attachment.version, packet_id, true, now);
+                let publish = publish_of(queued, texts, attachment.version, Some(packet_id), true, now);
                 match send_publish(&mut self.outputs, &self.budget.account, link, attachment, publish) {
                     Ok(()) => {
                         self.stats.messages_sent += 1;
                         session.inflight.resent();
                         continue;
                     }
-                    Err(TooLarge) => self.stats.dropped_too_large += 1,
+                    Err(TooLarge) => session.lose(&mut self.stats, Loss::TooLarge),
                 }
             }
             session.inflight.drop_resend();
@@ -596,34 +717,43 @@ impl Broker {
             let Some((_, attachment)) = attached(session, &mut self.links) else {
                 return;
             };
-            if !attachment.takes_more(&session.inflight, self.budget.unsent_bytes_max()) {
-                return;
-            }
-            let next_bytes = session.queue.front().map(Queued::size_bytes);
-            if next_bytes.is_some_and(|bytes| !self.budget.lets_out(&session.inflight, bytes)) {
-                return self.hold_back(now, key);
+            let unsent_bytes_max = self.budget.unsent_bytes_max();
+            match session.queue.front() {
+                None => return,
+                Some(next) if next.qos == QoS::AtMostOnce => {
+                    if attachment.is_stalled(unsent_bytes_max) {
+                        return;
+                    }
+                }
+                Some(_) if !attachment.takes_more(&session.inflight, unsent_bytes_max) => return,
+                Some(next) if !self.budget.lets_out(&session.inflight, next.size_bytes()) => {
+                    return self.hold_back(now, key);
+                }
+                Some(_) => {}
             }
             let Some(queued) = session.queue.pop() else {
                 return;
             };
             self.stats.queued_messages -= 1;
-            let size_bytes = queued.size_bytes() as u64;
+            let (size_bytes, texts) = (queued.size_bytes() as u64, queued.message.texts());
+            let seen = texts.as_seen(queued.message.qos, queued.retain);
             if queued.message.is_expired(now) {
-                self.stats.dropped_expired += 1; // [MQTT-3.3.2-5]
+                session.lose(&mut self.stats, Loss::Expired); // [MQTT-3.3.2-5]
                 self.store_dropped(key, &queued);
             } else if !may_receive(
                 &mut self.hooked,
                 &self.rights,
-                session,
-                queued.message.as_seen(queued.retain),
+                self.attachments,
+                (key, session),
+                seen,
             ) {
-                self.stats.deliveries_denied += 1;
+                session.lose(&mut self.stats, Loss::Denied);
                 self.store_dropped(key, &queued);
-            } else if self.start(now, key, queued, Origin::Queue).is_ok() {
+            } else if self.start(now, key, queued, texts, Origin::Queue).is_ok() {
                 continue;
             } else {
                 debug_assert!(false, "the window was found open");
-                self.stats.dropped_queue_full += 1;
+                self.note_loss(key, Loss::QueueFull);
             }
             self.stats.queued_bytes -= size_bytes;
         }
@@ -646,23 +776,58 @@ pub(super) fn attached<'a>(
     }
 }
 
-/// The PUBLISH of a QoS 1 or 2 delivery.
+/// Whether a message at QoS 0 waits for a session: its client is away and has such messages kept, or others wait that
+/// it must not overtake [MQTT-4.6.0-6].
+#[inline(never)]
+fn waits_at_qos0(queues: &QueueRules, session: &Session, topic: &TopicName) -> bool {
+    session.queue.holds_qos0() || session.link.is_none() && queues.keeps_qos0(session.fitting, topic)
+}
+
+/// Sends `publish`, with the number of messages that its client has lost where it is to be told.
+///
+/// That number is left out where it would make the packet too large. What is not sent `at_once` may be overtaken.
+fn send_telling(
+    settings: &Settings,
+    (outputs, account): (&mut VecDeque<Output>, &Account),
+    (link, attachment): (LinkId, &mut Attachment),
+    session: &mut Session,
+    publish: Publish,
+    at_once: bool,
+) -> Result<(), TooLarge> {
+    if let Some(name) = &settings.loss_property
+        && attachment.version == ProtocolVersion::V5
+        && session.untold_losses() > 0
+        && let Ok(count) = Utf8String::try_from(session.untold_losses().to_string().as_str())
+    {
+        let mut telling = publish.clone();
+        let properties = telling.properties.get_or_insert_default();
+        properties.user_properties.push((name.clone(), count));
+        if send_publish_or_wait(outputs, account, link, attachment, telling, at_once).is_ok() {
+            session.losses_mut().told();
+            return Ok(());
+        }
+    }
+    send_publish_or_wait(outputs, account, link, attachment, publish, at_once)
+}
+
+/// The PUBLISH of a delivery that was kept.
 fn publish_of(
     queued: &Queued,
+    texts: Texts,
     version: ProtocolVersion,
-    packet_id: PacketId,
+    packet_id: Option<PacketId>,
     dup: bool,
     now: Instant,
 ) -> Publish {
     let message = &queued.message;
-    let properties = (message.properties.as_deref(), message.expires_at);
+    let properties = (message.properties(), message.expires_at());
     Publish {
         dup,
         qos: queued.qos,
         retain: queued.retain,
-        topic: Some(message.topic.clone()),
-        packet_id: Some(packet_id),
-        payload: message.payload.clone(),
+        topic: Some(texts.topic),
+        packet_id,
+        payload: texts.payload,
         properties: outgoing_properties(version, properties, &queued.subscription_ids, now),
     }
 }

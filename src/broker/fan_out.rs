@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::deliver::Passing;
 use super::limits::begins_episode;
 use super::link::{Link, LinkId, publish_bytes};
+use super::losses::Loss;
 use super::subscriptions::Resolved;
 use super::{Broker, Output};
 use crate::hooks::Interests;
@@ -116,18 +117,21 @@ impl Broker {
     /// Counts a message that is not sent to links which are behind with what they were sent before.
     fn drop_for_slow(&mut self, now: Instant, slow: &[LinkId]) {
         for &link in slow {
-            let Some(attachment) = self.links.get_mut(link).and_then(Link::attachment_mut) else {
+            let attachment = self.links.get_mut(link).and_then(Link::attachment_mut);
+            let found = attachment.and_then(|attachment| {
+                let session = self.sessions.get_mut(attachment.session)?;
+                Some((attachment, session))
+            });
+            let Some((attachment, session)) = found else {
                 self.stats.dropped_slow += 1;
                 continue;
             };
             if attachment.awaits_connack {
-                self.stats.dropped_offline += 1;
+                session.lose(&mut self.stats, Loss::Offline);
                 continue;
             }
-            self.stats.dropped_slow += 1;
-            if begins_episode(&mut attachment.slow_at, now)
-                && let Some(session) = self.sessions.get(attachment.session)
-            {
+            session.lose(&mut self.stats, Loss::Slow);
+            if begins_episode(&mut attachment.slow_at, now) {
                 let client = session.client.clone();
                 self.limit_reached_for("unsent_bytes_max", &client);
             }
@@ -144,6 +148,8 @@ impl Broker {
             Some(links)
                 if passing.is_plain()
                     && !self.has_hooks_for(Interests::DELIVERY)
+                    // Who has lost something is told so in bytes of its own.
+                    && self.settings.loss_property.is_none()
                     && links.len() == resolved.targets.len()
                     && resolved.groups.is_empty()
                     && resolved

@@ -3,6 +3,8 @@
 //! A client whose PUBLISH or SUBSCRIBE waits is not read ([`Output::Pause`]), and what it had sent already waits behind
 //! it, so that everything happens in its order. A client that waits at the door waits as for its password's check.
 
+mod installation;
+
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +18,8 @@ use slotmap::{Key, KeyData, SecondaryMap};
 use super::authenticate::Exchange;
 use super::budget::{Charge, Use};
 use super::connect::{Admission, Credentials, WAITING_BYTES_MAX, WAITING_PACKETS_MAX, detached};
-use super::kept::{detached_properties, properties_bytes};
+use super::decided::Decided;
+use super::kept::{Texts, detached_properties, properties_bytes};
 use super::link::{Arrival, Link, LinkId, Proof, Stage, Verifying};
 use super::publish::Incoming;
 use super::session::{Session, SessionKey, Sessions};
@@ -24,27 +27,33 @@ use super::timers::Timer;
 use super::will::Testament;
 use super::{Broker, DetachReason, Event, Output, Refusal};
 use crate::auth::Identity;
-use crate::auth::access::{Action, Rights, Who};
+use crate::auth::access::{Action, Who};
+use crate::auth::groups::Groups;
 use crate::hooks::{
-    Answered, Change, Client, Departure, Hook, Interests, Later, Login, Message, Origin, Post, Question,
-    Ruling, TICK_MIN, Verdict,
+    Answered, Change, Client, Departure, ExchangeEnd, ExchangeId, Hook, Interests, Judgement, Later, Login,
+    Message, Origin, Post, Question, Ruling, Said, Step, TICK_MIN, Verdict,
 };
 use crate::mqtt::{
     Packet, PublishProperties, QoS, ReasonCode, Subscribe, TopicFilter, TopicName, Utf8String, Will,
     WillProperties,
 };
 
+pub use installation::Installation;
+
 /// The hooks, and what waits for their answers.
 ///
 /// 1. Only a link whose client is in has a packet held, and then [`Timer::Hook`] runs for it.
 pub(super) struct Hooked {
     hooks: Vec<Installed>,
+    /// How many of the first are those of the configuration.
+    configured: usize,
     /// What any of them is interested in.
     interests: Interests,
     post: Arc<dyn Post>,
     /// How long an answer may take.
     timeout: Duration,
     questions: u64,
+    exchanges: u64,
     held: BTreeMap<LinkId, Held>,
     pub(super) tick_due: Option<Instant>,
     /// Hooks that panicked since it was told, by their place.
@@ -54,6 +63,8 @@ pub(super) struct Hooked {
 struct Installed {
     hook: Box<dyn Hook>,
     interests: Interests,
+    /// The authentication methods it speaks.
+    methods: Vec<Utf8String>,
     tick_at: Option<Instant>,
 }
 
@@ -89,7 +100,7 @@ pub(super) struct AtDoor {
 enum Door {
     Login(Credentials),
     /// The will of somebody who has proved to be this.
-    Will(Rc<Identity>, Option<(Exchange, Option<Bytes>)>),
+    Will(Rc<Identity>, Option<(Box<Exchange>, Option<Bytes>)>),
 }
 
 /// What is asked.
@@ -103,8 +114,8 @@ enum Matter<'a> {
 enum Outcome {
     /// None of them had anything to say, or to say against it.
     Abstain,
-    /// Authentication only: the user, where another than the client says.
-    Allow(Option<Utf8String>),
+    /// Authentication only: the user, where another than the client says, and groups it is in.
+    Allow(Option<Utf8String>, Groups),
     Deny,
     Unavailable,
     /// The answer comes later; then this hook is asked.
@@ -113,26 +124,18 @@ enum Outcome {
 
 impl Hooked {
     fn new(now: Instant, hooks: Vec<Box<dyn Hook>>, post: Arc<dyn Post>, timeout: Duration) -> Self {
-        let mut interests = Interests::NONE;
-        let hooks: Vec<Installed> = hooks
-            .into_iter()
-            .map(|hook| {
-                let of_hook = hook.interests();
-                interests = interests | of_hook;
-                Installed {
-                    hook,
-                    interests: of_hook,
-                    tick_at: of_hook.hold(Interests::TICK).then_some(now),
-                }
-            })
-            .collect();
+        let hooks = hooks.into_iter().map(|hook| Installed::new(hook, now));
+        let hooks: Vec<Installed> = hooks.collect();
+        let interests = (hooks.iter()).fold(Interests::NONE, |all, hook| all | hook.interests);
         let tick_due = hooks.iter().filter_map(|installed| installed.tick_at).min();
         Self {
             hooks,
+            configured: 0,
             interests,
             post,
             timeout,
             questions: 0,
+            exchanges: 0,
             held: BTreeMap::new(),
             tick_due,
             panicked: Vec::new(),
@@ -168,7 +171,7 @@ impl Hooked {
                 continue;
             }
             self.questions += 1;
-            let question = Question::new(about.data().as_ffi(), self.questions);
+            let question = question_about(about, self.questions);
             let mut later = Later::new(question, &self.post);
             let hook = &mut installed.hook;
             let verdict = contained(&mut self.panicked, index, || match matter {
@@ -179,9 +182,12 @@ impl Hooked {
             let decides = matches!(matter, Matter::Login(_));
             match verdict {
                 Some(Verdict::Abstain) => {}
-                Some(Verdict::Allow) if decides => return Outcome::Allow(None),
-                Some(Verdict::AllowAs(user)) if decides => return Outcome::Allow(Some(user)),
-                Some(Verdict::Allow | Verdict::AllowAs(_)) => {}
+                Some(Verdict::Allow) if decides => return Outcome::Allow(None, Groups::default()),
+                Some(Verdict::AllowAs(user)) if decides => {
+                    return Outcome::Allow(Some(user), Groups::default());
+                }
+                Some(Verdict::AllowIn { user, groups }) if decides => return Outcome::Allow(user, groups),
+                Some(Verdict::Allow | Verdict::AllowAs(_) | Verdict::AllowIn { .. }) => {}
                 Some(Verdict::Deny) => return Outcome::Deny,
                 Some(Verdict::Later) if later.is_taken() => return Outcome::Later(question, index + 1),
                 // A panic, or a promise that nobody could keep.
@@ -189,6 +195,55 @@ impl Hooked {
             }
         }
         Outcome::Abstain
+    }
+
+    /// Whether any hook speaks an authentication method.
+    pub(super) fn speaks(&self, method: &Utf8String) -> bool {
+        self.hooks
+            .iter()
+            .any(|installed| installed.methods.contains(method))
+    }
+
+    /// Calls the hook that speaks `method`, of several the first; `None` where it panicked or there is none.
+    fn call_speaker<T>(&mut self, method: &Utf8String, call: impl FnOnce(&mut dyn Hook) -> T) -> Option<T> {
+        let mut hooks = self.hooks.iter_mut().enumerate();
+        let (index, speaker) = hooks.find(|(_, installed)| installed.methods.contains(method))?;
+        contained(&mut self.panicked, index, || call(&mut *speaker.hook))
+    }
+
+    /// A number for another exchange.
+    pub(super) fn next_exchange(&mut self) -> ExchangeId {
+        self.exchanges += 1;
+        ExchangeId::new(self.exchanges)
+    }
+
+    /// A number for another question.
+    pub(super) fn next_question(&mut self, about: LinkId) -> Question {
+        self.questions += 1;
+        question_about(about, self.questions)
+    }
+
+    /// How long an answer may take.
+    pub(super) const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Has the hook that speaks the method judge a client's part of an exchange.
+    #[inline(never)]
+    pub(super) fn judge(&mut self, question: Question, step: &Step<'_>) -> Judgement {
+        let post = self.post.clone();
+        let mut later = Later::new(question, &post);
+        match self.call_speaker(step.method, |hook| hook.exchange(step, &mut later)) {
+            Some(Judgement::Later) if !later.is_taken() => Judgement::Unavailable, // nobody could keep that promise
+            Some(judgement) => judgement,
+            None => Judgement::Unavailable, // it panicked
+        }
+    }
+
+    /// Tells the hook that speaks `method` that an exchange is over.
+    #[inline(never)]
+    pub(super) fn end_exchange(&mut self, method: &Utf8String, exchange: ExchangeId, end: ExchangeEnd) {
+        self.call_speaker(method, |hook| hook.exchange_ended(exchange, end));
     }
 
     /// Shows a message to all hooks; whether it goes on, as what it has become.
@@ -283,6 +338,22 @@ impl Hooked {
     }
 }
 
+impl Installed {
+    fn new(hook: Box<dyn Hook>, now: Instant) -> Self {
+        let interests = hook.interests();
+        Self {
+            methods: hook.authentication_methods(),
+            hook,
+            interests,
+            tick_at: interests.hold(Interests::TICK).then_some(now),
+        }
+    }
+}
+
+fn question_about(link: LinkId, number: u64) -> Question {
+    Question::new(link.data().as_ffi(), number)
+}
+
 /// Calls a hook, and notes where it panics. What the hook itself looks like then is its own affair.
 fn contained<T>(panicked: &mut Vec<usize>, index: usize, call: impl FnOnce() -> T) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(call)) {
@@ -298,19 +369,25 @@ fn contained<T>(panicked: &mut Vec<usize>, index: usize, call: impl FnOnce() -> 
 #[inline(always)]
 pub(super) fn may_receive(
     hooked: &mut Option<Box<Hooked>>,
-    rights: &Rights,
-    session: &Session,
+    rights: &Decided,
+    attachments: u64,
+    (key, session): (SessionKey, &Session),
     message: Message<'_>,
 ) -> bool {
-    rights.authorize(session.who(), Action::Receive, message.topic.as_str())
-        && match hooked {
-            None => true,
-            Some(hooked) => hooked.allow_delivery(session, &message),
-        }
+    rights.allows(
+        attachments,
+        key,
+        session.who(),
+        Action::Receive,
+        message.topic.as_str(),
+    ) && match hooked {
+        None => true,
+        Some(hooked) => hooked.allow_delivery(session, &message),
+    }
 }
 
 /// A client that is in, as hooks see it.
-fn client_of<'a>(
+pub(super) fn client_of<'a>(
     links: &'a SecondaryMap<LinkId, Link>,
     sessions: &'a Sessions,
     link: LinkId,
@@ -325,7 +402,7 @@ fn client_of<'a>(
     })
 }
 
-fn origin_of(arrival: &Arrival) -> Origin<'_> {
+pub(super) fn origin_of(arrival: &Arrival) -> Origin<'_> {
     Origin {
         peer: arrival.peer,
         listener: &arrival.listener.name,
@@ -416,13 +493,16 @@ impl Broker {
                 certificate_user: credentials.certificate_user.as_ref(),
                 ..origin_of(arrival)
             },
-            client: verifying.admission.client_id(),
+            client: (verifying.admission.client_id()).or(arrival.certificate_client.as_deref()),
             user: credentials.user.as_ref(),
             password: credentials.password.as_deref(),
         };
         let user = match hooked.ask(link, from, &Matter::Login(&login)) {
             Outcome::Abstain => return self.log_in(now, link, verifying, credentials),
-            Outcome::Allow(user) => user.or(credentials.certificate_user).or(credentials.user),
+            Outcome::Allow(user, groups) => {
+                verifying.admission.groups = groups;
+                user.or(credentials.certificate_user).or(credentials.user)
+            }
             Outcome::Deny => return self.refuse(now, link, Refusal::BadCredentials),
             Outcome::Unavailable => return self.refuse(now, link, Refusal::CheckUnavailable),
             Outcome::Later(question, next_hook) => {
@@ -439,7 +519,7 @@ impl Broker {
     }
 
     /// Who a client is that the hooks let in.
-    fn identity_of(&self, user: Option<Utf8String>) -> Rc<Identity> {
+    pub(super) fn identity_of(&self, user: Option<Utf8String>) -> Rc<Identity> {
         match user {
             Some(user) => Rc::new(Identity::User(user.detached())),
             None => self.anonymous.clone(),
@@ -456,8 +536,8 @@ impl Broker {
         }
     }
 
-    /// Shows the will of a client to the hooks and asks whether it may be published; then goes on with
-    /// [`Broker::admit`].
+    /// Shows the will of a client to the hooks, and asks those from the one at `from` on whether it may be published;
+    /// then goes on with [`Broker::admit`]. `None` to `from` stands for a will that was not shown yet.
     #[inline(never)]
     pub(super) fn ask_about_will(
         &mut self,
@@ -465,15 +545,16 @@ impl Broker {
         link: LinkId,
         mut admission: Admission,
         identity: Rc<Identity>,
-        proved: Option<(Exchange, Option<Bytes>)>,
-        from: usize,
+        proved: Option<(Box<Exchange>, Option<Bytes>)>,
+        from: Option<usize>,
     ) {
         let (Some(hooked), Some(Stage::Arrived(arrival))) =
             (&mut self.hooked, self.links.get(link).map(|link| &link.stage))
         else {
             return;
         };
-        let client_id = admission.client_id().cloned();
+        let client_id = admission.client_id().or(arrival.certificate_client.as_deref());
+        let client_id = client_id.cloned();
         let client = Client {
             identity: &identity,
             client: client_id.as_ref(),
@@ -485,8 +566,8 @@ impl Broker {
         };
         let mount_point = arrival.listener.mount_point.as_ref();
         let shown = match from {
-            0 => show_will(hooked, &client, *will, mount_point, &self.budget.account),
-            _ => Ok(Some(*will)),
+            None => show_will(hooked, &client, *will, mount_point, &self.budget.account),
+            Some(_) => Ok(Some(*will)),
         };
         admission.is_will_asked = true;
         let will = match shown {
@@ -495,29 +576,22 @@ impl Broker {
             Err(refusal) => return self.refuse(now, link, refusal),
         };
         let kept = will.message();
-        let fits = kept.size_bytes <= self.limits.will_bytes_max
-            && super::publish::is_topic_within(&self.limits, kept.topic.as_str());
+        let fits = kept.size_bytes() <= self.limits.will_bytes_max
+            && super::publish::is_topic_within(&self.limits, kept.topic_str());
         if !fits {
             return self.refuse(now, link, Refusal::WillTooLarge);
         }
-        let message = Message {
-            topic: &kept.topic,
-            payload: &kept.payload,
-            qos: kept.qos,
-            retain: will.retain(),
-        };
-        let who = Who {
-            identity: client.identity,
-            client: client.client,
-        };
+        let texts = kept.texts();
+        let message = texts.as_seen(kept.qos, will.retain());
+        let who = Who::new(client.identity, client.client).in_groups(&admission.groups);
         // What the rights forbid is refused where the client is let in.
-        let outcome = match self.rights.authorize(who, Action::Publish, kept.topic.as_str()) {
-            true => hooked.ask(link, from, &Matter::Publish(&client, &message)),
+        let outcome = match self.rights.authorize(who, Action::Publish, kept.topic_str()) {
+            true => hooked.ask(link, from.unwrap_or(0), &Matter::Publish(&client, &message)),
             false => Outcome::Abstain,
         };
         admission.will = Some(Box::new(will));
         match outcome {
-            Outcome::Abstain | Outcome::Allow(_) => self.admit(now, link, admission, identity, proved),
+            Outcome::Abstain | Outcome::Allow(..) => self.admit(now, link, admission, identity, proved),
             Outcome::Deny | Outcome::Unavailable => {
                 self.stats.publishes_denied += 1;
                 self.refuse(now, link, Refusal::WillDenied);
@@ -572,7 +646,7 @@ impl Broker {
             _ => return,
         };
         match outcome {
-            Outcome::Abstain | Outcome::Allow(_) => self.finish_publish_of_hooks(now, link, incoming),
+            Outcome::Abstain | Outcome::Allow(..) => self.finish_publish_of_hooks(now, link, incoming),
             Outcome::Deny | Outcome::Unavailable => self.deny_publish(now, link, &incoming),
             Outcome::Later(question, next_hook) => {
                 let incoming = incoming.detached();
@@ -584,6 +658,15 @@ impl Broker {
                 }
             }
         }
+    }
+
+    fn may_publish(&self, link: LinkId, topic: &TopicName) -> bool {
+        let attachment = self.links.get(link).and_then(Link::attachment);
+        let session = attachment.and_then(|attachment| self.sessions.get(attachment.session));
+        session.is_some_and(|session| {
+            self.rights
+                .authorize(session.who(), Action::Publish, topic.as_str())
+        })
     }
 
     fn deny_publish(&mut self, now: Instant, link: LinkId, incoming: &Incoming) {
@@ -662,10 +745,10 @@ impl Broker {
                 None => Some(subscription.filter.clone()),
                 Some(mount_point) => mount_point.mounted_filter(&subscription.filter),
             };
-            let who = Who {
-                identity: client.identity,
-                client: client.client,
+            let Some(session) = self.sessions.get(known.session) else {
+                return;
             };
+            let who = session.who();
             let outcome = match &mounted {
                 Some(filter) if self.rights.authorize(who, Action::Subscribe, filter.matched()) => {
                     hooked.ask(link, from, &Matter::Subscribe(&client, filter, subscription.qos))
@@ -674,7 +757,7 @@ impl Broker {
             };
             from = 0;
             match outcome {
-                Outcome::Abstain | Outcome::Allow(_) => refused.push(false),
+                Outcome::Abstain | Outcome::Allow(..) => refused.push(false),
                 Outcome::Deny | Outcome::Unavailable => refused.push(true),
                 Outcome::Later(question, next_hook) => {
                     let waiting = detached(Packet::Subscribe(subscribe));
@@ -740,14 +823,17 @@ impl Broker {
         }
     }
 
-    /// Whether a packet of a link waits for an answer.
+    /// Whether a link is not read, for one of its packets waits for an answer, or for room.
     pub(super) fn is_held(&self, link: LinkId) -> bool {
         self.held_until(link).is_some()
     }
 
-    /// When the answer a link waits for must have come.
+    /// Until when that is at the latest.
     pub(super) fn held_until(&self, link: LinkId) -> Option<Instant> {
-        Some(self.hooked.as_ref()?.held.get(&link)?.due)
+        let held = (self.hooked.as_ref()).and_then(|hooked| hooked.held.get(&link));
+        let crowd = self.crowd.as_ref();
+        held.map(|held| held.due)
+            .or_else(|| crowd.and_then(|crowd| crowd.unread_until(link)))
     }
 
     /// A link has ended: whatever waited for an answer is not done.
@@ -766,11 +852,20 @@ impl Broker {
         Some(held)
     }
 
+    /// The link a question is about.
+    pub(super) fn link_of(question: Question) -> LinkId {
+        LinkId::from(KeyData::from_ffi(question.about()))
+    }
+
     /// An answer came; void where nobody waits for it any more.
     #[inline(never)]
     pub(super) fn handle_answered(&mut self, now: Instant, answered: Answered) {
-        let Answered { question, verdict } = answered;
-        let link = LinkId::from(KeyData::from_ffi(question.about()));
+        let Answered { question, said } = answered;
+        let verdict = match said {
+            Said::Verdict(verdict) => verdict,
+            Said::Judgement(judgement) => return self.handle_late_judgement(now, question, judgement),
+        };
+        let link = Self::link_of(question);
         let Some(known) = self.links.get_mut(link) else {
             return;
         };
@@ -812,9 +907,15 @@ impl Broker {
             mut behind,
             ..
         } = held;
-        let is_allowed = matches!(verdict, Verdict::Allow | Verdict::AllowAs(_) | Verdict::Abstain);
+        let is_allowed = matches!(
+            verdict,
+            Verdict::Allow | Verdict::AllowAs(_) | Verdict::AllowIn { .. } | Verdict::Abstain
+        );
         match what {
-            Asked::Publish(incoming) if is_allowed => self.go_on_publishing(now, link, incoming, next_hook),
+            // Its rights may be others since it was asked about.
+            Asked::Publish(incoming) if is_allowed && self.may_publish(link, &incoming.topic) => {
+                self.go_on_publishing(now, link, incoming, next_hook);
+            }
             Asked::Publish(incoming) => self.deny_publish(now, link, &incoming),
             Asked::Subscribe(subscribe, refused) if is_allowed => {
                 self.go_on_subscribing(now, link, subscribe, refused, next_hook);
@@ -825,7 +926,7 @@ impl Broker {
             }
         }
         // Should one of them have to wait, those after it wait behind it again.
-        while let Some(packet) = behind.pop_front() {
+        while let Some(packet) = behind.pop_front().filter(|_| self.links.contains_key(link)) {
             self.stats.packets_received -= 1; // it was counted when it came
             self.handle_packet(now, link, packet);
         }
@@ -848,11 +949,19 @@ impl Broker {
             (Door::Login(credentials), Verdict::Abstain) => {
                 self.ask_about_login(now, link, verifying, credentials, next_hook);
             }
-            (Door::Login(credentials), verdict @ (Verdict::Allow | Verdict::AllowAs(_))) => {
+            (
+                Door::Login(credentials),
+                verdict @ (Verdict::Allow | Verdict::AllowAs(_) | Verdict::AllowIn { .. }),
+            ) => {
                 let user = match verdict {
                     Verdict::AllowAs(user) => Some(user),
-                    _ => credentials.certificate_user.or(credentials.user),
+                    Verdict::AllowIn { user, groups } => {
+                        verifying.admission.groups = groups;
+                        user
+                    }
+                    _ => None,
                 };
+                let user = user.or(credentials.certificate_user).or(credentials.user);
                 let identity = self.identity_of(user);
                 self.admit_with_all(now, link, verifying, identity);
             }
@@ -860,11 +969,14 @@ impl Broker {
             (Door::Login(_), Verdict::Unavailable | Verdict::Later) => {
                 self.refuse(now, link, Refusal::CheckUnavailable);
             }
-            (Door::Will(identity, proved), Verdict::Allow | Verdict::AllowAs(_) | Verdict::Abstain) => {
+            (
+                Door::Will(identity, proved),
+                Verdict::Allow | Verdict::AllowAs(_) | Verdict::AllowIn { .. } | Verdict::Abstain,
+            ) => {
                 let Verifying {
                     admission, waiting, ..
                 } = verifying;
-                self.ask_about_will(now, link, admission, identity, proved, next_hook);
+                self.ask_about_will(now, link, admission, identity, proved, Some(next_hook));
                 for packet in waiting {
                     self.handle_packet(now, link, packet);
                 }
@@ -949,14 +1061,18 @@ fn show_will(
     account: &super::budget::Account,
 ) -> Result<Option<Testament>, Refusal> {
     let kept = will.message();
-    let mut payload = kept.payload.clone();
-    let own = mount_point.and_then(|mount_point| mount_point.unmounted(&kept.topic));
-    let before = own.unwrap_or_else(|| kept.topic.clone());
+    let Texts {
+        topic: kept_topic,
+        payload: kept_payload,
+    } = kept.texts();
+    let mut payload = kept_payload.clone();
+    let own = mount_point.and_then(|mount_point| mount_point.unmounted(&kept_topic));
+    let before = own.unwrap_or(kept_topic);
     let mut topic = before.clone();
     if !hooked.show(client, &mut topic, &mut payload, (kept.qos, will.retain())) {
         return Ok(None);
     }
-    if topic == before && payload == kept.payload {
+    if topic == before && payload == kept_payload {
         return Ok(Some(will));
     }
     let topic = match mount_point {
@@ -971,7 +1087,7 @@ fn show_will(
         retain: will.retain(),
         properties: WillProperties {
             delay_secs: u32::try_from(will.delay.as_secs()).ok(),
-            publish: kept.properties.as_deref().cloned().unwrap_or_default(),
+            publish: kept.properties().cloned().unwrap_or_default(),
         },
     };
     Ok(Some(Testament::new(&changed, &topic, account)))

@@ -175,6 +175,14 @@ impl Inflight {
         self.mark_begun(packet_id);
     }
 
+    /// The topic of a delivery that PUBACK or PUBREC is owed for.
+    pub(super) fn topic_of(&self, packet_id: PacketId) -> Option<&str> {
+        match &self.entries.get(self.position(packet_id)?)?.stage {
+            Stage::Published(queued) => Some(queued.message.topic_str()),
+            Stage::Released => None,
+        }
+    }
+
     /// Takes a delivery back that could not be sent.
     pub(super) fn abandon(&mut self, packet_id: PacketId) {
         if let Some(index) = self.position(packet_id) {

@@ -10,6 +10,7 @@ use super::owners::Usage;
 use super::subscribe::Replay;
 use super::timers::Timer;
 use super::{Broker, inflight};
+use crate::mqtt::QoS;
 
 impl Broker {
     /// Walks over the whole state: links and sessions know each other, every subscription has its session,
@@ -27,6 +28,7 @@ impl Broker {
         self.check_sessions()?;
         self.check_subscriptions()?;
         self.check_everyone()?;
+        self.rights.check(self.attachments, &self.sessions)?;
         self.check_timers()?;
         self.check_stats()?;
         self.check_owners()?;
@@ -67,7 +69,11 @@ impl Broker {
         let mut bytes = self.subscriptions.charged_bytes() + self.retained.charged_bytes();
         bytes += self.durable.as_ref().map_or(0, |durable| durable.charged_bytes());
         bytes += self.hooked.as_ref().map_or(0, |hooked| hooked.charged_bytes());
+        bytes += self.crowd.as_ref().map_or(0, |crowd| crowd.charged_bytes());
         let mut messages: BTreeMap<*const Kept, usize> = BTreeMap::new();
+        for message in self.crowd.iter().flat_map(|crowd| crowd.messages()) {
+            messages.insert(Rc::as_ptr(message), message.charged_bytes());
+        }
         for message in self.retained.iter() {
             messages.insert(Rc::as_ptr(message), message.charged_bytes());
         }
@@ -129,13 +135,28 @@ impl Broker {
                 "{told} bytes are on the memory account, {bytes} were found"
             ));
         }
-        if told > self.loosest.memory_bytes_max {
+        // What waits to be stored has a bound of its own.
+        let waiting = (self.durable.as_ref()).map_or(0, |durable| durable.charged_bytes());
+        if told - waiting > self.loosest.memory_bytes_max {
             return Err(format!("{told} bytes are held, more than the limits allow"));
         }
         Ok(())
     }
 
     fn check_links(&self) -> Result<(), String> {
+        if let Some(crowd) = &self.crowd {
+            crowd.check()?;
+            let is_in = |link| {
+                self.links
+                    .get(link)
+                    .is_some_and(|link| link.attachment().is_some())
+            };
+            if let Some(link) = crowd.links().find(|&link| !is_in(link)) {
+                return Err(format!(
+                    "a message of {link:?} waits for room, and its client is not in"
+                ));
+            }
+        }
         let mut held = self.hooked.iter().flat_map(|hooked| hooked.links());
         if let Some(link) = held.find(|&link| {
             let known = self.links.get(link);
@@ -187,6 +208,15 @@ impl Broker {
                 let idle = !session.inflight.owes_resend()
                     && attachment.takes_more(&session.inflight, self.budget.unsent_bytes_promised());
                 let next = session.queue.front();
+                if !session.inflight.owes_resend()
+                    && !attachment.is_stalled(self.budget.unsent_bytes_promised())
+                    && next.is_some_and(|queued| queued.qos == QoS::AtMostOnce)
+                {
+                    return Err(format!(
+                        "{} could be sent what waits for it at QoS 0",
+                        session.client
+                    ));
+                }
                 let may = |queued: &Queued| self.budget.lets_out(&session.inflight, queued.size_bytes());
                 if idle && next.is_some_and(may) {
                     return Err(format!("{} could be sent what waits for it", session.client));
@@ -240,12 +270,9 @@ impl Broker {
                     "{client}: more deliveries unfinished than the limits allow"
                 ));
             }
-            let queued_bytes: usize = session.queue.iter().map(|queued| queued.size_bytes()).sum();
-            if queued_bytes != session.queue.size_bytes() {
-                return Err(format!(
-                    "{client}: {queued_bytes} bytes wait, {} counted",
-                    session.queue.size_bytes()
-                ));
+            (session.queue.check()).map_err(|error| format!("{client}: {error}"))?;
+            if session.fitting != self.queues.fitting(client, &session.identity) {
+                return Err(format!("{client} goes by other queue rules than are for it"));
             }
             if session.queue.len() > self.loosest.queue_class.messages()
                 || session.held_bytes() > self.loosest.queue_bytes_max
@@ -301,6 +328,7 @@ impl Broker {
         let mut expected: BTreeSet<_> = self.bans.deadlines().collect();
         expected.extend(self.kicks.due.map(|at| (at, Timer::Kicks)));
         expected.extend(self.hooked.iter().flat_map(|hooked| hooked.deadlines()));
+        expected.extend(self.crowd.iter().flat_map(|crowd| crowd.deadlines()));
         for (link, content) in &self.links {
             expected.extend(content.timer_at.map(|at| (at, Timer::Link(link))));
             let exchange = (content.attachment()).and_then(|attachment| attachment.exchange.as_ref());
@@ -364,7 +392,12 @@ impl Broker {
             (
                 "wills_bytes",
                 stats.wills_bytes,
-                sum(|session| session.will.as_ref().map_or(0, |will| will.message().size_bytes)),
+                sum(|session| {
+                    session
+                        .will
+                        .as_ref()
+                        .map_or(0, |will| will.message().size_bytes())
+                }),
             ),
             (
                 "queued_messages",

@@ -7,7 +7,8 @@
 //! It is counted in [`Stats`](super::Stats) each time and told as [`Event::LimitReached`] once an episode. The client
 //! that asked for more is told where its version has a word for it: 0x97 for what is full, 0x95 for a packet too large,
 //! 0x93 for more unfinished QoS 2 than Receive Maximum, 0x90 and 0x8F for topics too long or too deep. Who publishes
-//! faster than it may is not read for a while, and its own queue at its own end grows. Nobody else notices.
+//! faster than it may is not read for a while, and its own queue at its own end grows. Nobody else notices, but where
+//! the operator wants it so: a reader's full queue may be its publisher's business ([`Overflow::Reject`]).
 //!
 //! # When memory is short
 //! `memory_bytes_max` bounds everything together, by an account of what it really costs (see `budget`). As it fills,
@@ -24,6 +25,9 @@
 //! 7. at 100 %: whatever else is on its way to those who read; and the connection that holds most in buffers goes, as
 //!    does one that is owed an answer then.
 //!
+//! What is given to be stored and is not yet is on the account, too, and makes the others give way; where it goes
+//! beyond, it is bounded by itself: above 4 MiB who publishes is not read for a while.
+//!
 //! All of it ends by itself when memory is free again, and what waits is sent then.
 //!
 //! # Who gives way where many share
@@ -31,14 +35,17 @@
 //! no name count by the address they came from. Where all queues together are full, a session that holds more than its
 //! fair share loses messages, and one that holds less takes the room it needs from the session that holds most.
 //!
+//! What a queue lets in whose overflow policy is to refuse the publisher or to send the reader away is a promise, and
+//! gives way to nobody; it is dropped only where it has expired, or with its session.
+//!
 //! What was sent and not acknowledged cannot give way. So when three eighths of what all queues may hold are in flight,
 //! a session gets its next message only when it has acknowledged all before, from five eighths on only up to its part
 //! of an eighth by the number of sessions there may be; whatever waits for that waits in its queue.
 
 use std::time::{Duration, Instant};
 
-use super::budget::{LINK_BYTES, RETAINED_BYTES, SESSION_BYTES};
-use super::kept::Kept;
+use super::budget::{Budget, LINK_BYTES, RETAINED_BYTES, SESSION_BYTES, Use};
+use super::kept::{Kept, Queued};
 use super::subscriptions::SUBSCRIPTION_BYTES_MIN;
 use super::{Broker, Event, Output};
 use crate::mqtt::{ClientId, UserProperties};
@@ -87,8 +94,13 @@ pub struct Limits {
     pub queue_class: QueueClass,
     /// Payload, topic and property bytes waiting for one client, queued or unacknowledged.
     pub queue_bytes_max: usize,
-    /// Which message goes when a queue is full.
+    /// What gives way when a queue is full.
     pub queue_overflow: Overflow,
+    /// Whether messages at QoS 0 wait for clients that are away, which the standard leaves to the server.
+    pub queue_qos0: bool,
+    /// How long a client before 5.0 waits for the acknowledgement of a message that a receiver with
+    /// [`Overflow::Reject`] has no room for; then its connection ends.
+    pub publish_wait_max: Duration,
     /// Payload, topic and property bytes waiting for all clients, counted once for each.
     pub queued_bytes_total_max: usize,
     /// Bytes handed to a link and not yet out, after which nothing but acknowledgements is sent to it, in
@@ -147,6 +159,17 @@ impl Limits {
         ]
     }
 
+    /// How many messages of `size_bytes`, each for one client, may wait at one time: bounded by their bytes, and by
+    /// what they cost in memory beside what the numbers cost alone.
+    pub fn queued_messages_fitting(&self, size_bytes: usize) -> usize {
+        let standing = self.standing_bytes().into_iter();
+        let standing = standing.fold(0_u64, |sum, (_, bytes)| sum.saturating_add(bytes));
+        let standing = usize::try_from(standing).unwrap_or(usize::MAX);
+        let memory_bytes = Budget::new(self).mark_bytes(Use::Queue).saturating_sub(standing);
+        let by_memory = memory_bytes / (size_bytes + Kept::BYTES_MIN + size_of::<Queued>());
+        by_memory.min(self.queued_bytes_total_max / size_bytes.max(1))
+    }
+
     /// Whether a packet may bring these user properties.
     pub(super) fn allow_user_properties(&self, properties: &UserProperties) -> bool {
         let sizes = properties
@@ -190,6 +213,20 @@ pub enum Overflow {
     DropOldest,
     /// The message that just came.
     DropNewest,
+    /// The publisher: a message at QoS 1 or 2 that a receiver has no room for is kept for nobody and not acknowledged.
+    /// Publishers of 5.0 are told 0x97, others wait up to [`Limits::publish_wait_max`]. What was acknowledged is not
+    /// dropped for a message that comes later.
+    Reject,
+    /// The reader: its connection ends with 0x97 and its session with all that waits in it, for a session with a gap
+    /// would be a promise that nobody keeps. It finds no session when it comes back.
+    Disconnect,
+}
+
+impl Overflow {
+    /// Whether what was let in is not dropped to make room for others.
+    pub(super) const fn keeps_what_waits(self) -> bool {
+        matches!(self, Self::Reject | Self::Disconnect)
+    }
 }
 
 impl QueueClass {
@@ -245,6 +282,8 @@ impl Default for Limits {
             queue_class: QueueClass::N1024,
             queue_bytes_max: 1024 * 1024,
             queue_overflow: Overflow::DropOldest,
+            queue_qos0: false,
+            publish_wait_max: Duration::from_secs(30),
             queued_bytes_total_max: 32 * 1024 * 1024,
             unsent_bytes_max: 256 * 1024,
             sessions_max: 1024,

@@ -91,7 +91,7 @@ pub(super) enum Proof {
     /// By the password of this user.
     Password(Utf8String),
     /// By an exchange of AUTH packets.
-    Exchange(Exchange),
+    Exchange(Box<Exchange>),
 }
 
 /// The parameters of a connected client, by value.
@@ -179,6 +179,28 @@ impl Link {
         }
     }
 
+    /// The exchange of AUTH packets that its client came in by, or is to.
+    pub(super) fn exchange(&self) -> Option<&Exchange> {
+        match &self.stage {
+            Stage::Attached(attachment) => attachment.exchange.as_deref(),
+            Stage::Arrived(arrival) => match &arrival.verifying.as_ref()?.proof {
+                Proof::Exchange(exchange) => Some(exchange),
+                _ => None,
+            },
+        }
+    }
+
+    /// The same, to change it.
+    pub(super) fn exchange_mut(&mut self) -> Option<&mut Exchange> {
+        match &mut self.stage {
+            Stage::Attached(attachment) => attachment.exchange.as_deref_mut(),
+            Stage::Arrived(arrival) => match &mut arrival.verifying.as_mut()?.proof {
+                Proof::Exchange(exchange) => Some(exchange),
+                _ => None,
+            },
+        }
+    }
+
     /// What the client speaks, once it has said so.
     fn version(&self) -> Option<ProtocolVersion> {
         match &self.stage {
@@ -233,13 +255,14 @@ impl Broker {
             return;
         };
         self.timers.cancel(ended.timer_at, Timer::Link(link));
-        if let Some(exchange) = (ended.attachment()).and_then(|attachment| attachment.exchange.as_deref()) {
-            self.timers.cancel(exchange.due, Timer::Authentication(link));
-        }
         if self.hooked.is_some() {
+            self.forget_exchange(link, &ended, reason);
             self.forget_held(link);
         }
         self.forget_parked(link);
+        if self.crowd.is_some() {
+            self.forget_waiting(link);
+        }
         if let Some(expires_at) =
             (ended.attachment()).and_then(|attachment| attachment.login_expires_at.as_deref())
         {
@@ -262,6 +285,8 @@ impl Broker {
         match ended.stage {
             Stage::Arrived(_) => {
                 self.stats.connections_refused += 1;
+                let is_login = matches!(reason, DetachReason::Refused(refusal) if refusal.is_of_identity());
+                self.stats.logins_refused += u64::from(is_login);
                 self.outputs
                     .push_back(Output::Event(Event::ConnectionRefused { link, reason }));
             }
@@ -367,6 +392,7 @@ impl Broker {
         };
         known.timer_at = None;
         match &known.stage {
+            Stage::Arrived(_) if known.exchange().is_some() => self.end_late_exchange(now, link),
             Stage::Arrived(_) => self.detach(now, link, DetachReason::ConnectTimeout),
             Stage::Attached(attachment) => {
                 let heard_at = held_until.unwrap_or(attachment.last_received);
@@ -426,13 +452,7 @@ pub(super) fn send_publish_or_wait(
     mut publish: Publish,
     at_once: bool,
 ) -> Result<(), TooLarge> {
-    let mut bytes = match &publish.topic {
-        Some(topic) => publish_bytes(topic.as_str(), &publish.payload),
-        None => FIXED_BYTES + publish.payload.len(),
-    };
-    if let Some(properties) = publish.properties.as_deref() {
-        bytes += properties_bytes(properties) + 5 * properties.subscription_ids.len();
-    }
+    let bytes = wire_bytes(&publish);
     if let Some(tailoring) = &mut attachment.tailoring {
         tailoring.fit(&mut publish, bytes, attachment.version, at_once)?;
     }
@@ -443,6 +463,19 @@ pub(super) fn send_publish_or_wait(
         packet: Packet::Publish(publish),
     });
     Ok(())
+}
+
+/// What a PUBLISH takes on the wire, or a few bytes more.
+#[inline(always)]
+pub(super) fn wire_bytes(publish: &Publish) -> usize {
+    let bytes = match &publish.topic {
+        Some(topic) => publish_bytes(topic.as_str(), &publish.payload),
+        None => FIXED_BYTES + publish.payload.len(),
+    };
+    bytes
+        + (publish.properties.as_deref()).map_or(0, |properties| {
+            properties_bytes(properties) + 5 * properties.subscription_ids.len()
+        })
 }
 
 /// What a PUBLISH without properties takes on the wire, or a few bytes more.
@@ -512,6 +545,7 @@ fn farewell(link: &Link, reason: DetachReason, elsewhere: Option<&Utf8String>) -
 const fn in_words_of(is_in: bool, reason: ReasonCode) -> ReasonCode {
     match (is_in, reason) {
         (true, ReasonCode::ServerUnavailable) => ReasonCode::ServerBusy,
+        (true, ReasonCode::BadUserNameOrPassword | ReasonCode::Banned) => ReasonCode::NotAuthorized,
         (false, ReasonCode::ServerShuttingDown) => ReasonCode::ServerUnavailable,
         (false, ReasonCode::AdministrativeAction | ReasonCode::MaximumConnectTime) => {
             ReasonCode::NotAuthorized

@@ -14,7 +14,9 @@
 //! - `settings`: what an operator decides. `policy`: what a door grants. `limits`: every bound.
 //!   `reconfigure`: when these change. `budget`: what it
 //!   costs in memory, and who gives way. `owners`: who takes up what all share. `room`: who gives way in full queues.
-//!   `pace`: who publishes too fast.
+//!   `queue_rules`: whose queue is how long, and what gives way in it. `scarcity`: whether a message is to be refused
+//!   for want of room. `crowd`: publishers that wait for it, and readers that have to go. `losses`: what a client did
+//!   not get. `pace`: who publishes too fast.
 //! - `kick`: who is sent away. `bans`: who is kept out. `pattern`: whose identifier looks like this.
 //! - `durable`: what outlives the process, and what waits until it is stored.
 //! - `hooked`: where an embedder's hooks are asked, and what waits for their answers.
@@ -26,6 +28,8 @@ mod authenticate;
 mod bans;
 mod budget;
 mod connect;
+mod crowd;
+mod decided;
 mod deliver;
 mod durable;
 mod fan_out;
@@ -36,16 +40,19 @@ mod kept;
 mod kick;
 mod limits;
 mod link;
+mod losses;
 mod offline;
 mod owners;
 mod pace;
 mod pattern;
 mod policy;
 mod publish;
+mod queue_rules;
 mod reconfigure;
 mod refusal;
 mod retained;
 mod room;
+mod scarcity;
 mod session;
 mod settings;
 mod stats;
@@ -76,6 +83,8 @@ use crate::mqtt::{
 use bans::Bans;
 use budget::Budget;
 use connect::AssignedIds;
+use crowd::Crowd;
+use decided::Decided;
 use deliver::Passing;
 use durable::Durable;
 use fan_out::Gathered;
@@ -84,25 +93,28 @@ use kick::Kicks;
 use limits::Episodes;
 use link::{Link, Stage};
 use owners::Owners;
+use queue_rules::QueueRules;
 use retained::{Author, Retained};
 use session::{SessionKey, Sessions};
 use subscriptions::Subscriptions;
 use timers::{Timer, Timers};
 
-pub use authenticate::Authentication;
 pub use bans::{Ban, BanSubject, KeptOut};
 pub use change::Change;
 pub use durable::change;
 pub use durable::restored::Restored;
 pub use durable::{StoreHealth, StoreView};
+pub use hooked::Installation;
 pub use kick::{
     Found, Kick, KickId, KickOptions, KickOutcome, KickReason, KickedSession, KickedWill, Target,
 };
 pub use limits::{KickQueueClass, Limits, Overflow, QueueClass};
 pub use link::LinkId;
+pub use losses::Lost;
 pub use pace::Published;
 pub use pattern::{Pattern, PatternError};
 pub use policy::{ClientIds, ListenerPolicy, MountPoint, MountPointError, Versions};
+pub use queue_rules::{QUEUE_RULES_MAX, QueueRule};
 pub use reconfigure::Reconfiguration;
 pub use refusal::Refusal;
 pub use settings::Settings;
@@ -198,13 +210,6 @@ pub enum Input {
         /// What the token says; boxed, as it is larger than most inputs.
         voucher: Box<Voucher>,
     },
-    /// The answer to [`Output::Authenticate`]; void if the link is gone meanwhile.
-    Authenticated {
-        /// The link that asked.
-        link: LinkId,
-        /// How the exchange goes on.
-        answer: Authentication,
-    },
     /// A hook answers what it was asked before; void where nobody waits for it any more.
     Answered(Answered),
     /// Somebody is to be sent away; answered by [`Output::Kicked`].
@@ -280,19 +285,6 @@ pub enum Output {
         /// As CONNECT said it.
         password: Bytes,
     },
-    /// Look at what a client sent in an exchange of AUTH packets and answer with [`Input::Authenticated`]; asked only
-    /// for [`Settings::authentication_methods`].
-    Authenticate {
-        /// For this link, which waits, or on a living connection goes on.
-        link: LinkId,
-        /// Authentication Method.
-        method: Utf8String,
-        /// Authentication Data.
-        data: Option<Bytes>,
-        /// Only with the first of an exchange, where it says any; boxed, for every [`Output`] is as large as the
-        /// largest.
-        claims: Option<Box<Claims>>,
-    },
     /// Store this, behind all that was given before, and say so by [`Input::Stored`]; only of a broker
     /// [with a store](Broker::with_store).
     Store(Change),
@@ -309,15 +301,6 @@ pub enum Output {
 
 // Every message passes as one of each, and is moved more than once: a few instructions up to this size.
 const _: () = assert!(size_of::<Output>() <= 96 && size_of::<Input>() <= 96);
-
-/// Who a client says it is, beside what it proves in an exchange of AUTH packets.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Claims {
-    /// User Name of CONNECT, which proves nothing.
-    pub user: Option<Utf8String>,
-    /// The user the verified client certificate names.
-    pub certificate_user: Option<Utf8String>,
-}
 
 /// The outcome of a password check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -469,12 +452,15 @@ pub struct Broker {
     limits: Limits,
     /// The loosest there were: what clients were told, and what was let in, stays right.
     loosest: Limits,
-    rights: Rights,
+    rights: Decided,
     settings: Settings,
     links: SecondaryMap<LinkId, Link>,
     sessions: Sessions,
     owners: Owners,
     budget: Budget,
+    queues: QueueRules,
+    /// What full queues have left to be done; `None` mostly, and then nothing but this is looked at.
+    crowd: Option<Box<Crowd>>,
     /// The session with most in its queue, when that was last looked for.
     fattest: Option<SessionKey>,
     /// Whether the message that was routed last was to be retained and found no room.
@@ -493,6 +479,8 @@ pub struct Broker {
     bans: Bans,
     /// `None` where there are no hooks, and then nothing but this is looked at.
     hooked: Option<Box<Hooked>>,
+    /// Questions that were asked by hooks that are gone.
+    hook_questions: u64,
     /// What most sessions share where a listener asks for no proof.
     anonymous: Rc<Identity>,
     /// The writer of what we retain ourselves.
@@ -517,11 +505,13 @@ impl Broker {
             subscriptions: Subscriptions::new(seed, &budget.account),
             retained: Retained::new(&budget.account),
             budget,
+            queues: QueueRules::new(&[], &limits),
+            crowd: None,
             fattest: None,
             retain_refused: false,
             loosest: limits.clone(),
             limits,
-            rights,
+            rights: Decided::new(rights),
             settings: Settings::default(),
             links: SecondaryMap::new(),
             timers: Timers::default(),
@@ -534,6 +524,7 @@ impl Broker {
             kicks: Kicks::default(),
             bans: Bans::default(),
             hooked: None,
+            hook_questions: 0,
             anonymous: Rc::new(Identity::Anonymous),
             gateway: Rc::new(Author::gateway()),
             stopping: false,
@@ -544,7 +535,9 @@ impl Broker {
 
     /// The same broker with what an operator decided.
     pub fn with_settings(self, settings: Settings) -> Self {
-        Self { settings, ..self }
+        let mut broker = Self { settings, ..self };
+        broker.go_by_queue_rules();
+        broker
     }
 
     /// The bounds it keeps.
@@ -581,7 +574,6 @@ impl Broker {
             Input::Closed { link } => self.detach(now, link, DetachReason::ConnectionLost),
             Input::Verified { link, verdict } => self.handle_verified(now, link, verdict),
             Input::Vouched { link, voucher } => self.handle_vouched(now, link, *voucher),
-            Input::Authenticated { link, answer } => self.handle_authenticated(now, link, answer),
             Input::Answered(answered) => self.handle_answered(now, answered),
             Input::Kick(kick) => self.handle_kick(now, *kick),
             Input::Unban { subject } => _ = self.unban(&subject),
@@ -594,6 +586,9 @@ impl Broker {
             self.note_panics();
         }
         self.keep_house(now);
+        if self.crowd.is_some() {
+            self.relieve(now);
+        }
         if self.durable.is_some() {
             self.end_input();
         }
@@ -633,10 +628,22 @@ impl Broker {
 
     #[inline(always)]
     fn handle_packet(&mut self, now: Instant, link: LinkId, packet: Packet) {
-        if self.hooked.is_some() {
-            return self.handle_packet_hooked(now, link, packet);
+        if self.hooked.is_some() || self.crowd.is_some() {
+            return self.handle_packet_in_turn(now, link, packet);
         }
         self.handle_free_packet(now, link, packet);
+    }
+
+    /// A packet came, and one before it may wait.
+    #[inline(never)]
+    fn handle_packet_in_turn(&mut self, now: Instant, link: LinkId, packet: Packet) {
+        if self.waits_for_room(link) {
+            self.handle_packet_behind(now, link, packet);
+        } else if self.hooked.is_some() {
+            self.handle_packet_hooked(now, link, packet);
+        } else {
+            self.handle_free_packet(now, link, packet);
+        }
     }
 
     /// A packet came, and none before it waits.
@@ -710,8 +717,9 @@ impl Broker {
 
     /// Forgets what is retained by those who may not write it any more; all else is asked for when it is sent.
     fn handle_rights(&mut self, rights: Rights) {
-        self.rights = rights;
+        self.rights = Decided::new(rights);
         self.attachments += 1; // what was found out under the old rules is void
+        self.try_all_again();
         let rights = &self.rights;
         let dropped = self.retained.drop_where(
             |writer, topic| !rights.authorize(writer.who(), Action::Publish, topic),
@@ -733,6 +741,7 @@ impl Broker {
                 Timer::Kicks => self.handle_kicks_timer(now),
                 Timer::Hook(link) => self.handle_hook_timer(now, link),
                 Timer::HookTick => self.handle_hook_tick(now),
+                Timer::Room(link) => self.handle_room_timer(now, link),
             }
         }
     }

@@ -12,6 +12,7 @@ use super::kept::{expiry, properties_bytes};
 use super::limits::Limits;
 use super::link::{Link, LinkId, Stage};
 use super::policy::MountPoint;
+use super::scarcity::Scarce;
 use super::session::SessionKey;
 use super::{Broker, Change, Refusal};
 use crate::auth::access::Action;
@@ -127,32 +128,26 @@ impl Broker {
         now: Instant,
         link: LinkId,
         key: SessionKey,
-        incoming: Incoming,
+        mut incoming: Incoming,
     ) -> Option<Incoming> {
-        let Incoming {
-            topic,
-            payload,
-            properties,
-            qos,
-            retain,
-            packet_id,
-        } = incoming;
+        let (qos, packet_id) = (incoming.qos, incoming.packet_id);
         let session = self.sessions.get(key)?;
-        let topic = match &session.mount_point {
-            None => topic,
-            Some(mount_point) => match mount(mount_point, topic) {
-                Ok(topic) => topic,
+        if let Some(mount_point) = &session.mount_point {
+            match mount(mount_point, incoming.topic) {
+                Ok(topic) => incoming.topic = topic,
                 Err(refusal) => {
                     self.stats.publishes_denied += u64::from(refusal == Refusal::PublishDenied);
                     self.reject_publish(now, link, qos, packet_id, refusal);
                     return None;
                 }
-            },
-        };
+            }
+        }
+        let topic = &incoming.topic;
         let mut refusal = None;
+        let (who, whole) = (session.who(), topic.as_str());
         if !self
             .rights
-            .authorize(session.who(), Action::Publish, topic.as_str())
+            .allows(self.attachments, key, who, Action::Publish, whole)
         {
             refusal = Some(Refusal::PublishDenied);
             self.stats.publishes_denied += 1;
@@ -162,7 +157,7 @@ impl Broker {
         if !self.is_topic_within_limits(topic.as_str()) {
             refusal = Some(Refusal::TopicTooLong);
         }
-        if let Some(properties) = properties.as_deref() {
+        if let Some(properties) = incoming.properties.as_deref() {
             if !properties.subscription_ids.is_empty() {
                 self.refuse(now, link, Refusal::SubscriptionIdentifier); // [MQTT-3.3.4-6]
                 return None;
@@ -170,7 +165,7 @@ impl Broker {
             if !self.limits.allow_user_properties(&properties.user_properties) {
                 refusal = Some(Refusal::UserProperties);
             }
-            if self.is_falsely_utf8(properties.payload_is_utf8, &payload) {
+            if self.is_falsely_utf8(properties.payload_is_utf8, &incoming.payload) {
                 refusal = Some(Refusal::PayloadNotUtf8);
             }
         }
@@ -178,14 +173,7 @@ impl Broker {
             self.reject_publish(now, link, qos, packet_id, refusal);
             return None;
         }
-        Some(Incoming {
-            topic,
-            payload,
-            properties,
-            qos,
-            retain,
-            packet_id,
-        })
+        Some(incoming)
     }
 
     /// Hands a message on and answers for it.
@@ -212,7 +200,27 @@ impl Broker {
         if qos != QoS::AtMostOnce && self.durable.is_some() && !self.may_be_promised(&topic, retain) {
             return self.reject_publish(now, link, qos, packet_id, Refusal::NotStored);
         }
-        let passing = Passing::new(topic, payload, properties, qos, retain, expires_at);
+        let mut passing = Passing::new(topic, payload, properties, qos, retain, expires_at);
+        if qos != QoS::AtMostOnce
+            && self.queues.may_reject
+            && let Some(scarce) = self.lacks_room(now, Some(key), &mut passing)
+        {
+            return self.turn_away(now, link, version, (passing, packet_id), scarce);
+        }
+        self.pass_on(now, link, (key, version), passing, packet_id);
+    }
+
+    /// Hands a message on that all its receivers have room for, or none of them asks for it, and answers for it.
+    #[inline(always)]
+    pub(super) fn pass_on(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        (key, version): (SessionKey, ProtocolVersion),
+        passing: Passing,
+        packet_id: Option<PacketId>,
+    ) {
+        let Passing { qos, retain, .. } = passing;
         let reached = self.route(now, Some(key), passing); // [MQTT-4.5.0-1]: before it is acknowledged
         if qos == QoS::AtMostOnce {
             return;
@@ -229,6 +237,24 @@ impl Broker {
         if self.durable.as_ref().is_some_and(|durable| durable.is_behind()) {
             self.pause(now, link);
         }
+    }
+
+    /// Does not take a message that a receiver has no room for: who speaks 5.0 is told, who does not has to wait.
+    #[inline(never)]
+    fn turn_away(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        version: ProtocolVersion,
+        (passing, packet_id): (Passing, Option<PacketId>),
+        scarce: Scarce,
+    ) {
+        if version == ProtocolVersion::V5 {
+            self.stats.publishes_refused += 1;
+            // [MQTT-4.3.3-9]: nothing remembers the identifier.
+            return self.acknowledge_publish(now, link, passing.qos, packet_id, ReasonCode::QuotaExceeded);
+        }
+        self.wait_for_room(now, link, passing, packet_id, scarce);
     }
 
     /// Refuses a message: in its acknowledgement where the version and the QoS have room for it.

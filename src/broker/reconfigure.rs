@@ -7,10 +7,12 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::hooked::Installation;
 use super::kick::KickReason;
 use super::limits::{Limits, QueueClass};
 use super::link::Stage;
 use super::policy::ListenerPolicy;
+use super::queue_rules::QueueRules;
 use super::settings::Settings;
 use super::{Broker, DetachReason};
 use crate::auth::Identity;
@@ -31,6 +33,8 @@ pub struct Reconfiguration {
     pub listeners: Vec<Rc<ListenerPolicy>>,
     /// Users whose proof holds no more, in alphabetical order: their connections are ended with 0x87.
     pub revoked: Vec<Utf8String>,
+    /// The hooks of the configuration; `None` where those stay as they are.
+    pub hooks: Option<Installation>,
 }
 
 impl Limits {
@@ -121,6 +125,7 @@ impl Broker {
             rights,
             listeners,
             revoked,
+            hooks,
         } = changed;
         if let Some(rights) = rights {
             self.handle_rights(rights);
@@ -131,6 +136,7 @@ impl Broker {
             self.budget.set_limits(&limits);
             self.limits = limits;
         }
+        self.go_by_queue_rules();
         self.attachments += 1; // what was found out under the old rules is void
         let leaving: Vec<_> = (self.links.iter())
             .filter_map(|(link, content)| {
@@ -141,6 +147,9 @@ impl Broker {
         for (link, reason) in leaving {
             self.detach(now, link, DetachReason::Kicked(reason));
         }
+        if let Some(installation) = hooks {
+            self.install(now, installation); // who goes is not asked about any more
+        }
         // There may be more room than before.
         let waiting: Vec<_> = (self.sessions.iter())
             .filter(|(_, session)| session.link.is_some())
@@ -148,6 +157,21 @@ impl Broker {
             .collect();
         for key in waiting {
             self.pump(now, key);
+        }
+    }
+
+    /// Has all queues go by the rules and limits of the moment.
+    pub(super) fn go_by_queue_rules(&mut self) {
+        let may_keep_qos0 = self.queues.may_keep_qos0;
+        self.queues = QueueRules::new(&self.settings.queue_rules, &self.limits);
+        // Messages at QoS 0 that wait already have to be looked for, so that none overtakes them.
+        self.queues.may_keep_qos0 |= may_keep_qos0;
+        let (class, bytes_max) = self.queues.largest();
+        self.loosest.queue_class = self.loosest.queue_class.max(class);
+        self.loosest.queue_bytes_max = self.loosest.queue_bytes_max.max(bytes_max);
+        self.try_all_again();
+        for session in self.sessions.iter_mut() {
+            session.fitting = self.queues.fitting(&session.client, &session.identity);
         }
     }
 

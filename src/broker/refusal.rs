@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::hooks::DenialReason;
 use crate::mqtt::{ProtocolVersion, ReasonCode};
 
 /// Why the broker ends a connection that the peer would have kept.
@@ -53,17 +54,21 @@ pub enum Refusal {
     Banned,
     /// A hook lets nobody in from there.
     ByHook,
-    /// The password could not be checked.
+    /// Who the client is could not be found out.
     CheckUnavailable,
     /// Who comes from there has failed too often lately, and the password was not checked.
     TooManyFailures,
     /// What the client came in by has expired: it was let in until now and no longer.
     LoginExpired,
-    /// CONNECT with an authentication method nobody answers for [MQTT-4.12.0-1].
+    /// CONNECT with an authentication method that no hook speaks [MQTT-4.12.0-1].
     AuthenticationMethod,
-    /// The client has not proved who it is, or on a living connection that it still is.
+    /// The hook that speaks the client's authentication method says that it has not proved who it is, or on a living
+    /// connection that it still is.
+    AuthenticationDenied(DenialReason),
+    /// What the client has proved by an exchange of AUTH packets is over already, or on a living connection that it is
+    /// somebody else.
     AuthenticationFailed,
-    /// The exchange of AUTH packets on a living connection took too long.
+    /// The client took too long over its part of an exchange of AUTH packets.
     AuthenticationTimeout,
     /// Something else than AUTH or DISCONNECT between CONNECT and CONNACK of an exchange [MQTT-3.1.2-30].
     NotAuth,
@@ -113,6 +118,10 @@ pub enum Refusal {
     ExpiryAfterNone,
     /// More acknowledgements are owed to the client than it reads.
     NotReading,
+    /// Its queue is full, and such a reader is to go.
+    QueueFull,
+    /// A message found no room for as long as its client may wait.
+    NoRoom,
     /// Something that has to be sent to the client is larger than its Maximum Packet Size [MQTT-3.1.2-24].
     PacketTooLarge,
 }
@@ -150,6 +159,7 @@ impl Refusal {
             | Self::WillDenied
             | Self::ByHook
             | Self::PublishDenied => ReasonCode::NotAuthorized,
+            Self::AuthenticationDenied(reason) => reason.code(), // [MQTT-4.12.0-4]
             Self::Banned => ReasonCode::Banned,
             Self::CheckUnavailable => ReasonCode::ServerUnavailable,
             Self::TooManyFailures => ReasonCode::ConnectionRateExceeded,
@@ -171,6 +181,8 @@ impl Refusal {
             | Self::UserProperties
             | Self::WillTooLarge
             | Self::TooEager
+            | Self::QueueFull
+            | Self::NoRoom
             | Self::NotReading => ReasonCode::QuotaExceeded,
         }
     }
@@ -195,6 +207,7 @@ impl Refusal {
             self,
             Self::BadCredentials
                 | Self::NoCredentials
+                | Self::AuthenticationDenied(_)
                 | Self::AuthenticationFailed
                 | Self::ClientIdAmbiguous
                 | Self::UserNameAmbiguous
@@ -231,9 +244,9 @@ impl fmt::Display for Refusal {
             Self::ByHook => "a hook lets nobody in from there",
             Self::TooManyFailures => "too many failed logins, try again later",
             Self::LoginExpired => "the login has expired",
-            Self::CheckUnavailable => "the password cannot be checked now",
+            Self::CheckUnavailable => "who the client is cannot be found out now",
             Self::AuthenticationMethod => "the authentication method is not known here",
-            Self::AuthenticationFailed => "authentication failed",
+            Self::AuthenticationDenied(_) | Self::AuthenticationFailed => "authentication failed",
             Self::AuthenticationTimeout => "authentication took too long",
             Self::NotAuth => "a packet other than AUTH before CONNACK",
             Self::AuthWithoutMethod => "an AUTH after a CONNECT without authentication method",
@@ -259,6 +272,8 @@ impl fmt::Display for Refusal {
             Self::NoLocalOnShared => "no local on a shared subscription",
             Self::ExpiryAfterNone => "a session expiry in DISCONNECT after none in CONNECT",
             Self::NotReading => "acknowledgements are not read",
+            Self::QueueFull => "its queue is full, and its session has ended",
+            Self::NoRoom => "a message found no room in time",
             Self::PacketTooLarge => "an answer is larger than the maximum packet size",
         })
     }

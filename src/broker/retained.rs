@@ -14,12 +14,13 @@ use super::owners::{Owner, Owners};
 use super::session::{Session, SessionKey};
 use crate::auth::Identity;
 use crate::auth::access::Who;
+use crate::auth::groups::Groups;
 use crate::mqtt::{ClientId, TopicFilter, TopicName};
 
 /// The retained message of every topic, in the order of their names.
 ///
 /// 1. Each message stands under its own topic.
-/// 2. `size_bytes` is the sum over all messages.
+/// 2. `size_bytes` and `topics_bytes` are the sums over all messages.
 /// 3. No message expires before `earliest_expiry`.
 #[derive(Debug)]
 pub(super) struct Retained {
@@ -27,6 +28,8 @@ pub(super) struct Retained {
     /// What the sessions that have retained messages are to these.
     authors: BTreeMap<SessionKey, Rc<Author>>,
     size_bytes: usize,
+    /// The bytes of all topics.
+    topics_bytes: usize,
     earliest_expiry: Option<Instant>,
     /// Topics whose message went, where that is to be known.
     gone: Option<Vec<TopicName>>,
@@ -57,6 +60,8 @@ struct Key(TopicName);
 pub(super) struct Author {
     identity: Rc<Identity>,
     client: Option<ClientId>,
+    /// As they were when it published.
+    groups: Groups,
     charge: Charge,
 }
 
@@ -85,6 +90,7 @@ impl Author {
         Self {
             identity: Rc::new(Identity::Gateway),
             client: None,
+            groups: Groups::default(),
             charge: Charge::default(),
         }
     }
@@ -93,18 +99,21 @@ impl Author {
         Self {
             identity: session.identity.clone(),
             client: Some(session.client.clone()),
+            groups: session.groups.clone(),
             charge: Charge::new(account, AUTHOR_BYTES + session.client.as_str().len()),
         }
     }
 
     /// One that retained something before the gateway was stopped.
-    pub(super) fn again(identity: Rc<Identity>, client: Option<ClientId>, account: &Account) -> Self {
+    pub(super) fn again(identity: Rc<Identity>, author: &change::Author, account: &Account) -> Self {
+        let client = author.client.clone();
         let bytes = client
             .as_ref()
             .map_or(0, |client| AUTHOR_BYTES + client.as_str().len());
         Self {
             identity,
             client,
+            groups: author.groups.clone(),
             charge: Charge::new(account, bytes),
         }
     }
@@ -114,6 +123,7 @@ impl Author {
         change::Author {
             identity: (*self.identity).clone(),
             client: self.client.clone(),
+            groups: self.groups.clone(),
         }
     }
 
@@ -122,10 +132,7 @@ impl Author {
     }
 
     pub(super) fn who(&self) -> Who<'_> {
-        Who {
-            identity: &self.identity,
-            client: self.client.as_ref(),
-        }
+        Who::new(&self.identity, self.client.as_ref()).in_groups(&self.groups)
     }
 }
 
@@ -147,6 +154,7 @@ impl Retained {
             messages: BTreeMap::new(),
             authors: BTreeMap::new(),
             size_bytes: 0,
+            topics_bytes: 0,
             earliest_expiry: None,
             gone: None,
             charge: Charge::new(account, 0),
@@ -187,7 +195,14 @@ impl Retained {
     /// What the message of `topic` costs.
     pub(super) fn cost_bytes(&self, topic: &TopicName) -> usize {
         let known = self.messages.get(topic.as_str());
-        known.map_or(0, |entry| entry.message.charged_bytes() + RETAINED_BYTES)
+        known.map_or(0, |entry| {
+            entry.message.charged_bytes() + Self::entry_bytes(topic)
+        })
+    }
+
+    /// What an entry for `topic` costs beside its message.
+    pub(super) fn entry_bytes(topic: &TopicName) -> usize {
+        RETAINED_BYTES + topic.as_str().len()
     }
 
     /// What its tables cost.
@@ -222,7 +237,8 @@ impl Retained {
         limits: &Limits,
         owners: &mut Owners,
     ) -> Result<(), &'static str> {
-        self.clear(&message.topic, owners);
+        let topic = message.topic();
+        self.clear(&topic, owners);
         if self.bound_in_the_way(message, &writer, limits, owners).is_some() {
             self.drop_expired(now, owners);
             if let Some(limit) = self.bound_in_the_way(message, &writer, limits, owners) {
@@ -234,28 +250,31 @@ impl Retained {
     }
 
     fn insert(&mut self, message: &Rc<Kept>, writer: Writer, owners: &mut Owners) {
-        self.size_bytes += message.size_bytes;
+        let topic = message.topic();
+        self.size_bytes += message.size_bytes();
         if let Some(owner) = writer.owner {
             owners.change(owner, |usage| {
                 usage.retained += 1;
-                usage.retained_bytes += message.size_bytes;
+                usage.retained_bytes += message.size_bytes();
             });
         }
-        self.earliest_expiry = match (self.earliest_expiry, message.expires_at) {
+        self.earliest_expiry = match (self.earliest_expiry, message.expires_at()) {
             (Some(known), Some(new)) => Some(known.min(new)),
             (known, new) => known.or(new),
         };
-        let (key, message) = (Key(message.topic.clone()), message.clone());
-        self.messages.insert(key, Entry { message, writer });
-        self.charge.set(self.messages.len() * RETAINED_BYTES);
+        self.topics_bytes += topic.as_str().len();
+        let message = message.clone();
+        self.messages.insert(Key(topic), Entry { message, writer });
+        self.charge_all();
     }
 
     /// Forgets the message of `topic`.
     pub(super) fn clear(&mut self, topic: &TopicName, owners: &mut Owners) {
         if let Some(entry) = self.messages.remove(topic.as_str()) {
-            self.size_bytes -= entry.message.size_bytes;
+            self.size_bytes -= entry.message.size_bytes();
+            self.topics_bytes -= topic.as_str().len();
             entry.take_off(owners);
-            self.charge.set(self.messages.len() * RETAINED_BYTES);
+            self.charge_all();
             if let Some(gone) = &mut self.gone
                 && !topic.is_reserved()
             {
@@ -272,7 +291,7 @@ impl Retained {
     ) -> u64 {
         let before = self.messages.len();
         self.keep_if(
-            |entry| !unwanted(&entry.writer.author, entry.message.topic.as_str()),
+            |entry| !unwanted(&entry.writer.author, entry.message.topic_str()),
             owners,
         );
         (before - self.messages.len()) as u64
@@ -293,12 +312,12 @@ impl Retained {
             .take_while(|(key, _)| key.0.as_str().starts_with(prefix));
         for (key, Entry { message, .. }) in candidates {
             if filter.matches(&key.0) {
-                cursor.0 = Some(message.topic.clone());
+                cursor.0 = Some(key.0.clone());
                 return Next::Message(message.clone());
             }
             *looks = looks.saturating_sub(1);
             if *looks == 0 {
-                cursor.0 = Some(message.topic.clone());
+                cursor.0 = Some(key.0.clone());
                 return Next::Pause;
             }
         }
@@ -313,23 +332,30 @@ impl Retained {
         self.earliest_expiry = self
             .messages
             .values()
-            .filter_map(|entry| entry.message.expires_at)
+            .filter_map(|entry| entry.message.expires_at())
             .min();
     }
 
     fn keep_if(&mut self, wanted: impl Fn(&Entry) -> bool, owners: &mut Owners) {
-        let (size_bytes, gone) = (&mut self.size_bytes, &mut self.gone);
-        self.messages.retain(|_, entry| {
+        let (size_bytes, topics_bytes) = (&mut self.size_bytes, &mut self.topics_bytes);
+        let gone = &mut self.gone;
+        self.messages.retain(|key, entry| {
             let keep = wanted(entry);
             if !keep {
-                let topic = &entry.message.topic;
+                let topic = &key.0;
                 (gone.iter_mut().filter(|_| !topic.is_reserved())).for_each(|gone| gone.push(topic.clone()));
-                *size_bytes -= entry.message.size_bytes;
+                *size_bytes -= entry.message.size_bytes();
+                *topics_bytes -= key.0.as_str().len();
                 entry.take_off(owners);
             }
             keep
         });
-        self.charge.set(self.messages.len() * RETAINED_BYTES);
+        self.charge_all();
+    }
+
+    fn charge_all(&mut self) {
+        self.charge
+            .set(self.messages.len() * RETAINED_BYTES + self.topics_bytes);
     }
 
     /// Which limit leaves no room for `message`: what its writer may have of the whole, or the whole.
@@ -341,7 +367,7 @@ impl Retained {
         owners: &Owners,
     ) -> Option<&'static str> {
         let usage = writer.owner.map(|owner| owners.usage(owner)).unwrap_or_default();
-        let with_it = |bytes: usize| bytes.saturating_add(message.size_bytes);
+        let with_it = |bytes: usize| bytes.saturating_add(message.size_bytes());
         let is_counted = writer.owner.is_some();
         if is_counted && usage.retained >= limits.retained_per_user_max {
             Some("retained_per_user_max")
@@ -359,7 +385,7 @@ impl Retained {
     /// Whom the messages count for that are there, and the bytes of each.
     pub(super) fn owned(&self) -> impl Iterator<Item = (Owner, usize)> {
         let entries = self.messages.values();
-        entries.filter_map(|entry| Some((entry.writer.owner?, entry.message.size_bytes)))
+        entries.filter_map(|entry| Some((entry.writer.owner?, entry.message.size_bytes())))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Rc<Kept>> {
@@ -390,7 +416,7 @@ impl Retained {
     /// Walks over everything the type promises.
     pub(super) fn check(&self) -> Result<(), String> {
         let size_bytes: usize = (self.messages.values())
-            .map(|entry| entry.message.size_bytes)
+            .map(|entry| entry.message.size_bytes())
             .sum();
         if size_bytes != self.size_bytes {
             return Err(format!(
@@ -398,14 +424,21 @@ impl Retained {
                 self.size_bytes
             ));
         }
+        let topics_bytes: usize = self.messages.keys().map(|key| key.0.as_str().len()).sum();
+        if topics_bytes != self.topics_bytes {
+            return Err(format!(
+                "topics of {topics_bytes} bytes, {} are counted",
+                self.topics_bytes
+            ));
+        }
         for (key, Entry { message, .. }) in &self.messages {
-            if key.0 != message.topic || message.payload.is_empty() {
+            if key.0.as_str() != message.topic_str() || message.payload().is_empty() {
                 return Err(format!(
                     "the retained message of {} is not its own, or empty",
                     key.0
                 ));
             }
-            if let Some(at) = message.expires_at
+            if let Some(at) = message.expires_at()
                 && self.earliest_expiry.is_none_or(|earliest| earliest > at)
             {
                 return Err(format!("the retained message of {} expires unnoticed", key.0));
@@ -421,7 +454,7 @@ impl Entry {
         if let Some(owner) = self.writer.owner {
             owners.change(owner, |usage| {
                 usage.retained -= 1;
-                usage.retained_bytes -= self.message.size_bytes;
+                usage.retained_bytes -= self.message.size_bytes();
             });
         }
     }

@@ -5,96 +5,180 @@ use std::time::Instant;
 use super::Broker;
 use super::budget::Use;
 use super::limits::{Limits, Overflow, begins_episode};
+use super::losses::Loss;
 use super::session::{Session, SessionKey};
 
 /// Which bound stands in the way of one more message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Full {
+pub(super) enum Full {
     /// The session's own queue, by the named limit.
     Own(&'static str),
     /// What all queues share, by the named limit.
     Shared(&'static str),
 }
 
+/// What room is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Load {
+    /// Messages.
+    pub(super) count: usize,
+    /// What they count against limits.
+    pub(super) size_bytes: usize,
+    /// What they cost to keep, beside a larger ring.
+    pub(super) keeping_bytes: usize,
+}
+
 impl Broker {
-    /// Drops by policy until a session has room for a message of `size_bytes` that costs `keeping_bytes` to keep;
-    /// whether it has.
+    /// Drops by policy until a session has room for one more message; whether it has. Otherwise the message is lost to
+    /// it, and counted.
     pub(super) fn make_room(
         &mut self,
         now: Instant,
         key: SessionKey,
-        size_bytes: usize,
-        keeping_bytes: usize,
+        load: Load,
+        overflow: Overflow,
     ) -> bool {
         let mut bites = None;
         let has_room = loop {
             let Some(session) = self.sessions.get(key) else {
                 return false;
             };
-            let Some(full) = self.bound_in_the_way(session, size_bytes, keeping_bytes) else {
+            let Some(full) = self.bound_in_the_way(session, load) else {
                 break true;
             };
+            if self.drop_expired(now, key) {
+                continue;
+            }
             bites = Some(full);
-            let held_bytes = session.held_bytes() + size_bytes;
-            let policy = self.limits.queue_overflow;
             let gives_way = match full {
-                Full::Shared(_) if held_bytes < self.fair_share_bytes() => self.fattest(),
-                _ => (policy == Overflow::DropOldest).then_some(key),
+                Full::Shared(_) if self.has_less_than_its_share(key, load) => self.fattest(),
+                _ => (overflow == Overflow::DropOldest).then_some(key),
             };
-            self.stats.dropped_queue_full += 1;
             let Some(loser) = gives_way else { break false };
-            let Some(gives_way) = self.sessions.get_mut(loser) else {
+            if !self.drop_one(loser, overflow) {
                 break false;
-            };
-            // Where the newest goes by policy, another session's newest goes for this one.
-            let dropped = match policy {
-                Overflow::DropOldest => gives_way.queue.pop(),
-                Overflow::DropNewest => gives_way.queue.pop_newest(),
-            };
-            let Some(dropped) = dropped else {
-                break false;
-            };
-            self.stats.queued_messages -= 1;
-            self.stats.queued_bytes -= dropped.size_bytes() as u64;
-            self.store_dropped(loser, &dropped);
-            self.next_has_changed(loser);
+            }
         };
-        match bites {
-            Some(Full::Shared(limit)) => {
+        if let Some(full) = bites {
+            self.tell_full(now, key, full);
+        }
+        if !has_room {
+            self.note_loss(key, Loss::QueueFull);
+            if overflow == Overflow::Disconnect {
+                self.end_soon(key);
+            }
+        }
+        has_room
+    }
+
+    /// Makes room in what all queues share, where another session gives way to one that has less than its share;
+    /// whether one did.
+    pub(super) fn displace(&mut self, key: SessionKey, load: Load) -> bool {
+        self.has_less_than_its_share(key, load)
+            && (self.fattest()).is_some_and(|loser| self.drop_one(loser, Overflow::DropOldest))
+    }
+
+    /// Drops a message that waits for a session, by policy; whether there was one that may be dropped.
+    fn drop_one(&mut self, loser: SessionKey, overflow: Overflow) -> bool {
+        let Some(session) = self.sessions.get_mut(loser) else {
+            return false;
+        };
+        // Where the newest goes by policy, another session's newest goes for this one.
+        let dropped = match overflow {
+            Overflow::DropNewest => session.queue.pop_newest_loose(),
+            Overflow::DropOldest | Overflow::Reject | Overflow::Disconnect => {
+                session.queue.pop_oldest_loose()
+            }
+        };
+        let Some(dropped) = dropped else {
+            return false;
+        };
+        session.lose(&mut self.stats, Loss::QueueFull);
+        self.stats.queued_messages -= 1;
+        self.stats.queued_bytes -= dropped.size_bytes() as u64;
+        self.store_dropped(loser, &dropped);
+        self.next_has_changed(loser);
+        true
+    }
+
+    /// Drops what has expired in a session's queue; whether there was anything [MQTT-3.3.2-5].
+    pub(super) fn drop_expired(&mut self, now: Instant, key: SessionKey) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return false;
+        };
+        let expired = session.queue.take_expired(now);
+        for queued in &expired {
+            session.lose(&mut self.stats, Loss::Expired);
+            self.stats.queued_messages -= 1;
+            self.stats.queued_bytes -= queued.size_bytes() as u64;
+        }
+        for queued in &expired {
+            self.store_dropped(key, queued);
+        }
+        if !expired.is_empty() {
+            self.next_has_changed(key);
+        }
+        !expired.is_empty()
+    }
+
+    /// Tells which limit bites, once an episode.
+    pub(super) fn tell_full(&mut self, now: Instant, key: SessionKey, full: Full) {
+        match full {
+            Full::Shared(limit) => {
                 if limit == MEMORY {
                     self.stats.memory_refusals += 1;
                 }
                 self.limit_reached(now, limit);
             }
-            Some(Full::Own(limit)) => {
+            Full::Own(limit) => {
                 if let Some(session) = self.sessions.get_mut(key)
-                    && begins_episode(&mut session.queue_full_at, now)
+                    && begins_episode(&mut session.losses_mut().queue_full_at, now)
                 {
                     let client = session.client.clone();
                     self.limit_reached_for(limit, &client);
                 }
             }
-            None => {}
         }
-        has_room
     }
 
-    fn bound_in_the_way(&self, session: &Session, size_bytes: usize, keeping_bytes: usize) -> Option<Full> {
+    /// What stands in the way of one more message, or of as many as `load` says.
+    pub(super) fn bound_in_the_way(&self, session: &Session, load: Load) -> Option<Full> {
+        let own = self.own_bound_in_the_way(session, load);
+        own.or_else(|| self.shared_bound_in_the_way(session, load, Load::default()))
+    }
+
+    /// The same of the session's own queue.
+    pub(super) fn own_bound_in_the_way(&self, session: &Session, load: Load) -> Option<Full> {
+        let (class, bytes_max) = self.queues.size(session.fitting);
+        if !session.queue.takes(load.count, class) {
+            Some(Full::Own("queue_class"))
+        } else if session.held_bytes().saturating_add(load.size_bytes) > bytes_max {
+            Some(Full::Own("queue_bytes_max"))
+        } else {
+            None
+        }
+    }
+
+    /// The same of what all queues share, when `before` has found room there.
+    pub(super) fn shared_bound_in_the_way(
+        &self,
+        session: &Session,
+        load: Load,
+        before: Load,
+    ) -> Option<Full> {
         let Limits {
-            queue_class,
-            queue_bytes_max,
             queued_bytes_total_max,
             ..
         } = self.limits;
         let total_bytes = usize::try_from(self.stats.queued_bytes).unwrap_or(usize::MAX);
-        let cost_bytes = keeping_bytes + session.queue.growth_bytes();
-        if session.queue.is_full(queue_class) {
-            Some(Full::Own("queue_class"))
-        } else if session.held_bytes().saturating_add(size_bytes) > queue_bytes_max {
-            Some(Full::Own("queue_bytes_max"))
-        } else if total_bytes.saturating_add(size_bytes) > queued_bytes_total_max {
+        let wanted_bytes = before.size_bytes.saturating_add(load.size_bytes);
+        let cost_bytes = before.keeping_bytes + load.keeping_bytes + session.queue.growth_bytes();
+        if total_bytes.saturating_add(wanted_bytes) > queued_bytes_total_max {
             Some(Full::Shared("queued_bytes_total_max"))
-        } else if !self.budget.allows(self.use_of(session, size_bytes), cost_bytes) {
+        } else if !self
+            .budget
+            .allows(self.use_of(session, load.size_bytes), cost_bytes)
+        {
             Some(Full::Shared(MEMORY))
         } else {
             None
@@ -112,18 +196,23 @@ impl Broker {
         if goes_out { Use::Packet } else { Use::Queue }
     }
 
+    fn has_less_than_its_share(&self, key: SessionKey, load: Load) -> bool {
+        let session = self.sessions.get(key);
+        session.is_some_and(|session| session.held_bytes() + load.size_bytes < self.fair_share_bytes())
+    }
+
     /// What waits and is unacknowledged, by the number of sessions.
     fn fair_share_bytes(&self) -> usize {
         let total_bytes = usize::try_from(self.stats.queued_bytes).unwrap_or(usize::MAX);
         total_bytes / self.sessions.len().max(1)
     }
 
-    /// The session with most in its queue.
+    /// The session with most in its queue that may be dropped.
     ///
     /// Looks through all sessions, but only while all queues together are full, for a session that has less than its
     /// share, and not again as long as the one it found has more than its own.
     fn fattest(&mut self) -> Option<SessionKey> {
-        let waiting_bytes = |session: &Session| session.queue.size_bytes();
+        let waiting_bytes = |session: &Session| session.queue.loose_bytes();
         let share_bytes = self.fair_share_bytes();
         let known = self.fattest.filter(|&key| {
             let session = self.sessions.get(key);

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use foldhash::fast::FixedState;
 use slotmap::SlotMap;
 
-use super::budget::{Budget, Charge, SESSION_BYTES};
+use super::budget::{ALLOCATION_BYTES, Budget, Charge, SESSION_BYTES};
 use super::inflight::{Inflight, Receiving, Stage};
 use super::link::{self, Link, LinkId};
+use super::losses::Losses;
 use super::offline::Queue;
 use super::owners::Owner;
 use super::policy::MountPoint;
+use super::queue_rules::{Fitting, QueueRules};
 use super::subscribe::Replay;
 use super::subscriptions::Place;
 use super::timers::Timer;
@@ -21,6 +23,7 @@ use super::will::Testament;
 use super::{Broker, DetachReason, Event, Output, Refusal};
 use crate::auth::Identity;
 use crate::auth::access::Who;
+use crate::auth::groups::Groups;
 use crate::mqtt::{ClientId, Disconnect, QoS, ReasonCode, TopicName};
 
 slotmap::new_key_type! {
@@ -39,6 +42,8 @@ slotmap::new_key_type! {
 pub(super) struct Session {
     pub(super) client: ClientId,
     pub(super) identity: Rc<Identity>,
+    /// The groups its client is in by the word of what it came in by last.
+    pub(super) groups: Groups,
     pub(super) owner: Owner,
     /// Where its topics stand in the tree; like the identity it never changes.
     pub(super) mount_point: Option<MountPoint>,
@@ -60,14 +65,16 @@ pub(super) struct Session {
     pub(super) queue: Queue,
     /// Retained messages still owed to new subscriptions.
     pub(super) replays: Vec<Replay>,
-    /// When a message last found its queue full.
-    pub(super) queue_full_at: Option<Instant>,
+    /// The queue rules that are for its client.
+    pub(super) fitting: Fitting,
+    /// What its client did not get; `None` where it got everything.
+    losses: Option<Box<Losses>>,
     /// What it costs beside what its parts are charged for.
     charge: Charge,
 }
 
 // An idle client costs these two and its entries in the tables: around 1 KiB.
-const _: () = assert!(size_of::<Session>() + size_of::<Link>() <= 568);
+const _: () = assert!(size_of::<Session>() + size_of::<Link>() <= 576);
 
 /// All sessions, found by key or by client identifier.
 ///
@@ -85,12 +92,15 @@ impl Session {
         owner: Owner,
         mount_point: Option<MountPoint>,
         budget: &Budget,
+        queues: &QueueRules,
     ) -> Self {
         let account = &budget.account;
         Self {
             charge: Charge::new(account, Self::cost_bytes(&client)),
+            fitting: queues.fitting(&client, &identity),
             client,
             identity,
+            groups: Groups::default(),
             owner,
             mount_point,
             left: 0,
@@ -105,7 +115,7 @@ impl Session {
             receiving: Receiving::new(account),
             queue: Queue::new(account),
             replays: Vec::new(),
-            queue_full_at: None,
+            losses: None,
         }
     }
 
@@ -117,12 +127,37 @@ impl Session {
     /// Who it is to the rights.
     #[inline(always)]
     pub(super) fn who(&self) -> Who<'_> {
-        Who::client(&self.identity, &self.client)
+        Who::client(&self.identity, &self.client).in_groups(&self.groups)
+    }
+
+    /// Has its client be in other groups.
+    pub(super) fn set_groups(&mut self, groups: Groups) {
+        self.charge.set(Self::cost_bytes(&self.client) + groups.bytes());
+        self.groups = groups;
     }
 
     /// What it costs beside what its parts are charged for.
     pub(super) fn charged_bytes(&self) -> usize {
         self.charge.bytes()
+    }
+
+    /// What its client did not get; `None` where it got everything.
+    pub(super) fn losses(&self) -> Option<&Losses> {
+        self.losses.as_deref()
+    }
+
+    /// How many messages its client did not get and was not told of.
+    pub(super) fn untold_losses(&self) -> u64 {
+        self.losses().map_or(0, Losses::untold)
+    }
+
+    /// The same, to change it.
+    pub(super) fn losses_mut(&mut self) -> &mut Losses {
+        let charge = &mut self.charge;
+        self.losses.get_or_insert_with(|| {
+            charge.set(charge.bytes() + size_of::<Losses>() + ALLOCATION_BYTES);
+            Box::default()
+        })
     }
 
     /// Whether there is nothing that could be sent now or later but for new messages.
@@ -180,6 +215,10 @@ impl Sessions {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (SessionKey, &Session)> {
         self.slots.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Session> {
+        self.slots.values_mut()
     }
 
     /// Walks over everything the type promises.

@@ -1,13 +1,11 @@
 //! What an operator decides about the protocol, beside limits and rights.
 
+use super::queue_rules::QueueRule;
 use crate::mqtt::{ClientId, TopicName, Utf8String};
 
 /// Choices that MQTT leaves to the server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
-    /// The authentication methods somebody answers for, by [`Output::Authenticate`](super::Output::Authenticate);
-    /// a client that asks for another is refused with 0x8C (section 4.12).
-    pub authentication_methods: Vec<Utf8String>,
     /// Whether a password without a user name is checked, for it may be a token that names the user.
     pub takes_tokens: bool,
     /// Where 5.0 clients are sent that find the gateway full or stopping (section 4.11).
@@ -18,6 +16,11 @@ pub struct Settings {
     /// Whether a payload that says it is UTF-8 is looked at, and refused with 0x99 where it is not (section
     /// 3.3.2.3.2).
     pub check_payload_format: bool,
+    /// What holds for some queues, or for some messages in them, instead of the limits.
+    pub queue_rules: Vec<QueueRule>,
+    /// The name of the user property that tells a 5.0 client with its first message after a loss how many it did not
+    /// get since it was told last; `None`: it is not told.
+    pub loss_property: Option<Utf8String>,
 }
 
 impl Settings {

@@ -34,6 +34,8 @@ pub struct Stats {
     pub clients_accepted: u64,
     /// Connections that ended before a client came in.
     pub connections_refused: u64,
+    /// Of these, those of clients that could not prove who they are, or may not come in as who they say.
+    pub logins_refused: u64,
     /// Clients whose connection another one took over.
     pub takeovers: u64,
     /// Clients that were silent for one and a half keep-alives.
@@ -61,7 +63,7 @@ pub struct Stats {
 
     /// Panics of hooks, all contained.
     pub hook_panics: u64,
-    /// Packets that waited for an answer of a hook.
+    /// Packets, and client's parts of an exchange of AUTH packets, that waited for an answer of a hook.
     pub hook_answers_awaited: u64,
     /// Answers of hooks that did not come in time.
     pub hook_timeouts: u64,
@@ -94,6 +96,14 @@ pub struct Stats {
     pub sessions_refused: u64,
     /// Topic filters refused because there was no room for them.
     pub subscriptions_refused: u64,
+    /// Messages refused because a receiver had no room for them and such messages are not dropped.
+    pub publishes_refused: u64,
+    /// Messages of clients before 5.0 that had to wait for that room.
+    pub publishes_held: u64,
+    /// Of these, those that found none in time: their client's connection ended.
+    pub publishers_given_up: u64,
+    /// Sessions that ended because their queue was full and such readers are to go.
+    pub sessions_overflowed: u64,
     /// Times a client was not read for a while because it published too fast.
     pub publishers_paused: u64,
     /// Times something was refused or given up because memory was short.

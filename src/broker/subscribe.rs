@@ -9,6 +9,7 @@ use super::durable::{Origin, filter_of};
 use super::hooked::may_receive;
 use super::kept::{Queued, SubscriptionIds};
 use super::link::{Link, LinkId, send_publish};
+use super::losses::Loss;
 use super::retained::{Cursor, Next};
 use super::session::SessionKey;
 use super::subscriptions::{Options, Place, Subscriptions};
@@ -283,7 +284,7 @@ impl Broker {
             && self.subscriptions.member(group, 0).is_some()
         {
             let held_before = session.held_bytes();
-            let given = session.queue.take_of(group);
+            let given = session.queue.take_where(|queued| queued.group == Some(group));
             self.stats.queued_messages -= given.len() as u64;
             self.stats.queued_bytes -= (held_before - session.held_bytes()) as u64;
             for queued in &given {
@@ -345,32 +346,40 @@ impl Broker {
             vec![options.subscription_id]
         };
         let subscription_ids = SubscriptionIds::new(ids);
-        let size_bytes = message.size_bytes + size_of_val(subscription_ids.as_slice());
-        if !session.reaches(&message.topic) {
+        let size_bytes = message.size_bytes() + size_of_val(subscription_ids.as_slice());
+        let texts = message.texts();
+        if !session.reaches(&texts.topic) {
             // A wildcard matched what is out of its part of the tree.
         } else if message.is_expired(now) {
-            self.stats.dropped_expired += 1;
-        } else if !may_receive(&mut self.hooked, &self.rights, session, message.as_seen(true)) {
-            self.stats.deliveries_denied += 1;
+            session.lose(&mut self.stats, Loss::Expired);
+        } else if !may_receive(
+            &mut self.hooked,
+            &self.rights,
+            self.attachments,
+            (key, session),
+            texts.as_seen(message.qos, true),
+        ) {
+            session.lose(&mut self.stats, Loss::Denied);
         } else if qos == QoS::AtMostOnce {
-            let properties = (message.properties.as_deref(), message.expires_at);
+            let properties = (message.properties(), message.expires_at());
             let publish = Publish {
                 dup: false,
                 qos,
                 retain: true, // section 3.3.1.3 [MQTT-3.3.1-8 of 3.1.1]
-                topic: Some(message.topic.clone()),
+                topic: Some(texts.topic),
                 packet_id: None,
-                payload: message.payload.clone(),
+                payload: texts.payload,
                 properties: outgoing_properties(attachment.version, properties, &subscription_ids, now),
             };
             attachment.retained_left -= 1;
             match send_publish(&mut self.outputs, &self.budget.account, link, attachment, publish) {
                 Ok(()) => self.stats.messages_sent += 1,
-                Err(TooLarge) => self.stats.dropped_too_large += 1,
+                Err(TooLarge) => session.lose(&mut self.stats, Loss::TooLarge),
             }
         } else {
             let total_bytes = usize::try_from(self.stats.queued_bytes).unwrap_or(usize::MAX);
-            let has_room = session.held_bytes().saturating_add(size_bytes) <= self.limits.queue_bytes_max
+            let has_room = session.held_bytes().saturating_add(size_bytes)
+                <= self.queues.size(session.fitting).1
                 && total_bytes.saturating_add(size_bytes) <= self.limits.queued_bytes_total_max;
             if has_room {
                 attachment.retained_left -= 1;
@@ -381,16 +390,17 @@ impl Broker {
                     qos,
                     retain: true,
                     group: None,
+                    is_firm: false,
                     number: 0,
                 };
-                if self.start(now, key, queued, Origin::Retained).is_err() {
+                if self.start(now, key, queued, texts, Origin::Retained).is_err() {
                     self.stats.queued_bytes -= size_bytes as u64;
                     return false; // the cursor has not moved: an acknowledgement brings us back
                 }
             } else if session.inflight.len() > 0 {
                 return false;
             } else {
-                self.stats.dropped_queue_full += 1;
+                session.lose(&mut self.stats, Loss::QueueFull);
             }
         }
         if let Some(replay) = self

@@ -26,6 +26,8 @@ pub(super) enum Timer {
     Kicks,
     /// When the answer of a hook must have come that a link's packet waits for.
     Hook(LinkId),
+    /// When a link's message must have found room.
+    Room(LinkId),
     /// When to tick hooks.
     HookTick,
 }

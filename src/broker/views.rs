@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::link::{Link, LinkId};
+use super::losses::Lost;
 use super::retained::{Cursor, Next};
 use super::session::{Session, SessionKey};
 use super::subscriptions::{Grant, Subscriber};
@@ -73,6 +74,8 @@ pub struct SessionView {
     pub expires_in: Option<Duration>,
     /// Whether a will is owed should the client go.
     pub has_will: bool,
+    /// What did not reach its client.
+    pub lost: Lost,
 }
 
 /// A connected client's connection.
@@ -293,12 +296,12 @@ impl Broker {
         loop {
             match self.retained.next(filter, &mut cursor, &mut looks) {
                 Next::Message(message) if message.is_expired(now) => {}
-                Next::Message(message) if !page.has_room(message.topic.as_str().len()) => {
+                Next::Message(message) if !page.has_room(message.topic_str().len()) => {
                     return page.finish(usize::MAX);
                 }
                 Next::Message(message) => {
-                    if let Some(view) = self.view_retained_message(now, &message.topic) {
-                        page.push(message.topic.as_str().to_owned(), view);
+                    if let Some(view) = self.view_retained_message(now, &message.topic()) {
+                        page.push(message.topic_str().to_owned(), view);
                     }
                 }
                 Next::Pause => {
@@ -314,10 +317,10 @@ impl Broker {
     pub fn view_retained_message(&self, now: Instant, topic: &TopicName) -> Option<RetainedView> {
         let (message, writer) = self.retained.get(topic)?;
         (!message.is_expired(now)).then(|| RetainedView {
-            topic: message.topic.clone(),
-            payload: message.payload.clone(),
+            topic: message.topic(),
+            payload: message.payload(),
             qos: message.qos,
-            expires_in: message.expires_at.map(|at| at.saturating_duration_since(now)),
+            expires_in: message.expires_at().map(|at| at.saturating_duration_since(now)),
             writer: writer.clone(),
         })
     }
@@ -393,6 +396,7 @@ impl Broker {
             expiry_secs: session.expiry_secs,
             expires_in: session.expires_at.map(|at| at.saturating_duration_since(now)),
             has_will: session.will.is_some(),
+            lost: session.losses().map_or(Lost::default(), |losses| losses.lost),
         }
     }
 }

@@ -3,11 +3,12 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::link::{Link, LinkId};
+use super::link::{Link, LinkId, Stage};
 use super::session::Session;
 use super::{Broker, Denied, Event, Refusal};
 use crate::auth::Identity;
 use crate::auth::access::Action;
+use crate::auth::groups::Groups;
 use crate::mqtt::Utf8String;
 
 /// What a token says of the client that brought it, by whoever verified it.
@@ -17,6 +18,8 @@ pub struct Voucher {
     pub user: Utf8String,
     /// The one client identifier it is good for; `None`: any.
     pub client: Option<Utf8String>,
+    /// The groups it is in by the token's word.
+    pub groups: Groups,
     /// When it expires, and the connection ends with 0xA0.
     pub expires_at: Instant,
 }
@@ -31,12 +34,17 @@ impl Broker {
         if voucher.expires_at <= now {
             return self.refuse(now, link, Refusal::BadCredentials);
         }
-        let client = asked.admission.client_id().map(|client| client.as_utf8());
+        let own = (self.links.get(link)).and_then(|link| match &link.stage {
+            Stage::Arrived(arrival) => arrival.certificate_client.as_deref(),
+            Stage::Attached(_) => None,
+        });
+        let client = asked.admission.client_id().or(own).map(|client| client.as_utf8());
         if voucher.client.is_some() && voucher.client.as_ref() != client {
             return self.refuse(now, link, Refusal::ClientIdOfOther); // [MQTT-3.1.3-8]
         }
         let identity = Rc::new(Identity::User(voucher.user));
         asked.admission.expire_at(voucher.expires_at);
+        asked.admission.groups = voucher.groups;
         self.admit_with_all(now, link, asked, identity);
     }
 

@@ -89,7 +89,7 @@ impl Broker {
     pub(super) fn drop_will(&mut self, key: SessionKey) {
         if let Some(will) = self.sessions.get_mut(key).and_then(|session| session.will.take()) {
             self.timers.cancel(will.due, Timer::Will(key));
-            self.stats.wills_bytes -= will.message.size_bytes as u64;
+            self.stats.wills_bytes -= will.message.size_bytes() as u64;
             self.store_change(key, |session| Change::WillGone { session });
         }
     }
@@ -114,9 +114,9 @@ impl Broker {
         let Some(will) = session.will.take() else {
             return; // [MQTT-3.1.2-12 of 3.1.1]
         };
-        self.stats.wills_bytes -= will.message.size_bytes as u64;
+        self.stats.wills_bytes -= will.message.size_bytes() as u64;
         self.timers.cancel(will.due, Timer::Will(key));
-        let topic = will.message.topic.as_str();
+        let topic = will.message.topic_str();
         if !self.rights.authorize(session.who(), Action::Publish, topic) {
             self.stats.publishes_denied += 1;
             self.store_change(key, |session| Change::WillGone { session });
@@ -125,7 +125,7 @@ impl Broker {
         self.stats.wills_sent += 1;
         self.store_will_sent(key);
         // The Message Expiry Interval counts from the moment the will is sent.
-        let expires_at = expiry(will.message.properties.as_deref(), now);
+        let expires_at = expiry(will.message.properties(), now);
         // With its own RETAIN [MQTT-3.1.2-14] [MQTT-3.1.2-15] and properties [MQTT-3.1.3-10].
         self.route(
             now,

@@ -47,6 +47,8 @@ pub(super) enum Failure {
     Status(u16),
     /// The answer names a user and there is none in it.
     NoUser,
+    /// The answer names groups, and they are none.
+    NoGroups,
 }
 
 /// How long the body is.
@@ -99,17 +101,13 @@ pub(super) async fn ask(
             secured.map_err(Failure::Handshake)?
         }
     };
-    let fresh = Connection {
-        stream,
-        read: Vec::new(),
-    };
-    let (reply, kept) = exchange(fresh, url, body).await?;
+    let (reply, kept) = exchange(Connection::new(stream), url, body).await?;
     *connection = kept;
     Ok(reply)
 }
 
 /// One request and its answer; the connection, where it can be used again.
-async fn exchange(
+pub(super) async fn exchange(
     mut connection: Connection,
     url: &Url,
     body: &str,
@@ -161,6 +159,11 @@ async fn exchange(
 }
 
 impl Connection {
+    pub(super) fn new(stream: Stream) -> Self {
+        let read = Vec::new();
+        Self { stream, read }
+    }
+
     /// Reads once; 0 at the end.
     async fn more(&mut self) -> Result<usize, Failure> {
         self.read.reserve(1024);
@@ -187,9 +190,14 @@ impl Connection {
         let mut body = Vec::new();
         loop {
             let line = self.take_line().await?;
+            // httparse takes no digits for a zero, which would end the body here.
+            let has_digits = line.first().is_some_and(u8::is_ascii_hexdigit);
             let Ok(Status::Complete((_, bytes))) = httparse::parse_chunk_size(&line) else {
                 return Err(Failure::Malformed);
             };
+            if !has_digits {
+                return Err(Failure::Malformed);
+            }
             let bytes = usize::try_from(bytes).map_err(|_| Failure::TooLarge)?;
             if bytes == 0 {
                 break;
@@ -306,7 +314,239 @@ impl fmt::Display for Failure {
             Self::TooLarge => f.write_str("the answer is too large"),
             Self::TimedOut => f.write_str("no answer in time"),
             Self::Status(status) => write!(f, "status {status}, expected 200, 204 or 4xx"),
+            Self::NoGroups => f.write_str("\"groups\" of the answer is no list of names"),
             Self::NoUser => f.write_str("\"user\" of the answer is no user name"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    const IN_VAIN: Duration = Duration::from_secs(120);
+
+    /// A server on a free port of this machine, and its address.
+    async fn server() -> (TcpListener, Url) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        (listener, format!("http://{address}/ask").parse().expect("a URL"))
+    }
+
+    /// Hears one question on `stream`: its body is "?".
+    async fn hear(stream: &mut TcpStream) {
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"\r\n\r\n?") {
+            let count = stream.read_buf(&mut heard).await.expect("it asks");
+            assert_ne!(count, 0, "it hung up");
+        }
+        assert!(heard.starts_with(b"POST /ask HTTP/1.1\r\n"));
+    }
+
+    /// What is made of `said`, which is the server's whole answer, in pieces of at most `piece` bytes, with the end of
+    /// the connection behind it; and whether the connection would be used again.
+    async fn answered_with(said: &[u8], piece: usize) -> (Result<Reply, Failure>, bool) {
+        let (listener, url) = server().await;
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.expect("somebody comes");
+            stream.set_nodelay(true).expect("the option is known");
+            hear(&mut stream).await;
+            for piece in said.chunks(piece) {
+                // Who has heard enough may have hung up.
+                if stream.write_all(piece).await.is_err() {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let mut connection = None;
+        let ask = ask(&mut connection, &url, None, "?", IN_VAIN);
+        let (reply, ()) = tokio::join!(ask, serve);
+        (reply, connection.is_some())
+    }
+
+    fn reply(status: u16, body: &str) -> Result<Reply, Failure> {
+        let body = body.as_bytes().to_vec();
+        Ok(Reply { status, body })
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_the_same_however_it_comes_in_pieces() {
+        for (said, expected, is_kept) in [
+            ("HTTP/1.1 204 No Content\r\n\r\n", reply(204, ""), true),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+                reply(200, "ok"),
+                true,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nok\r\n00A\r\n0123456789\r\n\
+                 0\r\nTrailer: 1\r\n\r\n",
+                reply(200, "ok0123456789"),
+                true,
+            ),
+            (
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n\
+                 HTTP/1.1 403 Forbidden\r\ncontent-length:0\r\n\r\n",
+                reply(403, ""),
+                true,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nConnection: keep-alive, Close\r\nContent-Length: 2\r\n\r\nok",
+                reply(200, "ok"),
+                false,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\n\r\nto the end",
+                reply(200, "to the end"),
+                false,
+            ),
+            (
+                "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+                reply(200, "ok"),
+                false,
+            ),
+        ] {
+            for piece in [1, 2, 7, said.len()] {
+                let found = answered_with(said.as_bytes(), piece).await;
+                assert_eq!(found.0, expected, "{said:?}");
+                assert_eq!(found.1, is_kept, "{said:?}");
+            }
+        }
+        // What comes with an answer and behind it is no beginning of the next one.
+        let two = b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n";
+        assert_eq!(answered_with(two, two.len()).await, (reply(204, ""), false));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_cut_short_or_broken_is_none() {
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for (said, failure) in [
+            (String::new(), Failure::Ended),
+            ("HTTP/1.1 200".to_owned(), Failure::Ended),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok".to_owned(),
+                Failure::Ended,
+            ),
+            (format!("{chunked}2\r\nok\r\n"), Failure::Ended),
+            (format!("{chunked}2\r\no"), Failure::Ended),
+            (format!("{chunked}2\r\nokay\r\n0\r\n\r\n"), Failure::Malformed),
+            (format!("{chunked}-2\r\nok\r\n0\r\n\r\n"), Failure::Malformed),
+            (format!("{chunked}\r\n"), Failure::Malformed),
+            (format!("{chunked}fffffffffffffffff\r\n"), Failure::Malformed),
+            ("HTTP/2 200 OK\r\n\r\n".to_owned(), Failure::Malformed),
+            ("HTTP/1.1 20 OK\r\n\r\n".to_owned(), Failure::Malformed),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok".to_owned(),
+                Failure::Malformed,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok".to_owned(),
+                Failure::Malformed,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\n".to_owned(),
+                Failure::Malformed,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n".to_owned(),
+                Failure::Malformed,
+            ),
+        ] {
+            for piece in [3, said.len().max(1)] {
+                let (reply, is_kept) = answered_with(said.as_bytes(), piece).await;
+                assert_eq!(reply.as_ref(), Err(&failure), "{said:?}");
+                assert!(!is_kept, "{said:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_bounds_is_not_read_to_its_end() {
+        let long = "x".repeat(BODY_BYTES_MAX + HEAD_BYTES_MAX + 1);
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let chunks = "400\r\n".to_owned() + &"x".repeat(0x400) + "\r\n";
+        for said in [
+            format!("HTTP/1.1 200 OK\r\nX: {long}"),
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+                BODY_BYTES_MAX + 1
+            ),
+            format!("HTTP/1.1 200 OK\r\n\r\n{long}"),
+            format!("{chunked}{}", chunks.repeat(BODY_BYTES_MAX / 0x400 + 1)),
+            format!("{chunked}{:x}\r\n", BODY_BYTES_MAX + 1),
+            format!("{chunked}2;{long}"),
+            format!("{chunked}0\r\n{}", "T: x\r\n".repeat(FIELDS_MAX + 1)),
+        ] {
+            let (reply, is_kept) = answered_with(said.as_bytes(), said.len()).await;
+            assert_eq!(reply, Err(Failure::TooLarge), "{}", &said[..60]);
+            assert!(!is_kept);
+        }
+        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(FIELDS_MAX + 1));
+        let (reply, _) = answered_with(many.as_bytes(), many.len()).await;
+        assert_eq!(reply, Err(Failure::Malformed));
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_used_again_and_one_that_was_closed_meanwhile_is_replaced_and_asked_anew() {
+        let (listener, url) = server().await;
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n";
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.expect("somebody comes");
+            for number in [b"1", b"2"] {
+                hear(&mut stream).await;
+                stream
+                    .write_all(&[answer, &number[..]].concat())
+                    .await
+                    .expect("it listens");
+            }
+            drop(stream);
+            let (mut stream, _) = listener.accept().await.expect("it comes again");
+            hear(&mut stream).await;
+            stream
+                .write_all(&[answer, &b"3"[..]].concat())
+                .await
+                .expect("it listens");
+            // It hangs up on a question; the next connection hears it again.
+            hear(&mut stream).await;
+            drop(stream);
+            let (mut stream, _) = listener.accept().await.expect("it comes again");
+            hear(&mut stream).await;
+            drop(stream);
+        };
+        let asking = async {
+            let mut connection = None;
+            let mut said = Vec::new();
+            for _ in 0..4 {
+                let reply = ask(&mut connection, &url, None, "?", IN_VAIN).await;
+                said.push(reply.map(|reply| reply.body));
+            }
+            assert!(connection.is_none());
+            said
+        };
+        let (said, ()) = tokio::join!(asking, serve);
+        let right = |body: &[u8]| Ok(body.to_vec());
+        assert_eq!(
+            said,
+            [right(b"1"), right(b"2"), right(b"3"), Err(Failure::Ended)],
+            "a question is asked on a fresh connection once"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_or_hangs_up_at_once_is_told_apart() {
+        let (listener, url) = server().await;
+        let mut connection = None;
+        let hang_up = async { drop(listener.accept().await) };
+        let (reply, ()) = tokio::join!(ask(&mut connection, &url, None, "?", IN_VAIN), hang_up);
+        assert!(
+            matches!(reply, Err(Failure::Ended | Failure::Stream(_))),
+            "{reply:?}"
+        );
+        drop(listener);
+        let reply = ask(&mut connection, &url, None, "?", IN_VAIN).await;
+        assert!(matches!(reply, Err(Failure::Connect(_))), "{reply:?}");
     }
 }

@@ -5,6 +5,8 @@
 //!     └──── not known: Later ─▶ waiting questions ─▶ POST, JSON ─▶ 200, 204: yes; 4xx: no; else: unavailable
 //! ```
 //!
+//! The body of a yes may say who a client is, and which groups it is in: `{"user": "ann", "groups": ["operators"]}`.
+//!
 //! Answers are kept for a while, under a keyed hash of all that was asked, password included; the password itself is
 //! kept nowhere. A user of the password file, or one whom a certificate names, is not asked about when it comes, so an
 //! operator gets in while the server is down; what they may do is asked like everybody's. Everybody else is asked
@@ -31,6 +33,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::auth::Identity;
+use crate::auth::groups::Groups;
 use crate::auth::passwords::Users;
 use crate::hooks::{Answer, Client, Hook, Interests, Later, Login, Message, Verdict};
 use crate::mqtt::{QoS, TopicFilter, Utf8String};
@@ -89,18 +92,25 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 /// The hook's end: looks up what is known, and hands on what is not.
 pub struct Callback {
     shared: Rc<Shared>,
-    users: Option<Arc<Users>>,
 }
 
 /// The end that asks; it has to run for answers to come.
 pub struct Workers {
     shared: Rc<Shared>,
-    connector: Option<Connector>,
+}
+
+/// What can change without another callback, and without forgetting what was answered.
+pub struct Controls {
+    shared: Rc<Shared>,
 }
 
 struct Shared {
     settings: Settings,
     key: hmac::Key,
+    users: RefCell<Option<Arc<Users>>>,
+    connector: RefCell<Option<Rc<Connector>>>,
+    /// How often the connector was replaced: a connection of before is not used any more.
+    generation: Cell<u64>,
     waiting: RefCell<VecDeque<Job>>,
     cache: RefCell<Cache>,
     more: Notify,
@@ -113,41 +123,59 @@ struct Job {
     answer: Answer,
 }
 
-/// Both ends of a callback. `users` are not asked about when they come; `key` must not be guessable; `clock` is what
-/// certificates are checked against.
+/// Reads the authorities that the server's certificate is checked by, on any thread; `None` where it shows none.
+/// `clock` is what certificates are checked against.
 ///
 /// # Errors
-/// [`TlsError`] where the authorities cannot be read.
+/// [`TlsError`] where they cannot be read.
+pub fn connector(settings: &Settings, clock: Arc<dyn TimeProvider>) -> Result<Option<Connector>, TlsError> {
+    if !settings.url.tls {
+        return Ok(None);
+    }
+    let roots = settings.ca.clone().map_or(Roots::System, Roots::File);
+    let tls = ClientSettings {
+        roots,
+        ..ClientSettings::default()
+    };
+    Connector::new(&tls, clock).map(Some)
+}
+
+/// The ends of a callback that asks by what [`connector`] made of the same `settings`. `users` are not asked about when
+/// they come; `key` must not be guessable.
 pub fn callback(
     settings: Settings,
+    connector: Option<Connector>,
     users: Option<Arc<Users>>,
     key: &[u8; 32],
-    clock: Arc<dyn TimeProvider>,
-) -> Result<(Callback, Workers), TlsError> {
-    let connector = match settings.url.tls {
-        false => None,
-        true => {
-            let roots = settings.ca.clone().map_or(Roots::System, Roots::File);
-            let tls = ClientSettings {
-                roots,
-                ..ClientSettings::default()
-            };
-            Some(Connector::new(&tls, clock)?)
-        }
-    };
+) -> (Callback, Workers, Controls) {
     let shared = Rc::new(Shared {
         cache: RefCell::new(Cache::new(settings.cache_entries_max)),
         settings,
         key: hmac::Key::new(hmac::HMAC_SHA256, key),
+        users: RefCell::new(users),
+        connector: RefCell::new(connector.map(Rc::new)),
+        generation: Cell::new(0),
         waiting: RefCell::default(),
         more: Notify::new(),
         is_failing: Cell::new(false),
     });
     let callback = Callback {
         shared: shared.clone(),
-        users,
     };
-    Ok((callback, Workers { shared, connector }))
+    let workers = Workers {
+        shared: shared.clone(),
+    };
+    (callback, workers, Controls { shared })
+}
+
+impl Controls {
+    /// Has other users be those who are not asked about, and the server be known by other authorities. Connections that
+    /// were made by the old ones are not used again.
+    pub fn replace(&self, users: Option<Arc<Users>>, connector: Option<Connector>) {
+        self.shared.users.replace(users);
+        self.shared.connector.replace(connector.map(Rc::new));
+        self.shared.generation.set(self.shared.generation.get() + 1);
+    }
 }
 
 impl Callback {
@@ -182,8 +210,9 @@ impl Hook for Callback {
     }
 
     fn authenticate(&mut self, login: &Login<'_>, later: &mut Later<'_>) -> Verdict {
+        let users = self.shared.users.borrow().clone();
         let is_of_file =
-            |user: &Utf8String| (self.users.as_ref()).is_some_and(|users| users.contains(user.as_str()));
+            |user: &Utf8String| (users.as_ref()).is_some_and(|users| users.contains(user.as_str()));
         if login.origin.certificate_user.is_some() || login.user.is_some_and(is_of_file) {
             return Verdict::Abstain;
         }
@@ -277,7 +306,11 @@ impl Workers {
     async fn work(&self) {
         let shared = &self.shared;
         let mut connection = None;
+        let mut generation = 0;
         loop {
+            if std::mem::replace(&mut generation, shared.generation.get()) != shared.generation.get() {
+                connection = None;
+            }
             let job = shared.waiting.borrow_mut().pop_front();
             match job {
                 Some(job) => self.answer(&mut connection, job).await,
@@ -304,13 +337,8 @@ impl Workers {
             return job.answer.give(verdict);
         }
         let left = job.due.saturating_duration_since(Instant::now());
-        let asked = http::ask(
-            connection,
-            &settings.url,
-            self.connector.as_ref(),
-            &job.body,
-            left,
-        );
+        let connector = shared.connector.borrow().clone();
+        let asked = http::ask(connection, &settings.url, connector.as_deref(), &job.body, left);
         let outcome = match tokio::time::timeout(left, asked).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Failure::TimedOut),
@@ -322,7 +350,7 @@ impl Workers {
         shared.tell(verdict.as_ref().err());
         let verdict = verdict.unwrap_or(Verdict::Unavailable);
         let keep = match verdict {
-            Verdict::Allow | Verdict::AllowAs(_) => settings.cache_time,
+            Verdict::Allow | Verdict::AllowAs(_) | Verdict::AllowIn { .. } => settings.cache_time,
             Verdict::Deny => settings.denied_cache_time,
             _ => Duration::ZERO,
         };
@@ -360,20 +388,47 @@ fn verdict_of(reply: &Reply) -> Result<Verdict, Failure> {
     match reply.status {
         204 => Ok(Verdict::Allow),
         200 => match serde_json::from_slice::<Value>(&reply.body) {
-            Ok(Value::Object(said)) => match said.get("user") {
-                None | Some(Value::Null) => Ok(Verdict::Allow),
-                Some(Value::String(user)) => match Utf8String::try_from(user.as_str()) {
-                    Ok(user) if !user.as_str().is_empty() => Ok(Verdict::AllowAs(user)),
-                    _ => Err(Failure::NoUser),
-                },
-                Some(_) => Err(Failure::NoUser),
-            },
+            Ok(Value::Object(said)) => verdict_of_body(&said),
             _ => Ok(Verdict::Allow),
         },
         status @ (408 | 429) => Err(Failure::Status(status)),
         400..=499 => Ok(Verdict::Deny),
         status => Err(Failure::Status(status)),
     }
+}
+
+/// What the body of a yes says.
+fn verdict_of_body(said: &Map<String, Value>) -> Result<Verdict, Failure> {
+    let user = match said.get("user") {
+        None | Some(Value::Null) => None,
+        Some(user) => {
+            let user = user.as_str().filter(|user| !user.is_empty());
+            let user = user.and_then(|user| Utf8String::try_from(user).ok());
+            Some(user.ok_or(Failure::NoUser)?)
+        }
+    };
+    let groups = match said.get("groups") {
+        None | Some(Value::Null) => Groups::default(),
+        Some(groups) => Groups::of_json(groups).ok_or(Failure::NoGroups)?,
+    };
+    Ok(match user {
+        user if !groups.is_empty() => Verdict::AllowIn { user, groups },
+        Some(user) => Verdict::AllowAs(user),
+        None => Verdict::Allow,
+    })
+}
+
+/// What the callback makes of a server that answers by `stream`; `None` where that is no answer. For `fuzz/`.
+#[cfg(fuzzing)]
+pub async fn verdict_by(stream: crate::net::link::Stream) -> Option<Verdict> {
+    let url = Url {
+        host: "localhost".to_owned(),
+        port: 80,
+        tls: false,
+        path: "/".to_owned(),
+    };
+    let reply = http::exchange(Connection::new(stream), &url, "").await;
+    reply.and_then(|(reply, _)| verdict_of(&reply)).ok()
 }
 
 impl FromStr for Url {
@@ -516,6 +571,17 @@ mod tests {
         assert_eq!(verdict(200, "{\"user\": \"ann\"}"), Ok(Verdict::AllowAs(ann)));
         assert_eq!(verdict(200, "{\"user\": 7}"), Err(Failure::NoUser));
         assert_eq!(verdict(200, "{\"user\": \"\"}"), Err(Failure::NoUser));
+        let groups = Groups::of(vec![Utf8String::try_from("ops").unwrap()]).unwrap();
+        let user = Some(Utf8String::try_from("ann").unwrap());
+        for (body, user) in [
+            ("{\"groups\": [\"ops\"]}", None),
+            ("{\"user\": \"ann\", \"groups\": \"ops\"}", user),
+        ] {
+            let groups = groups.clone();
+            assert_eq!(verdict(200, body), Ok(Verdict::AllowIn { user, groups }));
+        }
+        assert_eq!(verdict(200, "{\"groups\": []}"), Ok(Verdict::Allow));
+        assert_eq!(verdict(200, "{\"groups\": [7]}"), Err(Failure::NoGroups));
         assert_eq!(verdict(403, ""), Ok(Verdict::Deny));
         for status in [201, 301, 408, 429, 500, 503] {
             assert_eq!(verdict(status, ""), Err(Failure::Status(status)));

@@ -101,10 +101,7 @@ impl Explain {
             Some(text) => ClientId::new(Utf8String::try_from(text.as_str()).map_err(UsageError::new)?),
         };
         let rights = self.joined(rights, &identity)?;
-        let who = Who {
-            identity: &identity,
-            client: client.as_ref(),
-        };
+        let who = Who::new(&identity, client.as_ref());
         let filter = TopicFilter::try_from(self.topic.as_str())
             .map_err(|error| UsageError::new(format_args!("{:?} is no topic: {error}", self.topic)))?;
         let is_name = TopicName::try_from(self.topic.as_str()).is_ok() && filter.share().is_none();

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::USAGE;
+use crate::broker::QueueClass;
 use crate::config::{self, Mistake, Settings, file};
 use crate::document::size_text;
 use crate::gateway::reload::KEPT;
@@ -75,6 +76,40 @@ pub(super) fn tell(mistakes: &[Mistake]) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
+/// What may wait for clients, weighed: how many full queues there is room for, and how many small messages, by what
+/// they cost in memory.
+fn queues(settings: &Settings) -> String {
+    let limits = &settings.limits;
+    let rules = &settings.choices.queue_rules;
+    let classes = rules
+        .iter()
+        .filter_map(|rule| rule.class)
+        .chain([limits.queue_class]);
+    let messages = classes.map(QueueClass::messages).max().unwrap_or_default();
+    let sizes = rules
+        .iter()
+        .filter_map(|rule| rule.bytes_max)
+        .chain([limits.queue_bytes_max]);
+    let bytes = sizes.max().unwrap_or_default();
+    let wide = |bytes: usize| size_text(u64::try_from(bytes).unwrap_or(u64::MAX));
+    let ruled = match rules.len() {
+        0 => String::new(),
+        1 => ", 1 rule".to_owned(),
+        count => format!(", {count} rules"),
+    };
+    format!(
+        "  queues:   {messages} messages or {} at most for a client{ruled}; {} for all: {} full ones, or {} messages \
+         of {SMALL_BYTES} bytes\n",
+        wide(bytes),
+        wide(limits.queued_bytes_total_max),
+        (limits.queued_bytes_total_max / bytes.max(1)).min(limits.sessions_max),
+        limits.queued_messages_fitting(SMALL_BYTES),
+    )
+}
+
+/// A message as sensors send it: topic and payload together.
+const SMALL_BYTES: usize = 80;
+
 /// What would run, a line for each door and port.
 fn summary(settings: &Settings) -> String {
     let mut text = format!(
@@ -88,6 +123,7 @@ fn summary(settings: &Settings) -> String {
         size_text(memory),
         settings.board.ram_mib
     );
+    text += &queues(settings);
     let state = settings
         .storage
         .as_ref()

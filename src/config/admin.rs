@@ -142,10 +142,15 @@ fn read_tls(table: &Table<'_>, depth: Depth) -> Option<ServerSettings> {
         user_name_from: None,
         client_id_from: None,
     };
-    if depth == Depth::Files
-        && let Err(error) = tls::Server::new(&settings, Arc::new(FlooredClock::default()))
-    {
-        table.document().mistake(&table.own_place(), error.to_string());
+    if depth == Depth::Files {
+        match tls::Server::new(&settings, Arc::new(FlooredClock::default())) {
+            Ok(server) => {
+                for warning in server.warnings() {
+                    table.document().warning(&table.own_place(), warning);
+                }
+            }
+            Err(error) => table.document().mistake(&table.own_place(), error.to_string()),
+        }
     }
     Some(settings)
 }

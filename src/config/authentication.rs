@@ -125,6 +125,7 @@ fn read_tokens(table: &Table<'_>) -> Option<Tokens> {
         audience: table.text("audience").map(str::to_owned),
         user_claim: table.text("user_claim").map_or(usual.user_claim, str::to_owned),
         client_id_claim: table.text("client_id_claim").map(str::to_owned),
+        groups_claim: table.text("groups_claim").map(str::to_owned),
         leeway: table
             .duration("leeway", Duration::ZERO..=Duration::from_secs(600))
             .unwrap_or(usual.leeway),

@@ -19,6 +19,7 @@ pub static SECTIONS: &[&Section] = &[
     &WEBSOCKET,
     &limits::SECTION,
     &journal::SECTION,
+    &QUEUE,
     &ADMIN,
     &ADMIN_TLS,
     &SERIAL,
@@ -72,6 +73,12 @@ pub static ROOT: Section = Section {
             expects: TABLE,
             default: "the board's",
             about: "How state is kept.",
+        },
+        Key {
+            name: "queue",
+            expects: "tables such as [[queue]]",
+            default: "none: every queue is as [limits] say",
+            about: "Queues, or messages in them, for which something else holds.",
         },
         Key {
             name: "admin",
@@ -136,6 +143,13 @@ pub static GATEWAY: Section = Section {
             expects: "true or false",
             default: "false",
             about: "Whether a payload that says it is UTF-8 is refused where it is not (MQTT 5.0).",
+        },
+        Key {
+            name: "loss_property",
+            expects: "a name such as \"lost\"",
+            default: "none: they are not told",
+            about: "The user property that tells a client with its first message after a loss how many it did not get \
+                    since it was told last (MQTT 5.0).",
         },
         Key {
             name: "response_topics",
@@ -237,6 +251,12 @@ pub static JWT: Section = Section {
             expects: "the name of a claim",
             default: "none: a token is good for any client identifier",
             about: "The claim that the client identifier must be.",
+        },
+        Key {
+            name: "groups_claim",
+            expects: "the name of a claim",
+            default: "none: a token says nothing of groups",
+            about: "The claim with groups of [access.groups] that the user is in, a list or one.",
         },
         Key {
             name: "leeway",
@@ -351,6 +371,57 @@ pub static ACCESS_RULE: Section = Section {
             expects: "a client identifier",
             default: "any",
             about: "The one client it is for, among those it binds; who knows the identifier can come with it.",
+        },
+    ],
+};
+
+/// What holds for some queues.
+pub static QUEUE: Section = Section {
+    name: "queue",
+    about: "What holds for some queues, or some messages in them, instead of [limits]: each setting is that of the \
+            first table that fits and says it.",
+    keys: &[
+        Key {
+            name: "user",
+            expects: PATTERNS,
+            default: "any, or none",
+            about: "The users whose clients it is for; * stands for any characters, ? for one.",
+        },
+        Key {
+            name: "client",
+            expects: PATTERNS,
+            default: "any",
+            about: "The client identifiers it is for.",
+        },
+        Key {
+            name: "topics",
+            expects: "a topic filter such as \"alarm/#\", or a list of them",
+            default: "all",
+            about: "The messages it is for, by the topics of the whole tree.",
+        },
+        Key {
+            name: "messages_max",
+            expects: limits::QUEUE_EXPECTS.0,
+            default: "queue_messages_max",
+            about: "Messages waiting for one client; not beside topics.",
+        },
+        Key {
+            name: "bytes_max",
+            expects: "a size such as \"4 MiB\"",
+            default: "queue_bytes_max",
+            about: "Payload and topic bytes waiting for one client; not beside topics.",
+        },
+        Key {
+            name: "overflow",
+            expects: limits::QUEUE_EXPECTS.1,
+            default: "queue_overflow",
+            about: "What gives way when the queue is full: a message, its publisher, or its reader.",
+        },
+        Key {
+            name: "qos0",
+            expects: FLAG,
+            default: "queue_qos0",
+            about: "Whether messages at QoS 0 wait for a client that is away.",
         },
     ],
 };
@@ -602,17 +673,19 @@ pub static LISTENER: Section = Section {
     ],
 };
 
+const CERTIFICATE: Key = Key {
+    name: "certificate",
+    expects: "the path of a PEM file",
+    default: "must be there",
+    about: "The server's certificate, followed by those that lead to its authority.",
+};
+
 /// TLS of a door.
 pub static TLS: Section = Section {
     name: "listener.NAME.tls",
     about: "TLS 1.2 and 1.3 on this door; try it with \"tidegate cert\".",
     keys: &[
-        Key {
-            name: "certificate",
-            expects: "the path of a PEM file",
-            default: "must be there",
-            about: "The server's certificate, followed by those that lead to its authority.",
-        },
+        CERTIFICATE,
         Key {
             name: "key",
             expects: "the path of a PEM file",
@@ -745,12 +818,7 @@ pub static ADMIN_TLS: Section = Section {
     name: "admin.tls",
     about: "HTTPS at the operator's door.",
     keys: &[
-        Key {
-            name: "certificate",
-            expects: "the path of a PEM file",
-            default: "must be there",
-            about: "The server's certificate, followed by those that lead to its authority.",
-        },
+        CERTIFICATE,
         Key {
             name: "key",
             expects: "the path of a PEM file",
@@ -1009,6 +1077,7 @@ pub static POINT: Section = Section {
 const TABLE: &str = "a table";
 const OF_LIMITS: &str = "that of [limits], which it may not exceed";
 const FLAG: &str = "true or false";
+const PATTERNS: &str = "a pattern such as \"meter-*\", or a list of them";
 const ACTIONS: &str = "\"publish\", \"subscribe\", \"receive\", \"read\", \"readwrite\", or a list of them";
 const NUMBER: &str = "a number";
 const QOS: &str = "0, 1 or 2";

@@ -95,11 +95,12 @@ pub(super) fn read(root: &Table<'_>, boards: &Boards, depth: Depth) -> Gateway {
 /// What MQTT leaves to the server.
 fn read_choices(table: &Table<'_>) -> broker::Settings {
     broker::Settings {
-        authentication_methods: Vec::new(),
         takes_tokens: false,
         server_reference: table.parsed("server_reference", |text| Utf8String::try_from(text)),
         response_information: table.parsed("response_topics", |text| TopicName::try_from(text)),
         check_payload_format: table.flag("check_payload_format").unwrap_or(false),
+        queue_rules: Vec::new(),
+        loss_property: table.parsed("loss_property", |text| Utf8String::try_from(text)),
     }
 }
 

@@ -17,6 +17,7 @@ mod guarded;
 mod hooks;
 mod listeners;
 mod policy;
+mod queues;
 mod sensors;
 pub mod settings;
 
@@ -99,6 +100,7 @@ fn settings_of(document: &Document<'_>, boards: &Boards, depth: Depth) -> Option
     let root = document.root(&file::ROOT);
     let gateway = gateway::read(&root, boards, depth);
     let board: Board = gateway.board;
+    let queue_rules = queues::read(&root, &gateway.limits);
     let users = authentication::read(&root);
     let rights = access::read(&root);
     let hooks = hooks::read(&root);
@@ -118,6 +120,7 @@ fn settings_of(document: &Document<'_>, boards: &Boards, depth: Depth) -> Option
         limits: gateway.limits,
         choices: broker::Settings {
             takes_tokens: users.tokens.is_some(),
+            queue_rules,
             ..gateway.choices
         },
         board,

@@ -8,7 +8,8 @@ use super::state::{Hold, now};
 use crate::broker::Input;
 use crate::hooks::{Answered, Post};
 
-/// Where answers wait until the loop takes them. A link has one question open at a time, which bounds them.
+/// Where answers wait until the loop takes them. A link has two questions open at most, one
+/// about a packet and one about an exchange of AUTH packets, which bounds them.
 #[derive(Default)]
 pub(super) struct Letterbox {
     content: Mutex<Content>,

@@ -38,8 +38,8 @@ impl Builder {
         self
     }
 
-    /// How long an answer of a hook that says [`Verdict::Later`](crate::hooks::Verdict::Later) may take before it
-    /// counts as a refusal; otherwise what the configuration says, or [`HOOK_TIMEOUT`].
+    /// How long an answer may take that a hook gives [later](crate::hooks::Later), before it counts as a refusal;
+    /// otherwise what the configuration says, or [`HOOK_TIMEOUT`].
     #[must_use]
     pub fn hook_timeout(mut self, timeout: Duration) -> Self {
         self.hook_timeout = Some(timeout);

@@ -119,6 +119,7 @@ impl Core {
                 let voucher = Box::new(Voucher {
                     user: holder.user,
                     client: holder.client,
+                    groups: holder.groups,
                     expires_at: Instant::now() + Duration::from_secs(left.min(TOKEN_LIFE_SECS_MAX)),
                 });
                 return Input::Vouched { link, voucher };

@@ -12,12 +12,12 @@ use super::reload::{ReloadError, ReloadHandle, Running};
 use super::state::{Core, Hold, now};
 use crate::admin::api::{self, Trouble};
 use crate::admin::operator::{
-    AboutView, LinkView, ListenerView, Operator, ReloadView, Reloading, SerialPortView, ValueView,
+    AboutView, JournalView, LinkView, ListenerView, Operator, Reloading, SerialPortView, ValueView,
 };
 use crate::admin::server::{Desk, Door};
 use crate::admin::settings::DoorSettings;
-use crate::admin::statistics::Traffic;
-use crate::broker::{BanSubject, Broker, Input, LinkId, ListenerPolicy, Message, Now};
+use crate::admin::statistics::{Reloads, Traffic};
+use crate::broker::{BanSubject, Broker, Input, LinkId, ListenerPolicy, Message, Now, StoreHealth};
 use crate::config::effective;
 use crate::kick::KickHandle;
 use crate::mqtt::TopicName;
@@ -87,8 +87,34 @@ impl Operator for View<'_> {
         &self.core.broker
     }
 
+    fn journal(&self) -> JournalView {
+        let (Some(view), Some(store)) = (self.core.broker.store(), &self.core.store) else {
+            return JournalView::default();
+        };
+        let counted = store.statistics();
+        JournalView {
+            health: match view.health {
+                StoreHealth::Ready => 0,
+                StoreHealth::Full => 1,
+                StoreHealth::Failed => 2,
+            },
+            waiting_changes: view.given - view.stored,
+            parked_packets: view.parked as u64,
+            records: counted.log.records,
+            device_bytes: counted.log.device_bytes,
+            device_bytes_today: counted.bytes_today,
+            syncs: counted.log.syncs,
+            failures: counted.log.failures,
+            bytes: counted.bytes,
+        }
+    }
+
     fn traffic(&self) -> &Traffic {
         &self.core.traffic
+    }
+
+    fn reloads(&self) -> Reloads {
+        self.core.reloads
     }
 
     fn about(&self) -> AboutView {
@@ -156,18 +182,7 @@ impl Operator for View<'_> {
         let pending = self.office.reloads.ask();
         Box::pin(async move {
             match pending.await {
-                Ok(reloaded) => Ok(ReloadView {
-                    listeners_added: reloaded.listeners_added,
-                    listeners_removed: reloaded.listeners_removed,
-                    listeners_changed: reloaded.listeners_changed,
-                    certificates: reloaded.certificates,
-                    users_revoked: reloaded.users_revoked,
-                    rights_changed: reloaded.rights_changed,
-                    limits_changed: reloaded.limits_changed,
-                    ports_opened: reloaded.ports_opened,
-                    ports_closed: reloaded.ports_closed,
-                    warnings: reloaded.warnings,
-                }),
+                Ok(reloaded) => Ok(reloaded),
                 Err(error) => {
                     let status = match &error {
                         ReloadError::Rejected(_) => 422,

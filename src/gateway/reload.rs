@@ -15,6 +15,9 @@
 //! - **Users.** Who is gone from the password file, or has another password, is sent away with 0x87, as is an anonymous
 //!   client whose door is not anonymous any more. A password that is being checked is checked again.
 //! - **Bounds, rights, choices.** All that comes is held to them; see `broker::Reconfiguration`.
+//! - **The operator's doors.** Their certificates are replaced like those of the others, and nothing else of them.
+//! - **Hooks of the configuration.** Where they changed, others take their place, and remember no answers. What waits
+//!   for the answer of one that is gone is asked anew. Who was let in stays.
 //! - **Serial ports.** One that changed is closed and opened; the others are not touched.
 //!
 //! What cannot change without a restart keeps its old value, and a warning names it: [`KEPT`].
@@ -34,25 +37,24 @@ use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tracing::{Level, debug, info, warn};
 
 use super::audit::Audit;
-use super::state::{Hold, now};
+use super::own_hooks::OwnHooks;
+use super::state::{Core, Hold, now};
 use super::{accept, is_no_such_address};
-use crate::admin::statistics::Statistics;
+use crate::admin::{self, statistics::Statistics};
 use crate::auth::guessing::Guessing;
 use crate::broker::{Input, ListenerPolicy, Reconfiguration};
+use crate::callback;
 use crate::config::{self, Mistake, Settings};
 use crate::mqtt::Utf8String;
 use crate::net::endpoint::Endpoint;
 use crate::net::listener::{Entrance, Listener, NetError};
-use crate::net::tls;
+use crate::net::tls::{self, Connector};
 use crate::serial::{self, PortSettings};
 
+pub use crate::admin::operator::Reloaded;
+
 /// The keys whose change needs a restart.
-pub const KEPT: [&str; 4] = [
-    "gateway.state_directory",
-    "limits.kick_queue_max",
-    "admin",
-    "hook",
-];
+pub const KEPT: [&str; 3] = ["gateway.state_directory", "limits.kick_queue_max", "admin"];
 
 /// How many may wait for one reload; whoever sends signals waits for nothing.
 const WAITING_MAX: usize = 64;
@@ -70,31 +72,6 @@ pub struct PendingReload(oneshot::Receiver<Outcome>);
 
 /// What a reload came to.
 pub type Outcome = Result<Reloaded, ReloadError>;
-
-/// What a reload changed.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Reloaded {
-    /// Doors that were opened.
-    pub listeners_added: usize,
-    /// Doors that were closed.
-    pub listeners_removed: usize,
-    /// Doors that stay where they are and grant other things.
-    pub listeners_changed: usize,
-    /// Doors whose certificates were read again.
-    pub certificates: usize,
-    /// Users whose password holds no more.
-    pub users_revoked: usize,
-    /// Whether rights are others.
-    pub rights_changed: bool,
-    /// Whether limits, or what MQTT leaves to the server, are others.
-    pub limits_changed: bool,
-    /// Serial ports that were opened.
-    pub ports_opened: usize,
-    /// Serial ports that were closed.
-    pub ports_closed: usize,
-    /// What is unwise in the configuration, and what needs a restart.
-    pub warnings: Vec<String>,
-}
 
 /// Why all stayed as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,7 +108,10 @@ pub(super) struct Running {
     pub(super) ports: Vec<OpenPort>,
     /// Doors that were closed, until their sockets are.
     pub(super) closing: Vec<Weak<Listener>>,
-    /// Those of doors and ports.
+    /// What each of the operator's doors listens by, in the order of the settings; `None` for one that is absent.
+    pub(super) operators: Vec<Option<Rc<Listener>>>,
+    pub(super) own_hooks: OwnHooks,
+    /// Those of doors, ports and the HTTP callback.
     pub(super) tasks: JoinSet<()>,
 }
 
@@ -162,12 +142,19 @@ struct Read {
     settings: Settings,
     /// Of each listener.
     servers: Vec<Option<tls::Server>>,
+    /// Of each of the operator's doors.
+    operator_servers: Vec<Option<tls::Server>>,
+    /// What the HTTP server is dialled by that is asked.
+    connector: Option<Connector>,
 }
 
-/// What becomes of the doors; each number is one of a door that is open.
+/// What is to be; each number is one of a door that is open.
 struct Plan {
+    settings: Settings,
     doors: Vec<PlannedDoor>,
-    warnings: Vec<String>,
+    /// Of each of the operator's doors.
+    operator_servers: Vec<Option<tls::Server>>,
+    connector: Option<Connector>,
 }
 
 /// A door as it is to be.
@@ -199,15 +186,31 @@ impl Source {
     /// Reads everything; slow, so on a thread of its own.
     fn read(&self, clock: &Arc<dyn TimeProvider>) -> Result<Read, Vec<String>> {
         let settings = (self.load)().map_err(|mistakes| texts_of(&mistakes))?;
-        let (mut servers, mut mistakes) = (Vec::new(), Vec::new());
-        for door in &settings.listeners {
-            match Listener::tls_of(&door.net, clock.clone()) {
-                Ok(server) => servers.push(server),
-                Err(error) => mistakes.push(error.to_string()),
+        let mut mistakes = Vec::new();
+        let mut read = |net| match Listener::tls_of(net, clock.clone()) {
+            Ok(server) => server,
+            Err(error) => {
+                mistakes.push(error.to_string());
+                None
             }
-        }
+        };
+        let servers = (settings.listeners.iter()).map(|door| read(&door.net));
+        let servers = servers.collect();
+        let operator_servers = (settings.admin.doors.iter()).map(|door| read(&door.net));
+        let operator_servers = operator_servers.collect();
+        let http = settings.hooks.http.as_ref();
+        let connector = http.map(|http| callback::connector(http, clock.clone()));
+        let connector = connector.transpose().unwrap_or_else(|error| {
+            mistakes.push(format!("hook.http: {error}"));
+            None
+        });
         if mistakes.is_empty() {
-            Ok(Read { settings, servers })
+            Ok(Read {
+                settings,
+                servers,
+                operator_servers,
+                connector: connector.flatten(),
+            })
         } else {
             mistakes.dedup(); // the same files may be those of several addresses
             Err(mistakes)
@@ -279,7 +282,10 @@ impl fmt::Display for ReloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rejected(mistakes) => {
-                write!(f, "{} mistakes, all stays as it was", mistakes.len())?;
+                match mistakes.len() {
+                    1 => f.write_str("1 mistake, all stays as it was")?,
+                    count => write!(f, "{count} mistakes, all stays as it was")?,
+                }
                 mistakes.iter().try_for_each(|mistake| write!(f, "; {mistake}"))
             }
             Self::Busy => f.write_str("too many wait for a reload already"),
@@ -357,12 +363,14 @@ impl Running {
     }
 
     /// Binds what is new, and does all else that can fail.
-    fn plan(&self, read: Read) -> Result<(Plan, Settings), Vec<String>> {
-        let Read { settings, servers } = read;
-        let mut plan = Plan {
-            doors: Vec::new(),
-            warnings: Vec::new(),
-        };
+    fn plan(&self, read: Read) -> Result<Plan, Vec<String>> {
+        let Read {
+            settings,
+            servers,
+            operator_servers,
+            connector,
+        } = read;
+        let mut doors = Vec::new();
         let mut free: Vec<Option<&OpenDoor>> = self.doors.iter().map(Some).collect();
         // Those of the same name first, for where the port is left to the system it is all that tells them apart.
         let mut kept = Vec::new();
@@ -422,23 +430,28 @@ impl Running {
                     }
                 }
             };
-            plan.doors.push(PlannedDoor {
+            doors.push(PlannedDoor {
                 settings: wanted.clone(),
                 what,
             });
         }
         if mistakes.is_empty() {
-            self.set_permissions(&plan).map_err(|error| vec![error])?;
-            Ok((plan, settings))
+            self.set_permissions(&doors).map_err(|error| vec![error])?;
+            Ok(Plan {
+                settings,
+                doors,
+                operator_servers,
+                connector,
+            })
         } else {
             Err(mistakes)
         }
     }
 
     /// Gives the files of Unix sockets that stay other permissions; all of them or none.
-    fn set_permissions(&self, plan: &Plan) -> Result<(), String> {
+    fn set_permissions(&self, doors: &[PlannedDoor]) -> Result<(), String> {
         let mut done: Vec<&OpenDoor> = Vec::new();
-        for planned in &plan.doors {
+        for planned in doors {
             let What::Change(found, _) = planned.what else {
                 continue;
             };
@@ -466,15 +479,25 @@ impl Running {
     }
 
     /// The switch: nothing in it waits, and nothing in it fails.
-    fn switch(&mut self, core: &Hold, plan: Plan, mut settings: Settings) -> Reloaded {
-        let Plan { doors, warnings } = plan;
-        let mut reloaded = Reloaded {
-            warnings,
-            ..Reloaded::default()
-        };
+    fn switch(&mut self, core: &Hold, plan: Plan) -> Reloaded {
+        let Plan {
+            mut settings,
+            doors,
+            operator_servers,
+            connector,
+        } = plan;
+        let mut reloaded = Reloaded::default();
+        if is_same_but_for_certificates(&self.settings.admin, &settings.admin) {
+            for (door, server) in self.operators.iter().zip(operator_servers) {
+                if let (Some(door), Some(server)) = (door, server) {
+                    door.replace_tls(server);
+                    reloaded.certificates += 1;
+                }
+            }
+        }
         keep_what_needs_a_restart(&self.settings, &mut settings, &mut reloaded.warnings);
         self.switch_doors(core, doors, &settings, &mut reloaded);
-        self.switch_core(core, &settings, &mut reloaded);
+        self.switch_core(core, &settings, connector, &mut reloaded);
         self.switch_ports(core, &settings.serial, &mut reloaded);
         self.settings = settings;
         reloaded
@@ -546,7 +569,13 @@ impl Running {
         self.entrance.resize(settings.limits.connections_max, room.max(1));
     }
 
-    fn switch_core(&self, core: &Hold, settings: &Settings, reloaded: &mut Reloaded) {
+    fn switch_core(
+        &mut self,
+        core: &Hold,
+        settings: &Settings,
+        connector: Option<Connector>,
+        reloaded: &mut Reloaded,
+    ) {
         let revoked: Vec<Utf8String> = match (&self.settings.users, &settings.users) {
             (Some(old), new) => (old.revoked_by(new.as_deref()))
                 .filter_map(|name| Utf8String::try_from(name).ok())
@@ -557,6 +586,8 @@ impl Running {
         reloaded.rights_changed = self.settings.rights != settings.rights;
         reloaded.limits_changed =
             self.settings.limits != settings.limits || self.settings.choices != settings.choices;
+        reloaded.hooks_changed = self.settings.hooks != settings.hooks;
+        let hooks = (self.own_hooks).change(&self.settings, settings, connector, &mut self.tasks);
         let mut core = core.borrow_mut();
         core.users = settings.users.clone();
         core.tokens = settings.tokens.clone();
@@ -579,6 +610,7 @@ impl Running {
             rights: reloaded.rights_changed.then(|| settings.rights.clone()),
             listeners: self.doors.iter().map(|door| door.policy.clone()).collect(),
             revoked,
+            hooks,
         };
         core.input(now(), Input::Reconfigured(Box::new(changed)));
     }
@@ -642,9 +674,20 @@ pub(super) async fn reload_when_asked(
             None => Err(ReloadError::NothingToRead),
         };
         let doors = running.borrow().doors.len();
+        core.borrow_mut().count_reload(&outcome);
         core.borrow_mut().tell_ready(doors);
         tell(&outcome);
         answer(waiting, &outcome);
+    }
+}
+
+impl Core {
+    fn count_reload(&mut self, outcome: &Outcome) {
+        match outcome {
+            Ok(_) => self.reloads.done += 1,
+            Err(ReloadError::Rejected(_)) => self.reloads.rejected += 1,
+            Err(_) => {}
+        }
     }
 }
 
@@ -661,8 +704,8 @@ async fn reload(core: &Hold, running: &Rc<RefCell<Running>>, source: &Arc<Source
     let (reloaded, closing) = {
         // Nothing in here waits, so nobody sees a part of it.
         let mut running = running.borrow_mut();
-        let (plan, settings) = running.plan(read).map_err(ReloadError::Rejected)?;
-        let mut reloaded = running.switch(core, plan, settings);
+        let plan = running.plan(read).map_err(ReloadError::Rejected)?;
+        let mut reloaded = running.switch(core, plan);
         (source.set_log)(running.settings.log);
         reloaded.warnings.extend(texts_of(&running.settings.warnings));
         while running.tasks.try_join_next().is_some() {}
@@ -697,7 +740,7 @@ fn is_same_port(open: &Endpoint, wanted: &Endpoint) -> bool {
 
 /// Puts back what a running gateway cannot change, and says so.
 fn keep_what_needs_a_restart(old: &Settings, new: &mut Settings, warnings: &mut Vec<String>) {
-    let [directory, queue_class, admin, hooks] = KEPT;
+    let [directory, queue_class, admin] = KEPT;
     let mut warn = |key| warnings.push(format!("{key} changes with a restart only, and stays as it was"));
     if old.storage.as_ref().map(|storage| &storage.directory)
         != new.storage.as_ref().map(|storage| &storage.directory)
@@ -709,14 +752,22 @@ fn keep_what_needs_a_restart(old: &Settings, new: &mut Settings, warnings: &mut 
         warn(queue_class);
         new.limits.kick_queue_class = old.limits.kick_queue_class;
     }
-    if old.admin != new.admin {
+    if !is_same_but_for_certificates(&old.admin, &new.admin) {
         warn(admin);
         new.admin.clone_from(&old.admin);
     }
-    if old.hooks != new.hooks {
-        warn(hooks);
-        new.hooks.clone_from(&old.hooks);
-    }
+}
+
+/// Whether two settings want the same of the operator's doors, whichever files their certificates are in.
+fn is_same_but_for_certificates(one: &admin::settings::Settings, other: &admin::settings::Settings) -> bool {
+    let plain = |settings: &admin::settings::Settings| {
+        let mut doors = settings.doors.clone();
+        let had_tls: Vec<bool> = (doors.iter_mut())
+            .map(|door| door.net.tls.take().is_some())
+            .collect();
+        (doors, had_tls)
+    };
+    plain(one) == plain(other)
 }
 
 fn texts_of(mistakes: &[Mistake]) -> Vec<String> {
@@ -745,6 +796,7 @@ fn tell(outcome: &Outcome) {
                 users_revoked = reloaded.users_revoked,
                 rights_changed = reloaded.rights_changed,
                 limits_changed = reloaded.limits_changed,
+                hooks_changed = reloaded.hooks_changed,
                 ports_opened = reloaded.ports_opened,
                 ports_closed = reloaded.ports_closed,
                 "configuration reloaded"

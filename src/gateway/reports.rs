@@ -115,6 +115,7 @@ impl Core {
             stats: self.broker.stats(),
             traffic: &self.traffic,
             shared_subscriptions: self.broker.shared_subscriptions(),
+            reloads: self.reloads,
         };
         for message in statistics.poll(now.mono, &sample) {
             self.input(now, Input::Publish(message));

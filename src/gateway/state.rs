@@ -10,19 +10,19 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::BytesMut;
 use slotmap::SlotMap;
 use tokio::sync::Notify;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::audit::{Audit, Claimed};
 use super::random_bytes;
 use super::store::Store;
 use super::supervisor::Supervisor;
 use super::turns::Turns;
-use crate::admin::statistics::{Statistics, Traffic};
+use crate::admin::statistics::{Reloads, Statistics, Traffic};
 use crate::auth::guessing::{Guessing, GuessingLimits};
 use crate::auth::passwords::Users;
 use crate::auth::remembered::Remembered;
 use crate::auth::tokens::Tokens;
-use crate::broker::{Authentication, Broker, Input, LinkId, ListenerPolicy, Now, Output};
+use crate::broker::{Broker, Input, LinkId, ListenerPolicy, Now, Output};
 use crate::config::settings::AuditSettings;
 use crate::kick::KickQueue;
 use crate::net::endpoint::Peer;
@@ -113,6 +113,7 @@ pub(super) struct Core {
     /// What is told below `$SYS`; `None` where that is not wanted.
     pub(super) statistics: Option<Statistics>,
     pub(super) traffic: Traffic,
+    pub(super) reloads: Reloads,
     /// Who is told how it goes; `None` where nobody watches.
     pub(super) supervisor: Option<Supervisor>,
     pub(super) flush_task: Option<Waker>,
@@ -190,6 +191,7 @@ impl Core {
             kicks_at: None,
             statistics: None,
             traffic: Traffic::default(),
+            reloads: Reloads::default(),
             supervisor: None,
             flush_task: None,
             tick_task: None,
@@ -296,12 +298,6 @@ impl Core {
             Output::Resume { link } => self.set_paused(link, false),
             Output::Close { link } => self.close(now, link),
             Output::Verify { link, user, password } => self.verify(link, user, password),
-            // No method is in the broker's settings, so this cannot come; whoever is to know them answers here.
-            Output::Authenticate { link, method, .. } => {
-                warn!(?link, ?method, "nobody answers for the authentication method");
-                let answer = Authentication::Deny;
-                self.arisen.push_back(Input::Authenticated { link, answer });
-            }
             Output::Kicked { id, outcome } => self.answer_kick(id, outcome),
             Output::Store(change) => self.store(&change),
             Output::Event(event) => self.tell(&event),

@@ -11,7 +11,8 @@ use super::state::{Core, Hold, now};
 use crate::broker::{Broker, Change, Input, Restored, StoreHealth};
 use crate::net::clock::released;
 use crate::storage::{
-    Answer, JournalSettings, JournalStatistics, JournalWriter, Log, LogSettings, OpenError, StateDirectory, WriterSettings, record,
+    Answer, JournalSettings, JournalStatistics, JournalWriter, Log, LogSettings, OpenError, StateDirectory,
+    WriterSettings, record,
 };
 
 /// A journal that was read, before the gateway runs.
@@ -50,12 +51,15 @@ impl Opened {
         let fresh_key = u64::from_ne_bytes(super::random_bytes());
         let mut restored = Restored::default();
         let mut unreadable = 0;
-        let (log, found) = Log::open(disk, log_settings, fresh_key, |_, kind, content| {
-            match record::decode(kind, content) {
+        let (log, found) = Log::open(
+            disk,
+            log_settings,
+            fresh_key,
+            |_, kind, content| match record::decode(kind, content) {
                 Ok(change) => restored.apply(change),
                 Err(_) => unreadable += 1,
-            }
-        })
+            },
+        )
         .map_err(StartError::Journal)?;
         restored.finish();
         let (sessions, messages, retained) = restored.counts();
@@ -68,7 +72,9 @@ impl Opened {
             "journal read"
         );
         if found.is_torn {
-            info!("the journal ends in the middle of a write, as after a power cut; nothing acknowledged was in it");
+            info!(
+                "the journal ends in the middle of a write, as after a power cut; nothing acknowledged was in it"
+            );
         }
         if found.damaged + found.missing + found.unreadable + unreadable > 0 {
             warn!(
@@ -80,7 +86,10 @@ impl Opened {
             );
         }
         if found.foreign > 0 {
-            warn!(files = found.foreign, "files in the journal's folder that are not the journal's are left alone");
+            warn!(
+                files = found.foreign,
+                "files in the journal's folder that are not the journal's are left alone"
+            );
         }
         let news = Arc::new(Notify::new());
         let wake = news.clone();
@@ -95,8 +104,8 @@ impl Opened {
         })
     }
 
-    /// The same broker with all that was stored, and the journal that goes on from there. `is_right`: whether the board's
-    /// clock may be believed.
+    /// The same broker with all that was stored, and the journal that goes on from there. `is_right`: whether the
+    /// board's clock may be believed.
     pub(super) fn begin(self, broker: Broker, is_right: bool) -> (Broker, Store) {
         let now = now();
         let trusted = is_right && self.restored.told_at().is_some_and(|wall| wall >= released());
@@ -168,7 +177,9 @@ impl Core {
                 Answer::Health(health) => {
                     match health {
                         StoreHealth::Ready => info!("the journal takes everything"),
-                        StoreHealth::Full => warn!("the journal is full: nothing new is promised until there is room"),
+                        StoreHealth::Full => {
+                            warn!("the journal is full: nothing new is promised until there is room")
+                        }
                         StoreHealth::Failed => warn!("the journal has failed: nothing new is promised"),
                     }
                     // What the broker does meanwhile is numbered, too, and comes with the checkpoint.

@@ -1,9 +1,10 @@
 //! An answer that is given later: once, from any thread, within the time the broker waits.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::Verdict;
+use super::{Judgement, Verdict};
 
 /// One question, by a number that never comes back: an answer that is too late finds nothing and does nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,8 +18,24 @@ pub struct Question {
 pub struct Answered {
     /// The question.
     pub question: Question,
-    /// The answer; [`Verdict::Later`] counts as [`Verdict::Unavailable`].
-    pub verdict: Verdict,
+    /// The answer.
+    pub said: Said,
+}
+
+/// An answer, of the kind that was asked for. [`Verdict::Later`] counts as [`Verdict::Unavailable`], and so with
+/// [`Judgement`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// What a hook thinks of a question.
+    Verdict(Verdict),
+    /// What it makes of a client's part of an exchange of AUTH packets.
+    Judgement(Judgement),
+}
+
+/// A kind of answer that can be given later.
+pub trait Reply: Into<Said> {
+    /// What is answered where nobody answers.
+    const UNAVAILABLE: Self;
 }
 
 /// Takes answers to the loop, from any thread, and wakes it.
@@ -28,17 +45,19 @@ pub trait Post: Send + Sync {
 }
 
 /// The way to an answer later, for the hook that is being asked.
-pub struct Later<'a> {
+pub struct Later<'a, R = Verdict> {
     question: Question,
     post: &'a Arc<dyn Post>,
     is_taken: bool,
+    kind: PhantomData<fn(R)>,
 }
 
-/// An answer that is owed. Dropped, it says [`Verdict::Unavailable`], so that nobody waits in vain.
-pub struct Answer {
+/// An answer that is owed. Dropped, it says [`Reply::UNAVAILABLE`], so that nobody waits in vain.
+pub struct Answer<R: Reply = Verdict> {
     question: Question,
     /// `None` once it was given.
     post: Option<Arc<dyn Post>>,
+    kind: PhantomData<fn(R)>,
 }
 
 impl Question {
@@ -53,22 +72,25 @@ impl Question {
     }
 }
 
-impl<'a> Later<'a> {
+impl<'a, R: Reply> Later<'a, R> {
     /// For whoever asks a hook.
     pub fn new(question: Question, post: &'a Arc<dyn Post>) -> Self {
         Self {
             question,
             post,
             is_taken: false,
+            kind: PhantomData,
         }
     }
 
-    /// What the answer can be given by; the hook returns [`Verdict::Later`] then. Of several, the first counts.
-    pub fn answer(&mut self) -> Answer {
+    /// What the answer can be given by; the hook returns [`Verdict::Later`], or
+    /// [`Judgement::Later`], then. Of several, the first counts.
+    pub fn answer(&mut self) -> Answer<R> {
         self.is_taken = true;
         Answer {
             question: self.question,
             post: Some(self.post.clone()),
+            kind: PhantomData,
         }
     }
 
@@ -78,27 +100,47 @@ impl<'a> Later<'a> {
     }
 }
 
-impl Answer {
+impl<R: Reply> Answer<R> {
     /// Answers.
-    pub fn give(mut self, verdict: Verdict) {
-        self.send(verdict);
+    pub fn give(mut self, reply: R) {
+        self.send(reply);
     }
 
-    fn send(&mut self, verdict: Verdict) {
+    fn send(&mut self, reply: R) {
         if let Some(post) = self.post.take() {
-            let question = self.question;
-            post.post(Answered { question, verdict });
+            let (question, said) = (self.question, reply.into());
+            post.post(Answered { question, said });
         }
     }
 }
 
-impl Drop for Answer {
+impl<R: Reply> Drop for Answer<R> {
     fn drop(&mut self) {
-        self.send(Verdict::Unavailable);
+        self.send(R::UNAVAILABLE);
     }
 }
 
-impl fmt::Debug for Answer {
+impl Reply for Verdict {
+    const UNAVAILABLE: Self = Self::Unavailable;
+}
+
+impl Reply for Judgement {
+    const UNAVAILABLE: Self = Self::Unavailable;
+}
+
+impl From<Verdict> for Said {
+    fn from(verdict: Verdict) -> Self {
+        Self::Verdict(verdict)
+    }
+}
+
+impl From<Judgement> for Said {
+    fn from(judgement: Judgement) -> Self {
+        Self::Judgement(judgement)
+    }
+}
+
+impl<R: Reply> fmt::Debug for Answer<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Answer({:?})", self.question)
     }
@@ -128,12 +170,17 @@ mod tests {
         let given = later.answer();
         assert!(later.is_taken());
         std::thread::spawn(|| given.give(Verdict::Allow)).join().unwrap();
-        drop(Later::new(Question::new(1, 8), &post).answer());
+        drop(Later::<Verdict>::new(Question::new(1, 8), &post).answer());
+        drop(Later::<Judgement>::new(Question::new(1, 9), &post).answer());
         let found = std::mem::take(&mut *letters.0.lock().unwrap());
-        let expected = [(7, Verdict::Allow), (8, Verdict::Unavailable)];
-        let expected = expected.map(|(number, verdict)| Answered {
+        let expected = [
+            (7, Verdict::Allow.into()),
+            (8, Verdict::Unavailable.into()),
+            (9, Judgement::Unavailable.into()),
+        ];
+        let expected = expected.map(|(number, said)| Answered {
             question: Question::new(1, number),
-            verdict,
+            said,
         });
         assert_eq!(found, expected);
     }

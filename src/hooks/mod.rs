@@ -5,13 +5,17 @@
 //!
 //! - [`Hook`]: the trait; every method has a default, and [`Interests`] say which are called at all.
 //! - [`answer`]: an answer that is given later, from any thread.
+//! - [`exchange`]: enhanced authentication, in which a hook and a client take turns.
 //! - [`rewrite`]: the hook that ships with the broker to rename topics.
 //!
 //! # In which order
-//! Hooks are asked in the order they were installed. The rights come first where both have a say, and a hook can only
-//! take away what they grant: **one denial is enough**. In authentication the first that decides has decided; where all
-//! abstain, certificate, password file and `anonymous` decide as without hooks. A message goes through all hooks, each
-//! sees what the one before made of it, and only what comes out is asked for rights.
+//! Hooks are asked in the order they were installed, those of the configuration before an embedder's own; a reload may
+//! put others in the place of the former, and what waits for one that is gone is asked anew. The rights come first
+//! where both have a say, and a hook can only take away what they grant: **one denial is enough**. In authentication
+//! the first that decides has decided; where all abstain, certificate, password file and `anonymous` decide as without
+//! hooks. A client that names an authentication method is the business of the first hook that speaks it, and of nobody
+//! else. A message goes through all hooks, each sees what the one before made of it, and only what comes out is asked
+//! for rights.
 //!
 //! # When a hook panics
 //! The panic is contained, counted ([`Stats::hook_panics`](crate::broker::Stats)), and taken for a refusal where a
@@ -20,6 +24,7 @@
 //! built with `panic = "abort"`, and the hooks it brings cannot panic.
 
 pub mod answer;
+pub mod exchange;
 pub mod rewrite;
 
 use std::net::IpAddr;
@@ -29,14 +34,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::auth::Identity;
+use crate::auth::groups::Groups;
 use crate::mqtt::{ClientId, QoS, ReasonCode, TopicFilter, TopicName, Utf8String};
 
-pub use answer::{Answer, Answered, Later, Post, Question};
+pub use answer::{Answer, Answered, Later, Post, Question, Reply, Said};
+pub use exchange::{DenialReason, ExchangeEnd, ExchangeId, Judgement, Moment, Proved, Step};
 
 /// Code of an embedder's own that the broker asks before it acts.
 ///
 /// Every method is called on the loop's thread and holds up everybody while it runs: what takes longer than some
-/// microseconds says [`Verdict::Later`]. Only what [`Hook::interests`] names is called.
+/// microseconds says [`Verdict::Later`]. Only what [`Hook::interests`] names is called, and for the methods it speaks
+/// its part in exchanges.
 pub trait Hook {
     /// Its name, for the log.
     fn name(&self) -> &str;
@@ -53,6 +61,20 @@ pub trait Hook {
     fn authenticate(&mut self, _login: &Login<'_>, _later: &mut Later<'_>) -> Verdict {
         Verdict::Abstain
     }
+
+    /// The authentication methods it speaks (section 4.12), as clients name them; looked at once, when it is installed.
+    /// What no hook speaks is refused with 0x8C.
+    fn authentication_methods(&self) -> Vec<Utf8String> {
+        Vec::new()
+    }
+
+    /// A client has done its part of an exchange by one of these methods; bans were looked at before.
+    fn exchange(&mut self, _step: &Step<'_>, _later: &mut Later<'_, Judgement>) -> Judgement {
+        Judgement::Unavailable
+    }
+
+    /// An exchange of which [`Hook::exchange`] was asked is over; said once, and nothing more is asked of it.
+    fn exchange_ended(&mut self, _exchange: ExchangeId, _end: ExchangeEnd) {}
 
     /// A message came from a client, or from the gateway itself (except on topics that start with `$`), or a client
     /// brings it as its will; its topic is the one the client says, without a mount point. Whether what comes of it may
@@ -170,6 +192,14 @@ pub enum Verdict {
     Allow,
     /// In authentication: the client is this user, whatever it says. Elsewhere as [`Verdict::Allow`].
     AllowAs(Utf8String),
+    /// In authentication: the client is this user, or without one whom it says; and the access rules of these groups
+    /// bind it as well, until it logs in anew. Elsewhere as [`Verdict::Allow`].
+    AllowIn {
+        /// Who it is.
+        user: Option<Utf8String>,
+        /// Of `[access.groups]`, besides those that list it; others mean nothing.
+        groups: Groups,
+    },
     /// No: 0x86 in authentication, 0x87 elsewhere, or what the client's version has for it.
     Deny,
     /// Somebody else may decide.

@@ -184,7 +184,8 @@ impl<D: Disk> Log<D> {
     /// Opens the journal on `disk`, which may be empty, and gives every record that holds to `replay` in order: number,
     /// kind and content. `fresh_key` is any number nobody can guess, for a journal that is new.
     ///
-    /// Nothing is written to what holds records, and nothing that is damaged stops it. Where the disk fails on what was
+    /// What holds is not touched, and nothing that is damaged stops it. What was written last is written once more, as
+    /// it may never have been synced. Where the disk fails on what was
     /// found, the log is given up from the start (see [`is_given_up`](Self::is_given_up)).
     ///
     /// # Errors
@@ -233,6 +234,7 @@ impl<D: Disk> Log<D> {
         let others = others.chain(&recovered.needless).copied();
         self.next_file = numbers.chain(others).max().unwrap_or(0).saturating_add(1);
         self.segments = recovered.segments.into();
+        let mut unsure = recovered.unsure;
         let mut synced = Ok(());
         if let Some(file) = recovered.written_last {
             synced = self.sync(&file);
@@ -268,11 +270,14 @@ impl<D: Disk> Log<D> {
             // One that was being filled when the power went is of no use, and its name is free.
             if length == self.settings.segment_bytes && self.spares.len() < SPARES_MAX {
                 self.spares.push(number);
-            } else {
+            } else if !recovered.is_key_elsewhere {
                 let _ = self.disk.remove(&Name::Spare(number).to_text());
             }
         }
-        self.checkpoint.bytes = 0;
+        if !unsure.is_empty() && self.append(&mut unsure).is_ok() {
+            // What it fails by it is given up by.
+            let _ = self.commit();
+        }
     }
 
     /// Writes the batch behind what is there. It survives from the next [`commit`](Self::commit) on, and may before.

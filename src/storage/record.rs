@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use crate::auth::Identity;
+use crate::auth::groups::Groups;
 use crate::auth::network::Network;
 use crate::broker::change::{
     Accepted, Author, Delivery, DeliveryNumber, JournalTime, MessageBody, MessageNumber, SessionNumber,
@@ -278,6 +279,10 @@ impl Writer<'_> {
         }
     }
 
+    fn groups(&mut self, groups: &Groups) {
+        self.list(groups.names(), |to, name| to.text(name.as_str()));
+    }
+
     fn subject(&mut self, subject: &BanSubject) {
         match subject {
             BanSubject::Client(client) => {
@@ -300,6 +305,7 @@ impl Writer<'_> {
         self.number(session.number.0);
         self.text(session.client.as_str());
         self.identity(&session.identity);
+        self.groups(&session.groups);
         self.option(session.mount_point.as_ref(), |to, mount_point| {
             to.text(mount_point.as_str());
         });
@@ -339,7 +345,7 @@ impl Writer<'_> {
     }
 
     fn terms(&mut self, terms: &Terms) {
-        self.byte(terms.qos as u8 | u8::from(terms.retain) << 2);
+        self.byte(terms.qos as u8 | u8::from(terms.retain) << 2 | u8::from(terms.is_firm) << 3);
         self.list(&terms.subscription_ids, |to, &id| to.number(id.into()));
         self.option(terms.share.as_ref(), |to, share| to.text(share.as_str()));
     }
@@ -356,6 +362,7 @@ impl Writer<'_> {
         self.option(accepted.retained_by.as_ref(), |to, author| {
             to.identity(&author.identity);
             to.option(author.client.as_ref(), |to, client| to.text(client.as_str()));
+            to.groups(&author.groups);
         });
         self.option(accepted.received, |to, (session, packet_id)| {
             to.number(session.0);
@@ -534,6 +541,16 @@ impl<'b> Reader<'b> {
         }
     }
 
+    fn groups(&mut self) -> Result<Groups, Unreadable> {
+        let names = self.list(Self::text)?;
+        let count = names.len();
+        let groups = Groups::of(names).ok_or(Unreadable)?;
+        match groups.names().len() == count {
+            true => Ok(groups),
+            false => Err(Unreadable),
+        }
+    }
+
     fn subject(&mut self) -> Result<BanSubject, Unreadable> {
         match self.byte()? {
             0 => Ok(BanSubject::Client(self.client()?)),
@@ -556,6 +573,7 @@ impl<'b> Reader<'b> {
             number: self.session_number()?,
             client: self.client()?,
             identity: self.identity()?,
+            groups: self.groups()?,
             mount_point: self.option(|from| {
                 let text = from.text()?;
                 MountPoint::parse(text.as_str()).map_err(|_| Unreadable)
@@ -619,12 +637,13 @@ impl<'b> Reader<'b> {
 
     fn terms(&mut self) -> Result<Terms, Unreadable> {
         let bits = self.byte()?;
-        if bits > 0b111 {
+        if bits > 0b1111 {
             return Err(Unreadable);
         }
         Ok(Terms {
             qos: Self::quality(bits & 0b11)?,
             retain: bits & 0b100 != 0,
+            is_firm: bits & 0b1000 != 0,
             subscription_ids: self.list(Self::number32)?,
             share: self.option(Self::filter)?,
         })
@@ -646,6 +665,7 @@ impl<'b> Reader<'b> {
                 Ok(Author {
                     identity: from.identity()?,
                     client: from.option(Self::client)?,
+                    groups: from.groups()?,
                 })
             })?,
             received: self.option(|from| Ok((from.session_number()?, from.packet_id()?)))?,

@@ -1,4 +1,4 @@
-//! Finding out, at the start, what a journal holds. Nothing is written.
+//! Finding out, at the start, what a journal holds. Nothing is written here.
 //!
 //! Segments are read from the oldest to the newest. What is there is told from what is not by three rules:
 //! - in the segment that was written last, the last unit ends at its first hole (see [`super::segment`]);
@@ -8,9 +8,9 @@
 use std::fmt;
 use std::io;
 
-use super::Disk;
-use super::scan::{Scan, Step, Survey, Window};
+use super::scan::{Found, Scan, Step, Survey, Window};
 use super::segment::{HEADER_BYTES, Header, HeaderFound, Name, Seal};
+use super::{Batch, Disk};
 
 /// What was found in a journal. All but the first four count what should not be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct Recovery {
     pub damaged: u64,
     /// Changes that stood in damaged or missing places, as far as the numbers of those around them tell.
     pub missing: u64,
-    /// Records with a number that was there before.
+    /// Records with a number that was there before: every start writes again what the last one may not have synced.
     pub repeated: u64,
     /// Segments, or parts of them, that the disk did not give.
     pub unreadable: u64,
@@ -57,12 +57,17 @@ pub(super) struct Recovered<F> {
     pub(super) key: u64,
     /// Oldest first.
     pub(super) segments: Vec<Segment>,
+    /// No segment's header is whole, so that the key stands only in other files, if anywhere.
+    pub(super) is_key_elsewhere: bool,
     /// The numbers of segments that should have gone before.
     pub(super) needless: Vec<u64>,
     /// The numbers of the files to be made segments, each with its length.
     pub(super) spares: Vec<(u64, u64)>,
     /// The segment that was written last.
     pub(super) written_last: Option<F>,
+    /// What holds of the last unit. Nobody knows whether it was synced, and a sync that failed leaves it to be read
+    /// from the system's memory as if it had been.
+    pub(super) unsure: Batch,
     /// Where the newest segment can be written on.
     pub(super) resume: Option<Resume<F>>,
 }
@@ -97,8 +102,11 @@ struct Candidate {
 /// How far the changes have come while the segments are read.
 #[derive(Default)]
 struct Progress {
-    /// The last change there was, or that is known to have been.
+    /// The last change that was read.
     last: u64,
+    has_read: bool,
+    /// The last change that a header says there was.
+    known: u64,
     /// Nothing was read yet, so what came before is not known and not missed.
     has_begun: bool,
     /// The next record may have any number: those that are missing were told to be lost.
@@ -114,7 +122,7 @@ pub(super) fn recover<D: Disk>(
     let mut report = Recovery::default();
     let mut candidates = Vec::new();
     let mut spares = Vec::new();
-    let mut key = None;
+    let mut any_key = None;
     let mut names: Vec<Name> = Vec::new();
     for name in disk.list().map_err(OpenError::Disk)? {
         match Name::parse(&name) {
@@ -125,7 +133,7 @@ pub(super) fn recover<D: Disk>(
     names.sort_unstable_by_key(|name| name.number());
     for name in names {
         let (mut candidate, header) = Candidate::look_at(disk, name)?;
-        key = header.map(|header| header.key).or(key);
+        any_key = header.map(|header| header.key).or(any_key);
         match name {
             Name::Segment(number) => {
                 // A header from the file's life before says nothing about this one.
@@ -135,13 +143,15 @@ pub(super) fn recover<D: Disk>(
             Name::Spare(number) => spares.push((number, candidate.length)),
         }
     }
-    let key = key.unwrap_or(fresh_key);
     let headers = candidates.iter().filter_map(|candidate| candidate.header);
     let oldest = headers.map(|header| header.oldest).max().unwrap_or(0);
     let needless = candidates
         .extract_if(.., |candidate| candidate.number < oldest)
         .map(|candidate| candidate.number)
         .collect();
+    let headers = candidates.iter().filter_map(|candidate| candidate.header);
+    let key_of_segments = headers.map(|header| header.key).next_back();
+    let key = key_of_segments.or(any_key).unwrap_or(fresh_key);
     report.segments = candidates.len() as u64;
 
     // The newest in which anything stands was written last. Where a header is gone, only reading tells.
@@ -164,17 +174,28 @@ pub(super) fn recover<D: Disk>(
     bounds.reverse();
 
     let mut progress = Progress::default();
+    let mut unsure = Batch::default();
     for (index, (candidate, bound)) in candidates.iter_mut().zip(bounds).enumerate() {
         progress.enter(candidate, &mut report);
         // Behind the one written last, what was begun may not have come as far as to hold.
         let is_last = Some(index) == written_last || candidate.after().is_none();
         let of_last = candidate.survey.filter(|_| is_last);
         let limits = (bound, of_last.and_then(|survey| survey.cut).unwrap_or(u64::MAX));
-        candidate.replay(disk, key, limits, &mut progress, &mut report, &mut replay);
+        let last_unit = of_last.and_then(|survey| survey.unit);
+        let replay = |found: Found, content: &[u8]| {
+            replay(found.head.number, found.head.kind, content);
+            if Some(found.head.unit) == last_unit {
+                // No longer than it was, so it is taken.
+                let _ = unsure.push(found.head.number, found.head.kind, |to| {
+                    to.extend_from_slice(content);
+                });
+            }
+        };
+        candidate.replay(disk, key, limits, &mut progress, &mut report, replay);
         report.unreadable += u64::from(!candidate.is_readable);
         report.is_torn |= of_last.is_some_and(|survey| !survey.is_clean);
     }
-    report.last = progress.last;
+    report.last = progress.known();
 
     let open = |disk: &mut D, candidate: &Candidate| disk.open(&candidate.name()).ok();
     let mut resume = None;
@@ -197,8 +218,10 @@ pub(super) fn recover<D: Disk>(
         key,
         segments: candidates.iter().map(Candidate::to_segment).collect(),
         needless,
+        is_key_elsewhere: key_of_segments.is_none() && !candidates.is_empty(),
         spares,
         written_last,
+        unsure,
         resume,
     })
 }
@@ -252,8 +275,12 @@ impl Candidate {
     /// Where more can be written, if it can.
     fn end(&self) -> Option<u64> {
         let survey = self.survey.filter(|survey| survey.is_clean)?;
-        // Behind records of which the header is gone nothing is written: it would be read by a guess.
-        let is_sound = self.header.is_some() || survey.first.is_none();
+        // Behind records of which the header is gone nothing is written: it would be read by a guess. The same where
+        // the header came with the last unit, of which nobody knows whether it is on the medium.
+        let is_sound = match self.header {
+            Some(_) => survey.unit.is_some_and(|unit| unit > HEADER_BYTES as u32),
+            None => survey.first.is_none(),
+        };
         (is_sound && self.is_readable).then_some(survey.end)
     }
 
@@ -281,7 +308,7 @@ impl Candidate {
         (change_max, cut): (u64, u64),
         progress: &mut Progress,
         report: &mut Recovery,
-        replay: &mut impl FnMut(u64, u8, &[u8]),
+        mut replay: impl FnMut(Found, &[u8]),
     ) {
         let mut scan = Scan::new(self.seal(key));
         self.with_window(disk, |window, _| {
@@ -298,7 +325,10 @@ impl Candidate {
                         damaged = 0;
                     }
                     Step::Record(found) => {
-                        report.damaged += damaged;
+                        // Where the next change follows, nothing stood there that does not stand elsewhere.
+                        let is_next =
+                            progress.has_read && found.head.number == progress.last.saturating_add(1);
+                        report.damaged += if is_next { 0 } else { damaged };
                         damaged = 0;
                         if !progress.advance(found.head.number, report) {
                             continue;
@@ -306,7 +336,7 @@ impl Candidate {
                         let content = window.slice(found.content_offset(), found.content_bytes());
                         if let Some(content) = content {
                             report.records += 1;
-                            replay(found.head.number, found.head.kind, content);
+                            replay(found, content);
                         }
                     }
                     Step::End { .. } => return,
@@ -337,25 +367,34 @@ impl Progress {
         self.may_jump = false;
         if let Some(after) = candidate.header.map(|header| header.after) {
             if self.has_begun {
-                report.missing = report.missing.saturating_add(after.saturating_sub(self.last));
+                report.missing = report.missing.saturating_add(after.saturating_sub(self.known()));
             }
-            self.last = self.last.max(after);
+            self.known = self.known.max(after);
             self.has_begun = true;
             self.may_jump = true;
         }
     }
 
+    /// The last change that is known to have been.
+    fn known(&self) -> u64 {
+        self.known.max(self.last)
+    }
+
     /// Whether the change is news.
     fn advance(&mut self, number: u64, report: &mut Recovery) -> bool {
-        if self.has_begun && number <= self.last {
+        if self.has_read && number <= self.last {
             report.repeated += 1;
             return false;
         }
-        if self.has_begun && !self.may_jump {
-            let between = number.saturating_sub(self.last).saturating_sub(1);
+        if self.has_begun && number <= self.known() {
+            // It was missed where it stood first, and here it is again.
+            report.missing = report.missing.saturating_sub(1);
+        } else if self.has_begun && !self.may_jump {
+            let between = number.saturating_sub(self.known()).saturating_sub(1);
             report.missing = report.missing.saturating_add(between);
         }
         self.has_begun = true;
+        self.has_read = true;
         self.may_jump = false;
         self.last = number;
         true
@@ -365,7 +404,7 @@ impl Progress {
 impl Recovery {
     /// Whether nothing but what a power cut leaves was found.
     pub fn is_sound(&self) -> bool {
-        self.damaged == 0 && self.missing == 0 && self.repeated == 0 && self.unreadable == 0
+        self.damaged == 0 && self.missing == 0 && self.unreadable == 0
     }
 }
 

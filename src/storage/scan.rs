@@ -225,6 +225,8 @@ impl Scan {
 pub(super) struct Survey {
     /// The first change that holds.
     pub(super) first: Option<u64>,
+    /// Where the last unit begins, if anything of it holds.
+    pub(super) unit: Option<u32>,
     /// Where the last unit has its first hole; what is whole behind that does not hold.
     pub(super) cut: Option<u64>,
     /// Where the last record that holds ends.
@@ -238,6 +240,7 @@ impl Survey {
         let mut scan = Scan::new(seal);
         let mut survey = Self {
             first: None,
+            unit: None,
             cut: None,
             end: HEADER_BYTES as u64,
             is_clean: false,
@@ -254,6 +257,7 @@ impl Survey {
                         unit = Some(found.head.unit);
                         survey.first = survey.first.or(doubtful.take());
                         survey.cut = None;
+                        survey.unit = None;
                         is_damaged = found.offset != u64::from(found.head.unit);
                     }
                     if is_damaged && survey.cut.is_none() {
@@ -261,6 +265,7 @@ impl Survey {
                     }
                     if survey.cut.is_none() {
                         survey.first = survey.first.or(Some(found.head.number));
+                        survey.unit = unit;
                         survey.end = found.end();
                     } else {
                         doubtful = doubtful.or(Some(found.head.number));

@@ -218,6 +218,9 @@ pub(super) fn next_sector(offset: u64) -> u64 {
         .unwrap_or(u64::MAX - u64::MAX % SECTOR_BYTES)
 }
 
+/// Numbers of files end here; one a microsecond takes 292,000 years.
+const NUMBERS_MAX: u64 = 1 << 63;
+
 /// What a file in the journal's folder is by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Name {
@@ -235,8 +238,8 @@ impl Name {
             (Self::Spare, name.strip_prefix("spare-")?)
         };
         let parsed = make(u64::from_str_radix(digits, 16).ok()?);
-        // One number has one name.
-        (parsed.to_text() == name).then_some(parsed)
+        // One number has one name, and there is always a next number.
+        (parsed.to_text() == name && parsed.number() < NUMBERS_MAX).then_some(parsed)
     }
 
     pub(super) fn to_text(self) -> String {
@@ -315,7 +318,11 @@ mod tests {
 
     #[test]
     fn a_number_has_one_name() {
-        for name in [Name::Segment(0), Name::Segment(u64::MAX), Name::Spare(0x2A)] {
+        for name in [
+            Name::Segment(0),
+            Name::Segment(NUMBERS_MAX - 1),
+            Name::Spare(0x2A),
+        ] {
             assert_eq!(Name::parse(&name.to_text()), Some(name));
         }
         for foreign in [
@@ -327,6 +334,7 @@ mod tests {
             "journal-+00000000000000a",
             "journal-00000000000000000001",
             "journal-0000000000000001.old",
+            "journal-8000000000000000",
         ] {
             assert_eq!(Name::parse(foreign), None, "{foreign}");
         }

@@ -1,7 +1,7 @@
 //! The thread that waits for the disk, so that the gateway does not.
 //!
-//! What is pushed gathers while the thread writes and syncs what came before; then all of it goes together. So the slower
-//! the medium, the more goes with one sync, and nobody waits for more than two.
+//! What is pushed gathers while the thread writes and syncs what came before; then all of it goes together. So the
+//! slower the medium, the more goes with one sync, and nobody waits for more than two.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

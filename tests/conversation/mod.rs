@@ -9,9 +9,12 @@
 )]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+pub mod anything;
 pub mod chance;
+pub mod judge;
 mod witness;
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -138,11 +141,15 @@ impl House {
 
     /// A house where `hooks` are asked; what they answer later is to be given by the test, within five seconds.
     pub fn hooked(hooks: Vec<Box<dyn Hook>>) -> (Self, Arc<Letters>) {
-        let house = Self::new();
+        Self::new().asking(hooks)
+    }
+
+    /// The same house with hooks.
+    pub fn asking(self, hooks: Vec<Box<dyn Hook>>) -> (Self, Arc<Letters>) {
         let letters = Arc::new(Letters::default());
-        let now = house.now.mono;
-        let broker = house.broker.with_hooks(now, hooks, letters.clone(), secs(5));
-        (Self { broker, ..house }, letters)
+        let now = self.now.mono;
+        let broker = self.broker.with_hooks(now, hooks, letters.clone(), secs(5));
+        (Self { broker, ..self }, letters)
     }
 
     /// Hands the broker every answer that hooks have given since.
@@ -311,20 +318,29 @@ impl House {
 
     /// A byte stream through a door that grants what `policy` says.
     pub fn arrive_at(&mut self, policy: ListenerPolicy, certificate_user: Option<&str>) -> LinkId {
+        let (link, arrival) = self.arrival(policy, certificate_user, None);
+        self.broker.handle(self.now, arrival);
+        link
+    }
+
+    /// A byte stream that comes from `peer`, before the broker has heard of it.
+    pub fn arrival(
+        &mut self,
+        policy: ListenerPolicy,
+        certificate_user: Option<&str>,
+        peer: Option<IpAddr>,
+    ) -> (LinkId, Input) {
         let link = self.keys.insert(());
         let listener = Rc::new(policy);
         let certificate_user = certificate_user.map(text);
-        self.broker.handle(
-            self.now,
-            Input::Connected {
-                link,
-                listener,
-                peer: None,
-                certificate_user,
-                certificate_client: None,
-            },
-        );
-        link
+        let arrival = Input::Connected {
+            link,
+            listener,
+            peer,
+            certificate_user,
+            certificate_client: None,
+        };
+        (link, arrival)
     }
 
     /// A client that is let in through a door that is mounted.

@@ -12,6 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use tempfile::TempDir;
 use tidegate::board::Boards;
 use tidegate::client::{Address, Client, Message, Options, Target};
 use tidegate::config::{Listener, Settings};
+use tidegate::gateway::reload::{Outcome, ReloadHandle};
 use tidegate::gateway::{self, Builder, Gateway};
 use tidegate::kick::KickHandle;
 use tidegate::mqtt::{
@@ -39,20 +41,40 @@ use tokio::sync::{Notify, oneshot};
 /// Far more than anything here takes: a test that waits in vain ends with a message instead of never.
 pub const IN_VAIN: Duration = Duration::from_secs(120);
 
+/// A byte stream with so little room to receive that the other end soon notices who does not read.
+pub async fn narrow_stream_to(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("the smallest buffer");
+    socket.connect(address).await.expect("the door is open")
+}
+
 /// Runs a gateway until `story` is told, and then stops it.
 pub fn with_gateway(settings: Settings, story: impl AsyncFnOnce(&Doors)) {
-    with_gateway_of(Gateway::builder(settings), story);
+    let builder = Gateway::builder(settings.clone());
+    with_gateway_that_reads(builder, Some(settings), story);
 }
 
 /// The same for a gateway that was put together from parts.
 pub fn with_gateway_of(builder: Builder, story: impl AsyncFnOnce(&Doors)) {
+    with_gateway_that_reads(builder, None, story);
+}
+
+/// The same, where a reload finds these settings.
+fn with_gateway_that_reads(builder: Builder, settings: Option<Settings>, story: impl AsyncFnOnce(&Doors)) {
     let told = async {
-        let gateway = builder.bind().expect("the gateway can start");
+        let next = Arc::new(Mutex::new(settings));
+        let read = next.clone();
+        let gateway = builder.bind().expect("the gateway can start").reloading(
+            move || read.lock().expect("nobody panicked").clone().ok_or_else(Vec::new),
+            |_| {},
+        );
         let (stop, stopped) = oneshot::channel();
         let doors = Doors {
             addresses: gateway.addresses(),
             kicks: gateway.kick_handle(),
             watch: gateway.watch(),
+            reloads: gateway.reload_handle(),
+            next,
             listeners: gateway
                 .listeners()
                 .map(|listener| Rc::downgrade(&listener))
@@ -89,6 +111,9 @@ pub struct Doors {
     addresses: Vec<(String, Endpoint)>,
     kicks: KickHandle,
     watch: Watch,
+    reloads: ReloadHandle,
+    /// What a reload is to find.
+    next: Arc<Mutex<Option<Settings>>>,
     /// Not held, so that they close when the gateway ends.
     listeners: Vec<Weak<tidegate::net::listener::Listener>>,
     stop: RefCell<Option<oneshot::Sender<()>>>,
@@ -112,6 +137,12 @@ impl Doors {
     /// What its clients are watched by.
     pub fn watch(&self) -> Watch {
         self.watch.clone()
+    }
+
+    /// Has the gateway run on `settings` from here on; without any, on what it cannot read.
+    pub async fn reload(&self, settings: impl Into<Option<Settings>>) -> Outcome {
+        *self.next.lock().expect("nobody panicked") = settings.into();
+        self.reloads.reload().await
     }
 
     /// Has the door called `name` do TLS by other files from here on.
@@ -167,12 +198,7 @@ impl Doors {
 
     /// The same, with so little room to receive that the gateway soon notices who does not read.
     pub async fn narrow_stream(&self) -> TcpStream {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.set_recv_buffer_size(4096).expect("the smallest buffer");
-        socket
-            .connect(self.address("local"))
-            .await
-            .expect("the door is open")
+        narrow_stream_to(self.address("local")).await
     }
 
     /// A client packet by packet, already let in.

@@ -28,11 +28,11 @@ use tidegate::net::link::{Link, Stream};
 use tidegate::net::tls::{ClientSettings, Roots};
 use tidegate::net::unix;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use crate::running::{IN_VAIN, Papers, Peer, connect, options, publish};
+use crate::running::{IN_VAIN, Papers, Peer, connect, narrow_stream_to, options, publish};
 
 /// A door of the program, and how one comes through it. Every door there is stands here, and all of them are open in
 /// every story; [`Program::link`] knows the ways.
@@ -353,12 +353,7 @@ impl Program {
 
     /// The same, with so little room to receive that the program soon notices who does not read.
     pub async fn narrow_stream(&self) -> TcpStream {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.set_recv_buffer_size(4096).expect("the smallest buffer");
-        socket
-            .connect(self.address("local"))
-            .await
-            .expect("the door is open")
+        narrow_stream_to(self.address("local")).await
     }
 
     /// A client packet by packet, already let in through the plain door.

@@ -176,10 +176,7 @@ mod tests {
 
     fn line(acl: &Acl, user: &str, action: Action, topic: &str) -> Option<usize> {
         let identity = Identity::User(Utf8String::try_from(user).unwrap());
-        let who = Who {
-            identity: &identity,
-            client: None,
-        };
+        let who = Who::new(&identity, None);
         match acl.decide(who, action, topic).reason {
             Reason::Rule(rule) => Some(rule.source.line),
             _ => None,

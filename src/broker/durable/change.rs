@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use crate::auth::Identity;
+use crate::auth::groups::Groups;
 use crate::broker::bans::BanSubject;
 use crate::broker::policy::MountPoint;
 use crate::mqtt::{ClientId, PacketId, PublishProperties, QoS, TopicFilter, TopicName};
@@ -136,6 +137,8 @@ pub struct StoredSession {
     pub client: ClientId,
     /// Whose it is.
     pub identity: Identity,
+    /// The groups its client was in when it came last, by the word of what it came in by.
+    pub groups: Groups,
     /// Where its topics stand.
     pub mount_point: Option<MountPoint>,
     /// From where its client came first, where it gave no name.
@@ -230,6 +233,8 @@ pub struct Terms {
     pub qos: QoS,
     /// RETAIN of the delivery.
     pub retain: bool,
+    /// Whether it is not dropped to make room for others.
+    pub is_firm: bool,
     /// Subscription Identifiers of the delivery.
     pub subscription_ids: Vec<u32>,
     /// The shared subscription that chose the session, whole.
@@ -243,6 +248,8 @@ pub struct Author {
     pub identity: Identity,
     /// By this client; `None`: the gateway itself.
     pub client: Option<ClientId>,
+    /// In these groups then.
+    pub groups: Groups,
 }
 
 /// What a session has sent and received by halves.

@@ -94,8 +94,8 @@ impl Broker {
                 durable.checkpoint = Some(checkpoint);
                 return;
             }
-            checkpoint.topic = Some(message.topic.clone());
-            if !message.topic.is_reserved() {
+            checkpoint.topic = Some(message.topic());
+            if !message.is_reserved() {
                 let message = message.clone();
                 let author = by.stored();
                 durable.give_message(outputs, &message, Vec::new(), Some(author), &mut left_bytes);

@@ -21,10 +21,10 @@ impl Broker {
             self.add_session(durable, key, session, &mut image);
         }
         for (message, author) in self.retained.written() {
-            if !message.topic.is_reserved() {
+            if !message.is_reserved() {
                 let number = add_message(durable, message, &mut image);
                 let author = author.stored();
-                image.retained.insert(message.topic.clone(), (number, author));
+                image.retained.insert(message.topic(), (number, author));
             }
         }
         for ban in self.bans.iter() {

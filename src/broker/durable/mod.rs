@@ -344,11 +344,11 @@ impl Durable {
 
     pub(super) fn body_of(&self, message: &Kept) -> MessageBody {
         MessageBody {
-            topic: message.topic.clone(),
-            payload: message.payload.clone(),
-            properties: message.properties.clone(),
+            topic: message.topic(),
+            payload: message.payload(),
+            properties: message.properties().cloned().map(Box::new),
             qos: message.qos,
-            expires_at: message.expires_at.map(|at| self.at(at)),
+            expires_at: message.expires_at().map(|at| self.at(at)),
         }
     }
 
@@ -357,6 +357,7 @@ impl Durable {
             number: SessionNumber(session.number),
             client: session.client.clone(),
             identity: (*session.identity).clone(),
+            groups: session.groups.clone(),
             mount_point: session.mount_point.clone(),
             peer: session.peer.as_deref().copied(),
             expiry_secs: session.expiry_secs,
@@ -397,7 +398,7 @@ impl Durable {
     ) {
         match origin {
             Origin::New | Origin::Retained => {
-                let is_named = origin == Origin::Retained && !queued.message.topic.is_reserved();
+                let is_named = origin == Origin::Retained && !queued.message.is_reserved();
                 self.note_new(
                     outputs,
                     subscriptions,
@@ -474,7 +475,7 @@ impl Durable {
 
     /// A topic retains a message.
     pub(super) fn note_retained(&mut self, outputs: &mut VecDeque<Output>, message: &Rc<Kept>, by: Author) {
-        if !message.topic.is_reserved() {
+        if !message.is_reserved() {
             self.accepting(outputs, message, false).retained_by = Some(by);
         }
     }
@@ -515,6 +516,7 @@ fn terms_of(subscriptions: &Subscriptions, queued: &Queued) -> Terms {
     Terms {
         qos: queued.qos,
         retain: queued.retain,
+        is_firm: queued.is_firm,
         subscription_ids: queued.subscription_ids.as_slice().to_vec(),
         share: queued.group.and_then(|group| subscriptions.group_filter(group)),
     }

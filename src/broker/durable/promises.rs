@@ -5,10 +5,12 @@ use std::time::Instant;
 
 use super::PARKED_BYTES;
 use super::StoreHealth;
-use crate::broker::link::{Link, LinkId};
+use super::change::Change;
+use crate::auth::access::Action;
+use crate::broker::link::{Link, LinkId, wire_bytes};
 use crate::broker::session::{Session, SessionKey};
 use crate::broker::{Broker, Output};
-use crate::mqtt::{Packet, TopicName};
+use crate::mqtt::{Packet, PacketId, TopicName};
 
 impl Broker {
     /// Sends a packet that is a promise, or is to stay behind one, as soon as all it rests on is stored.
@@ -65,7 +67,7 @@ impl Broker {
             bytes += cost;
             durable.pending.pop_front();
         }
-        let mut resumed = Vec::new();
+        let (mut resumed, mut denied) = (Vec::new(), Vec::new());
         while let Some(parked) = durable.parked.front()
             && parked.after <= durable.stored
             && let Some(parked) = durable.parked.pop_front()
@@ -89,15 +91,49 @@ impl Broker {
                     attachment.awaits_connack = false;
                     resumed.push(attachment.session);
                 }
+                // The rules may be others since it was parked.
+                if let Output::Send {
+                    packet: Packet::Publish(publish),
+                    ..
+                } = &parked.output
+                    && let Some(packet_id) = publish.packet_id
+                    && let Some(session) = self.sessions.get(attachment.session)
+                    && let Some(topic) = session.inflight.topic_of(packet_id)
+                    && !(self.rights).authorize(session.who(), Action::Receive, topic)
+                {
+                    let bytes = wire_bytes(publish).min(attachment.unsent_bytes);
+                    attachment.unsent_bytes -= bytes;
+                    self.budget.account.take_off(bytes);
+                    denied.push((attachment.session, packet_id));
+                    continue;
+                }
                 self.outputs.push_back(parked.output);
             }
         }
         durable.charge.set(durable.charge.bytes().saturating_sub(bytes));
+        for (key, packet_id) in denied {
+            self.withdraw(now, key, packet_id);
+        }
         for key in resumed {
             self.attachments += 1;
             self.pump(now, key);
         }
         self.go_on_with_checkpoint();
+    }
+
+    /// Gives up a delivery that was about to be sent, and may not be received any more.
+    fn withdraw(&mut self, now: Instant, key: SessionKey, packet_id: PacketId) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let held_before = session.held_bytes();
+        session.inflight.abandon(packet_id);
+        self.stats.queued_bytes -= (held_before - session.held_bytes()) as u64;
+        self.stats.inflight_messages -= 1;
+        self.stats.messages_sent -= 1;
+        self.stats.deliveries_denied += 1;
+        self.store_change(key, |session| Change::Finished { session, packet_id });
+        self.pump(now, key);
     }
 
     /// What is given can be stored, or cannot any more.

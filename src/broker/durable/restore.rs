@@ -106,18 +106,17 @@ impl Broker {
         number: MessageNumber,
         author: &Author,
     ) {
-        let Some(message) = messages.get(&number).filter(|message| message.topic == *topic) else {
+        let Some(message) = messages
+            .get(&number)
+            .filter(|message| message.topic_str() == topic.as_str())
+        else {
             return;
         };
         let identity = self.shared(&author.identity);
         let owner = (author.client.as_ref()).map(|_| self.owners.owner(&identity, None));
         let author = match author.client {
             None => self.gateway.clone(),
-            Some(_) => Rc::new(retained::Author::again(
-                identity,
-                author.client.clone(),
-                &self.budget.account,
-            )),
+            Some(_) => Rc::new(retained::Author::again(identity, author, &self.budget.account)),
         };
         self.retained
             .put_back(message, Writer { author, owner }, &mut self.owners);
@@ -140,7 +139,15 @@ impl Broker {
         } = restored;
         let identity = self.shared(&head.identity);
         let owner = self.owners.owner(&identity, head.peer);
-        let mut session = Session::new(head.client, identity, owner, head.mount_point, &self.budget);
+        let mut session = Session::new(
+            head.client,
+            identity,
+            owner,
+            head.mount_point,
+            &self.budget,
+            &self.queues,
+        );
+        session.set_groups(head.groups);
         session.number = number.0;
         session.peer = head.peer.map(Box::new);
         session.expiry_secs = head.expiry_secs;
@@ -152,7 +159,7 @@ impl Broker {
         }
         if let Some(will) = head.will {
             let message = self.keep_again(durable, will.message);
-            self.stats.wills_bytes += message.size_bytes as u64;
+            self.stats.wills_bytes += message.size_bytes() as u64;
             let due = will.due_at.map(|due| durable.instant(due));
             session.will = Some(Box::new(Testament::again(message, will.retain, will.delay, due)));
         }
@@ -182,6 +189,7 @@ impl Broker {
                 subscription_ids: SubscriptionIds::new(terms.subscription_ids),
                 qos: terms.qos,
                 retain: terms.retain,
+                is_firm: terms.is_firm,
                 group: place.and_then(|place| place.group),
                 number: delivery,
             })

@@ -192,6 +192,7 @@ const CLIENTS: &[Column] = &[
     ("SECS", &["connection", "connected_secs"]),
     ("SUBS", &["subscriptions"]),
     ("QUEUED", &["queued_messages"]),
+    ("LOST", &["lost", "total"]),
     ("RECEIVED", &["connection", "received_bytes"]),
     ("SENT", &["connection", "sent_bytes"]),
 ];
@@ -203,6 +204,7 @@ const SESSIONS: &[Column] = &[
     ("QUEUED", &["queued_messages"]),
     ("INFLIGHT", &["inflight_messages"]),
     ("BYTES", &["queued_bytes"]),
+    ("LOST", &["lost", "total"]),
     ("WILL", &["has_will"]),
     ("EXPIRY", &["expiry_secs"]),
     ("ENDS IN", &["expires_in_secs"]),

@@ -1,0 +1,148 @@
+//! The simulator: the real core with a network, a clock and clients that are simulated, all from one seed, and an oracle
+//! that knows the standard and not the code.
+//!
+//! ```text
+//! cargo test --test simulator                            a fixed few seeds
+//! SEED=42 cargo test --test simulator seed               replays one, and tells the shortest history that fails
+//! SEED=42 STEPS=20000 cargo test --test simulator seed   with more steps than the 10,000 of every world
+//! SIM_SECONDS=120 cargo test --profile quick --test simulator volume
+//!                                                        as many seeds as fit so many seconds, from a new one each time
+//! SEEDS=10000 FIRST=1 cargo test --profile quick --test simulator volume
+//! ```
+//!
+//! For volume the profile `quick` is meant: it is near the release profile's speed and keeps its debug assertions with
+//! `CARGO_PROFILE_QUICK_DEBUG_ASSERTIONS=true`.
+//!
+//! `setup`: what a seed draws before the first step. `acts`: what a step may be. `world`: core, network, clock and clients
+//! together. `network`, `clients`: the two that are simulated. `oracle`: what has to hold, by the ids that a failure
+//! prints. `shrink`: the shortest history that still fails.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+
+mod acts;
+#[path = "../conversation/chance.rs"]
+mod chance;
+mod clients;
+mod disk;
+mod network;
+mod oracle;
+mod setup;
+mod shrink;
+mod store;
+mod world;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use world::{draw, run};
+
+/// Steps of a world.
+const STEPS: usize = 10_000;
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is no number")),
+    )
+}
+
+/// Runs one seed; a failure is told with the shortest history that was found.
+fn check(seed: u64, steps: usize, walk_every: u64) -> world::Outcome {
+    let (setup, history) = draw(seed, steps);
+    let outcome = run(&setup, &history, walk_every, false);
+    let Err(violation) = &outcome.held else {
+        return outcome;
+    };
+    eprintln!(
+        "{}: SEED={seed} after {} steps: {}",
+        violation.id, outcome.steps, violation.text
+    );
+    let (setup, history) = shrink::shrink(&setup, &history, violation);
+    let told = run(&setup, &history, 1, true);
+    eprintln!("{setup:#?}");
+    for line in &told.story {
+        eprintln!("{line}");
+    }
+    match told.held {
+        Err(violation) => panic!(
+            "{}: SEED={seed}, {} acts: {}",
+            violation.id,
+            history.len(),
+            violation.text
+        ),
+        Ok(()) => panic!("{}: SEED={seed}, but not when told", violation.id),
+    }
+}
+
+#[test]
+fn worlds_keep_every_promise() {
+    for seed in 1..=12 {
+        check(seed, 1_500, 1);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in 1..=3 {
+        let (setup, history) = draw(seed, 1_000);
+        let traces = [(); 2].map(|()| run(&setup, &history, 64, false).trace);
+        assert_eq!(traces[0], traces[1], "E1: SEED={seed}");
+    }
+}
+
+#[test]
+fn a_seed_is_replayed() {
+    if let Some(seed) = number("SEED") {
+        let steps = number("STEPS").map_or(STEPS, |steps| steps as usize);
+        let outcome = check(seed, steps, 1);
+        eprintln!(
+            "SEED={seed}: {} steps, {} delivered, {} accepted",
+            outcome.steps, outcome.delivered, outcome.accepted
+        );
+    }
+}
+
+#[test]
+fn a_volume_of_seeds_keeps_every_promise() {
+    let (seconds, seeds) = (number("SIM_SECONDS"), number("SEEDS"));
+    if seconds.is_none() && seeds.is_none() {
+        return;
+    }
+    let steps = number("STEPS").map_or(STEPS, |steps| steps as usize);
+    let first = number("FIRST").unwrap_or_else(|| std::process::id().into());
+    let began = Instant::now();
+    let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
+    let (done, delivered) = (AtomicU64::new(0), AtomicU64::new(0));
+    let threads = number("THREADS")
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |count| count.get() as u64));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !failed.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let is_over = seeds.is_some_and(|seeds| seed >= first + seeds)
+                        || seconds.is_some_and(|seconds| began.elapsed().as_secs() >= seconds);
+                    if is_over {
+                        return;
+                    }
+                    let outcome = std::panic::catch_unwind(|| check(seed, steps, 32));
+                    let Ok(outcome) = outcome else {
+                        failed.store(true, Ordering::Relaxed);
+                        return;
+                    };
+                    done.fetch_add(1, Ordering::Relaxed);
+                    delivered.fetch_add(outcome.delivered, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let done = done.into_inner();
+    eprintln!(
+        "{done} worlds of {steps} steps from SEED={first} in {:.1} s, {} messages delivered",
+        began.elapsed().as_secs_f64(),
+        delivered.into_inner()
+    );
+    assert!(!failed.into_inner(), "a world failed, see above");
+}
