@@ -20,6 +20,3 @@ queued_bytes_total_max = "64 MiB"
 address = "127.0.0.1:$3"
 END
 }
-
-# Whether the binary has the settings for it.
-keeps_anything() { "$tidegate" check --keys | grep -c '^\[journal\]' >/dev/null; }

@@ -152,12 +152,14 @@ async def one_round(options, number, broker, crew, late, trouble):
         for writer in crew.writers:
             writer.begin(options.messages)
         await flow.run(options.secs)
-        # What was on its way when the trouble began may wait for its answer; what comes now has to be told.
-        late.begin(5)
+        # What was on its way when the disk failed may wait for its answer; who comes later has to be told.
         deadline = time.monotonic() + options.secs_max
-        while sum(books.refused.values()) == before[1] and time.monotonic() < deadline and options.kind != "slow":
-            # What it has room for in the files it has may be promised and kept.
-            await asyncio.sleep(0.1)
+        while True:
+            late.begin(1)
+            await asyncio.sleep(0.2)
+            noticed = sum(books.refused.values()) > before[1] or options.kind == "slow"
+            if noticed or time.monotonic() > deadline:
+                break
         meanwhile = books.promised - before[0], sum(books.refused.values()) - before[1]
         if not broker.alive:
             raise SystemExit(f"{broker.fate()} in the trouble")
@@ -212,7 +214,7 @@ async def one_round(options, number, broker, crew, late, trouble):
 async def run(options, broker, trouble):
     """All rounds; gives the crew."""
     crew = Crew(payload_bytes=options.size)
-    late = Publisher(crew.books, "late", 5, 1, clean=True)
+    late = Publisher(crew.books, "late", 5, 1, window=1000, clean=True)
     try:
         await broker.start()
         await crew.board(broker.port)
