@@ -632,7 +632,10 @@ fn what_waits_to_be_stored_is_not_sent_to_a_client_that_may_not_have_it_any_more
     let denials = vec![denial(None, Action::Receive, "secret")];
     house.step(Input::RightsChanged(Rights::denying(denials)));
     assert_eq!(payloads(&house.store(), reader), Vec::<String>::new());
-    assert_eq!((house.stats().deliveries_denied, house.stats().inflight_messages), (1, 0));
+    assert_eq!(
+        (house.stats().deliveries_denied, house.stats().inflight_messages),
+        (1, 0)
+    );
     // Its place in the window is free, and its record gone.
     house.step(own("open", "next", QoS::ExactlyOnce, false));
     assert_eq!(payloads(&house.store(), reader), ["next"]);

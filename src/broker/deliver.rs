@@ -21,7 +21,7 @@ use super::retained::Writer;
 use super::session::{Session, SessionKey};
 use super::subscriptions::{Grant, GroupKey, Resolved, Subscriber};
 use super::tailor::TooLarge;
-use super::{Broker, Change, Output};
+use super::{Broker, Change};
 use crate::hooks;
 use crate::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, TopicName};
 

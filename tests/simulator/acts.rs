@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial, Rights};
 use tidegate::broker::{
-    BanSubject, Input, Kick, KickId, KickOptions, KickedSession, KickedWill, Limits, Message, QueueClass, Reconfiguration,
-    Settings, StoreHealth, Target, Verdict,
+    BanSubject, Input, Kick, KickId, KickOptions, KickedSession, KickedWill, Limits, Message, QueueClass,
+    Reconfiguration, Settings, StoreHealth, Target, Verdict,
 };
 use tidegate::mqtt::{
     Ack, ClientId, Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, PacketId,
@@ -224,7 +224,12 @@ impl World {
             }
             Kind::Checkpoint if self.store.is_some() => self.input(Cause::Checkpoint, Input::Checkpoint),
             Kind::Health => {
-                let health = chance.of(&[StoreHealth::Ready, StoreHealth::Ready, StoreHealth::Full, StoreHealth::Failed]);
+                let health = chance.of(&[
+                    StoreHealth::Ready,
+                    StoreHealth::Ready,
+                    StoreHealth::Full,
+                    StoreHealth::Failed,
+                ]);
                 self.set_health(health)
             }
             Kind::Crash => {
@@ -318,7 +323,10 @@ impl World {
             _ => Verdict::Allow,
         };
         let is_right = verdict == Verdict::Allow;
-        self.input(Cause::Verified { link, is_right }, Input::Verified { link, verdict })
+        self.input(
+            Cause::Verified { link, is_right },
+            Input::Verified { link, verdict },
+        )
     }
 
     fn topic(&self, chance: &mut Chance) -> TopicName {
@@ -408,7 +416,8 @@ impl World {
         client.note_sent(&publish);
         if self.setup.aliases && client.topic_alias_maximum > 0 && chance.one_in(2) {
             let known = client.given_aliases.get(&topic).copied();
-            let alias = known.unwrap_or_else(|| 1 + (chance.next() % u64::from(client.topic_alias_maximum)) as u16);
+            let alias =
+                known.unwrap_or_else(|| 1 + (chance.next() % u64::from(client.topic_alias_maximum)) as u16);
             if known.is_none() {
                 client.given_aliases.retain(|_, other| *other != alias);
                 client.given_aliases.insert(topic, alias);
@@ -446,14 +455,19 @@ impl World {
                     no_local: is_v5 && !is_shared && chance.one_in(4),
                     retain_as_published: is_v5 && chance.one_in(3),
                     retain_handling: match is_v5 {
-                        true => chance.of(&[RetainHandling::Send, RetainHandling::SendIfNew, RetainHandling::DoNotSend]),
+                        true => chance.of(&[
+                            RetainHandling::Send,
+                            RetainHandling::SendIfNew,
+                            RetainHandling::DoNotSend,
+                        ]),
                         false => RetainHandling::Send,
                     },
                     filter,
                 }
             })
             .collect();
-        let subscription_id = (is_v5 && self.setup.properties && chance.one_in(2)).then(|| 1 + chance.below(9) as u32);
+        let subscription_id =
+            (is_v5 && self.setup.properties && chance.one_in(2)).then(|| 1 + chance.below(9) as u32);
         let client = &mut self.clients[who];
         let packet_id = client.free_id();
         client.requests.insert(packet_id);
@@ -506,7 +520,10 @@ impl World {
         let Some(link) = self.clients[who].link else {
             return Ok(());
         };
-        let on_its_way = self.connections.get(link).map_or(0, |connection| connection.up_bytes());
+        let on_its_way = self
+            .connections
+            .get(link)
+            .map_or(0, |connection| connection.up_bytes());
         let part = chance.below(on_its_way + 1);
         let kept = chance.of(&[0, on_its_way, part]);
         self.abandon(link, kept);

@@ -4,9 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidegate::broker::LinkId;
-use tidegate::mqtt::{
-    Ack, ConnAck, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, TopicName,
-};
+use tidegate::mqtt::{Ack, ConnAck, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, TopicName};
 
 use crate::oracle::{Held, hold};
 
@@ -155,7 +153,9 @@ impl Client {
     /// What no server may do to a client.
     pub fn take(&mut self, packet: Packet) -> Held {
         let is_early = !self.is_in && !matches!(packet, Packet::ConnAck(_));
-        hold(!is_early, "P1", || format!("{} got {packet:?} before CONNACK", self.name))?;
+        hold(!is_early, "P1", || {
+            format!("{} got {packet:?} before CONNACK", self.name)
+        })?;
         match packet {
             Packet::ConnAck(connack) => self.take_connack(&connack),
             Packet::Publish(publish) => self.take_publish(publish),
@@ -163,12 +163,18 @@ impl Client {
             Packet::PubComp(ack) => self.finish(&ack, true, "PUBCOMP"),
             Packet::PubRec(ack) if ack.reason.is_error() => self.finish(&ack, false, "PUBREC"),
             Packet::PubRec(ack) => {
-                let known = self.unfinished.iter_mut().find(|one| one.packet_id == ack.packet_id);
+                let known = self
+                    .unfinished
+                    .iter_mut()
+                    .find(|one| one.packet_id == ack.packet_id);
                 let Some(known) = known else {
-                    return hold(self.strays, "D2", || format!("{} has no use for {ack:?}", self.name));
+                    return hold(self.strays, "D2", || {
+                        format!("{} has no use for {ack:?}", self.name)
+                    });
                 };
                 known.publish = None;
-                self.answers.push_back(Packet::PubRel(Ack::success(ack.packet_id)));
+                self.answers
+                    .push_back(Packet::PubRel(Ack::success(ack.packet_id)));
                 Ok(())
             }
             Packet::PubRel(ack) => {
@@ -177,7 +183,8 @@ impl Client {
                     ProtocolVersion::V5 if !was_there => ReasonCode::PacketIdentifierNotFound,
                     _ => ReasonCode::Success,
                 };
-                self.answers.push_back(Packet::PubComp(Ack::with_reason(ack.packet_id, reason)));
+                self.answers
+                    .push_back(Packet::PubComp(Ack::with_reason(ack.packet_id, reason)));
                 Ok(())
             }
             Packet::SubAck(suback) => self.finish_request(suback.packet_id),
@@ -202,7 +209,9 @@ impl Client {
             ProtocolVersion::V31 => !self.starts_clean,
             _ => connack.session_present,
         };
-        hold(!(is_resumed && self.starts_clean), "S1", || format!("{} started clean, and is told otherwise", self.name))?;
+        hold(!(is_resumed && self.starts_clean), "S1", || {
+            format!("{} started clean, and is told otherwise", self.name)
+        })?;
         if !is_resumed {
             self.forget(); // [MQTT-3.2.2-5]
             self.doubts = false;
@@ -240,11 +249,16 @@ impl Client {
 
     fn finish_request(&mut self, packet_id: PacketId) -> Held {
         let was_there = self.requests.remove(&packet_id);
-        hold(was_there, "P1", || format!("{} asked nothing as {packet_id}", self.name))
+        hold(was_there, "P1", || {
+            format!("{} asked nothing as {packet_id}", self.name)
+        })
     }
 
     fn take_publish(&mut self, publish: Publish) -> Held {
-        let alias = publish.properties.as_deref().and_then(|properties| properties.topic_alias);
+        let alias = publish
+            .properties
+            .as_deref()
+            .and_then(|properties| properties.topic_alias);
         let topic = match (publish.topic.clone(), alias) {
             (Some(topic), Some(alias)) => {
                 self.aliases.insert(alias, topic.clone());
@@ -254,7 +268,9 @@ impl Client {
             (None, alias) => alias.and_then(|alias| self.aliases.get(&alias)).cloned(),
         };
         let Some(topic) = topic else {
-            return hold(false, "D6", || format!("{} got {publish:?} without a topic", self.name));
+            return hold(false, "D6", || {
+                format!("{} got {publish:?} without a topic", self.name)
+            });
         };
         if let Some(packet_id) = publish.packet_id {
             let is_new = publish.qos != QoS::ExactlyOnce
@@ -282,7 +298,9 @@ impl Client {
             && let Some(number) = number_of(&publish.payload)
         {
             let is_new = self.handed.insert(number);
-            return hold(is_new, "D2", || format!("{} was handed message {number} twice", self.name));
+            return hold(is_new, "D2", || {
+                format!("{} was handed message {number} twice", self.name)
+            });
         }
         Ok(())
     }

@@ -42,7 +42,12 @@ pub enum Read {
 }
 
 impl Connection {
-    pub fn new(client: usize, version: ProtocolVersion, packet_bytes_max: u32, server_bytes_max: u32) -> Self {
+    pub fn new(
+        client: usize,
+        version: ProtocolVersion,
+        packet_bytes_max: u32,
+        server_bytes_max: u32,
+    ) -> Self {
         Self {
             client,
             up: BytesMut::new(),

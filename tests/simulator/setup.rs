@@ -59,7 +59,12 @@ impl Setup {
         let versions = chance.of(&[
             &[ProtocolVersion::V5][..],
             &[ProtocolVersion::V311],
-            &[ProtocolVersion::V31, ProtocolVersion::V311, ProtocolVersion::V5, ProtocolVersion::V5],
+            &[
+                ProtocolVersion::V31,
+                ProtocolVersion::V311,
+                ProtocolVersion::V5,
+                ProtocolVersion::V5,
+            ],
         ]);
         let clients = (0..count)
             .map(|index| Who {
@@ -118,7 +123,12 @@ impl Setup {
             weights,
             keep_alives: chance.of(&[[0, 0], [0, 60], [2, 60], [1, u16::MAX]]),
             expiries: chance.of(&[[0, 100], [5, 3600], [u32::MAX, u32::MAX], [0, u32::MAX]]),
-            receive_maxima: chance.of(&[[None, None], [Some(1), Some(2)], [None, Some(5)], [Some(1), Some(u16::MAX)]]),
+            receive_maxima: chance.of(&[
+                [None, None],
+                [Some(1), Some(2)],
+                [None, Some(5)],
+                [Some(1), Some(u16::MAX)],
+            ]),
             wills: chance.one_in(2),
             shares: chance.one_in(3),
             aliases: chance.one_in(2),

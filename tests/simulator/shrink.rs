@@ -14,7 +14,10 @@ const TIME_MAX: Duration = Duration::from_secs(40);
 pub fn shrink(setup: &Setup, history: &[Act], found: &Violation) -> (Setup, Vec<Act>) {
     let began = Instant::now();
     let breaks = |setup: &Setup, history: &[Act]| {
-        began.elapsed() < TIME_MAX && run(setup, history, 1, false).held.is_err_and(|violation| (violation.id, violation.line) == (found.id, found.line))
+        began.elapsed() < TIME_MAX
+            && run(setup, history, 1, false)
+                .held
+                .is_err_and(|violation| (violation.id, violation.line) == (found.id, found.line))
     };
     let mut setup = setup.clone();
     let mut history = history.to_vec();

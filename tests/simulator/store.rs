@@ -151,7 +151,11 @@ impl Store {
         }
         self.tend();
         self.committed = first + count as u64;
-        while self.minds.get(1).is_some_and(|(known, _)| *known <= self.committed) {
+        while self
+            .minds
+            .get(1)
+            .is_some_and(|(known, _)| *known <= self.committed)
+        {
             self.minds.pop_front();
         }
         Committed::Upto(self.committed)
@@ -161,7 +165,9 @@ impl Store {
     pub fn write(&mut self, count: usize, given: u64) -> bool {
         let count = count.min(self.pending.len());
         let first = given - self.pending.len() as u64;
-        let Some(journal) = &mut self.journal else { return true };
+        let Some(journal) = &mut self.journal else {
+            return true;
+        };
         let Some(log) = &mut journal.log else { return true };
         let mut batch = Batch::default();
         for (place, change) in self.pending.iter().enumerate().take(count).skip(self.written) {
@@ -169,7 +175,9 @@ impl Store {
             if *change == Change::CheckpointBegun {
                 log.begin_checkpoint();
             }
-            let pushed = batch.push(number, record::kind_of(change), |bytes| record::encode(change, bytes));
+            let pushed = batch.push(number, record::kind_of(change), |bytes| {
+                record::encode(change, bytes)
+            });
             pushed.expect("no change of the simulator is so large");
         }
         self.written = self.written.max(count);
@@ -195,7 +203,8 @@ impl Store {
 
     /// Tries to begin anew after a failure; whether that worked.
     pub fn mend(&mut self) -> bool {
-        self.log().is_none_or(|log| !log.is_given_up() || log.begin_anew().is_ok())
+        self.log()
+            .is_none_or(|log| !log.is_given_up() || log.begin_anew().is_ok())
     }
 
     /// From here on the disk does what it should.
@@ -210,9 +219,13 @@ impl Store {
     ///
     /// # Errors
     /// R1 or D1: what is found is not what was given, or not all that was promised.
-    pub fn cut(&mut self, pick: usize, given: u64) -> Result<(Restored, u64, Oracle), crate::oracle::Violation> {
+    pub fn cut(
+        &mut self,
+        pick: usize,
+        given: u64,
+    ) -> Result<(Restored, u64, Oracle), crate::oracle::Violation> {
         let found = match self.journal.is_some() {
-            true => self.recover(pick % 2 == 0, given)?,
+            true => self.recover(pick.is_multiple_of(2), given)?,
             false => self.committed,
         };
         let possible: Vec<_> = self.minds.iter().filter(|(last, _)| *last >= found).collect();
@@ -231,7 +244,9 @@ impl Store {
             self.written = there;
             let written = self.write(count, given);
             let synced = self.log().is_some_and(|log| log.commit().is_ok());
-            hold(written && synced, "R1", || "a journal that was recovered takes nothing".into())?;
+            hold(written && synced, "R1", || {
+                "a journal that was recovered takes nothing".into()
+            })?;
         }
         for change in self.pending.drain(..).take(count) {
             self.stored.apply(change);
@@ -246,7 +261,9 @@ impl Store {
 
     /// Opens the journal again after the end of the process: the last change that is found.
     fn recover(&mut self, with_power: bool, given: u64) -> Result<u64, crate::oracle::Violation> {
-        let Some(journal) = &mut self.journal else { return Ok(self.committed) };
+        let Some(journal) = &mut self.journal else {
+            return Ok(self.committed);
+        };
         journal.log = None;
         journal.disk.set_faults(Faults::default());
         match with_power {
@@ -265,10 +282,16 @@ impl Store {
             Err(error) => return Err(crate::oracle::Violation::new("R1", format!("{error}"))),
         };
         found.finish();
-        hold(damaged.is_none(), "R1", || format!("what was written cannot be read: {damaged:?}"))?;
+        hold(damaged.is_none(), "R1", || {
+            format!("what was written cannot be read: {damaged:?}")
+        })?;
         let (last, committed) = (report.last, self.committed);
-        hold(last >= committed, "D1", || format!("{committed} changes were committed, {last} are found: {report:?}"))?;
-        hold(last <= given, "R1", || format!("{given} changes were given, {last} are found"))?;
+        hold(last >= committed, "D1", || {
+            format!("{committed} changes were committed, {last} are found: {report:?}")
+        })?;
+        hold(last <= given, "R1", || {
+            format!("{given} changes were given, {last} are found")
+        })?;
         journal.log = Some(log);
         // Recovering twice is recovering once, and comes to what was given.
         let mut expected = self.stored.clone();
@@ -302,5 +325,7 @@ pub fn check(broker: &Broker, store: &Store) -> Held {
     }
     let image = broker.image();
     let is_like = image.as_ref().is_none_or(|image| all.is_like(image));
-    hold(is_like, "R1", || format!("what is stored comes to\n{all:#?}\nand should come to\n{image:#?}"))
+    hold(is_like, "R1", || {
+        format!("what is stored comes to\n{all:#?}\nand should come to\n{image:#?}")
+    })
 }

@@ -10,7 +10,7 @@ use tidegate::auth::access::{Denial, Rights};
 use tidegate::broker::{Broker, Input, LinkId, ListenerPolicy, Now, Output, StoreHealth, Verdict};
 use tidegate::mqtt::{Connect, Packet, ProtocolVersion, QoS, Subscribe, SubscribeProperties, encode};
 
-use crate::acts::{Act, Kind};
+use crate::acts::Act;
 use crate::chance::Chance;
 use crate::clients::Client;
 use crate::network::{Connection, Read};
@@ -53,7 +53,6 @@ const AUDITOR: &str = "auditor";
 const IDLE_ROUNDS_MAX: usize = 200;
 
 impl World {
-
     pub fn of(setup: Setup) -> Self {
         let now = Now {
             mono: Instant::now(),
@@ -61,7 +60,8 @@ impl World {
         };
         let terms = Terms {
             is_roomy: setup.is_roomy,
-            session_expiry_max_secs: u32::try_from(setup.limits.session_expiry_max.as_secs()).unwrap_or(u32::MAX),
+            session_expiry_max_secs: u32::try_from(setup.limits.session_expiry_max.as_secs())
+                .unwrap_or(u32::MAX),
             keep_alive_max_secs: setup.limits.keep_alive_max_secs,
             connect_timeout: setup.limits.connect_timeout,
             stores: setup.stores,
@@ -73,7 +73,11 @@ impl World {
         let broker = Broker::new(setup.limits.clone(), Rights::default(), 7);
         let oracle = Oracle::new(terms, now.mono);
         Self {
-            broker: if setup.stores { broker.with_store(now) } else { broker },
+            broker: if setup.stores {
+                broker.with_store(now)
+            } else {
+                broker
+            },
             store: (setup.stores)
                 .then(|| Store::new(&oracle, setup.journal_seed.map(|seed| (seed, setup.disk_faults)))),
             oracle,
@@ -113,7 +117,12 @@ impl World {
             story.push(format!("    {cause:?}"));
             story.extend(outputs.iter().map(|output| format!("        {output:?}")));
         }
-        self.oracle.judge(self.now.mono, &cause, &outputs, (self.broker.stats(), self.progress()))?;
+        self.oracle.judge(
+            self.now.mono,
+            &cause,
+            &outputs,
+            (self.broker.stats(), self.progress()),
+        )?;
         self.inputs += 1;
         if self.inputs.is_multiple_of(self.walk_every) {
             self.walk()?;
@@ -140,7 +149,11 @@ impl World {
     /// Some of what was given is stored, or the disk fails.
     pub fn commit(&mut self, count: usize) -> Held {
         let given = self.progress().given;
-        let Some(store) = self.store.as_mut().filter(|store| store.health != StoreHealth::Failed) else {
+        let Some(store) = self
+            .store
+            .as_mut()
+            .filter(|store| store.health != StoreHealth::Failed)
+        else {
             return Ok(());
         };
         let upto = match store.commit(count, given) {
@@ -161,13 +174,21 @@ impl World {
             return self.input(Cause::Checkpoint, Input::Checkpoint);
         }
         let (health, room) = (store.health, store.room());
-        if room != health { self.set_health(room) } else { Ok(()) }
+        if room != health {
+            self.set_health(room)
+        } else {
+            Ok(())
+        }
     }
 
     /// Some of what was given is written, and not synced.
     pub fn write(&mut self, count: usize) -> Held {
         let given = self.progress().given;
-        let Some(store) = self.store.as_mut().filter(|store| store.health != StoreHealth::Failed) else {
+        let Some(store) = self
+            .store
+            .as_mut()
+            .filter(|store| store.health != StoreHealth::Failed)
+        else {
             return Ok(());
         };
         match store.write(count, given) {
@@ -185,7 +206,9 @@ impl World {
     }
 
     pub fn set_health(&mut self, health: StoreHealth) -> Held {
-        let Some(store) = &mut self.store else { return Ok(()) };
+        let Some(store) = &mut self.store else {
+            return Ok(());
+        };
         if health == StoreHealth::Failed {
             // The journal fails by its disk alone.
             return if store.has_journal() { Ok(()) } else { self.fail() };
@@ -223,7 +246,11 @@ impl World {
             story.extend(outputs.iter().map(|output| format!("        {output:?}")));
         }
         let progress = self.progress();
-        (self.oracle).recover(self.now.mono, self.denials.clone(), (self.broker.stats(), progress))?;
+        (self.oracle).recover(
+            self.now.mono,
+            self.denials.clone(),
+            (self.broker.stats(), progress),
+        )?;
         for output in outputs {
             self.carry_out(output);
         }
@@ -241,7 +268,9 @@ impl World {
     }
 
     fn walk(&self) -> Held {
-        self.broker.check_invariants().map_err(|text| Violation::new("M1", text))
+        self.broker
+            .check_invariants()
+            .map_err(|text| Violation::new("M1", text))
     }
 
     fn carry_out(&mut self, output: Output) {
@@ -295,13 +324,19 @@ impl World {
     /// Puts what was just sent on record (E1).
     fn note(&mut self) {
         for chunk in self.bytes.chunks(8).chain([&[0xA5][..]]) {
-            let word = chunk.iter().fold(0_u64, |word, &byte| (word << 8) | u64::from(byte));
-            self.trace = (self.trace ^ word).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(17);
+            let word = chunk
+                .iter()
+                .fold(0_u64, |word, &byte| (word << 8) | u64::from(byte));
+            self.trace = (self.trace ^ word)
+                .wrapping_mul(0x0000_0100_0000_01B3)
+                .rotate_left(17);
         }
     }
 
     pub fn knows(&self, link: LinkId) -> bool {
-        self.connections.get(link).is_some_and(|connection| connection.known)
+        self.connections
+            .get(link)
+            .is_some_and(|connection| connection.known)
     }
 
     /// A client opens a connection and says CONNECT.
@@ -350,7 +385,9 @@ impl World {
 
     /// A client writes a packet, if it is connected.
     pub fn say(&mut self, who: usize, packet: Packet) -> Held {
-        let connection = self.clients[who].link.and_then(|link| self.connections.get_mut(link));
+        let connection = self.clients[who]
+            .link
+            .and_then(|link| self.connections.get_mut(link));
         if let Some(connection) = connection {
             connection.say(&packet);
         }
@@ -358,7 +395,9 @@ impl World {
     }
 
     pub fn say_bytes(&mut self, who: usize, bytes: &[u8]) {
-        let connection = self.clients[who].link.and_then(|link| self.connections.get_mut(link));
+        let connection = self.clients[who]
+            .link
+            .and_then(|link| self.connections.get_mut(link));
         if let Some(connection) = connection {
             connection.say_bytes(bytes);
         }
@@ -397,7 +436,9 @@ impl World {
     }
 
     pub fn half_close(&mut self, who: usize) {
-        let connection = self.clients[who].link.and_then(|link| self.connections.get_mut(link));
+        let connection = self.clients[who]
+            .link
+            .and_then(|link| self.connections.get_mut(link));
         if let Some(connection) = connection {
             connection.half_close();
         }
@@ -426,7 +467,10 @@ impl World {
     pub fn carry_some_down(&mut self, chance: &mut Chance) -> Held {
         let ready: Vec<_> = (self.connections.iter())
             .filter(|(_, connection)| {
-                connection.down_bytes() > 0 || connection.owes_flush || connection.down_ends || !connection.has_client()
+                connection.down_bytes() > 0
+                    || connection.owes_flush
+                    || connection.down_ends
+                    || !connection.has_client()
             })
             .map(|(link, _)| link)
             .collect();
@@ -453,7 +497,10 @@ impl World {
                     self.input(cause, Input::Received { link, packet })?;
                 }
                 Read::Malformed(version, error) => {
-                    self.input(Cause::Provoked { link }, Input::Malformed { link, version, error })?;
+                    self.input(
+                        Cause::Provoked { link },
+                        Input::Malformed { link, version, error },
+                    )?;
                     hold(!self.knows(link), "P2", || "malformed bytes were forgiven".into())?;
                 }
                 Read::End => {
@@ -477,7 +524,8 @@ impl World {
             return Ok(());
         }
         let mut packets = Vec::new();
-        let has_ended = (connection.carry_down(bytes_max, &mut packets)).map_err(|text| Violation::new("P1", text))?;
+        let has_ended =
+            (connection.carry_down(bytes_max, &mut packets)).map_err(|text| Violation::new("P1", text))?;
         let flushes = connection.owes_flush && connection.down_bytes() == 0;
         connection.owes_flush &= !flushes;
         let is_known = connection.known;
@@ -574,7 +622,11 @@ impl World {
         let (mut idle, mut before) = (0, (0, 0, 0));
         while idle < IDLE_ROUNDS_MAX {
             let stats = self.broker.stats();
-            let now = (self.oracle.delivered, self.oracle.accepted, stats.queued_messages + stats.inflight_messages);
+            let now = (
+                self.oracle.delivered,
+                self.oracle.accepted,
+                stats.queued_messages + stats.inflight_messages,
+            );
             idle = if now == before { idle + 1 } else { 0 };
             before = now;
             for who in 0..self.clients.len() {
@@ -586,7 +638,10 @@ impl World {
             }
             for link in std::mem::take(&mut self.verifying) {
                 let verdict = Verdict::Allow;
-                self.input(Cause::Verified { link, is_right: true }, Input::Verified { link, verdict })?;
+                self.input(
+                    Cause::Verified { link, is_right: true },
+                    Input::Verified { link, verdict },
+                )?;
             }
             self.carry_all()?;
             self.commit(usize::MAX)?;
@@ -612,27 +667,37 @@ impl World {
         let stats = self.broker.stats();
         let is_done = |client: &Client| {
             let is_away = client.link.is_none() && !self.oracle.has_session(&client.name);
-            is_away || (client.is_in && client.answers.is_empty() && (client.unfinished.is_empty() || client.strays))
+            is_away
+                || (client.is_in
+                    && client.answers.is_empty()
+                    && (client.unfinished.is_empty() || client.strays))
         };
         stats.queued_messages == 0
             && stats.inflight_messages == 0
             && self.verifying.is_empty()
-            && self.broker.store().is_none_or(|view| view.stored == view.given && view.parked == 0)
+            && self
+                .broker
+                .store()
+                .is_none_or(|view| view.stored == view.given && view.parked == 0)
             && self.clients.iter().all(is_done)
-            && (self.connections.values()).all(|connection| connection.down_bytes() == 0 && connection.up_bytes() == 0)
+            && (self.connections.values())
+                .all(|connection| connection.down_bytes() == 0 && connection.up_bytes() == 0)
     }
 
     /// Somebody new is told exactly what is retained (D5).
     fn audit(&mut self) -> Held {
         let user = Some(AUDITOR.to_string());
-        self.clients.push(Client::new(AUDITOR.into(), user, ProtocolVersion::V5));
+        self.clients
+            .push(Client::new(AUDITOR.into(), user, ProtocolVersion::V5));
         let who = self.clients.len() - 1;
         self.clients[who].kept = Some(Default::default());
         let connect = self.plain_connect(who);
         self.open(who, connect)?;
         self.drain_one(who)?;
         if !self.clients[who].is_in {
-            return hold(!self.setup.is_roomy, "L1", || "there is room, and a new client is not let in".into());
+            return hold(!self.setup.is_roomy, "L1", || {
+                "there is room, and a new client is not let in".into()
+            });
         }
         let packet_id = self.clients[who].free_id();
         self.clients[who].requests.insert(packet_id);
@@ -653,7 +718,10 @@ impl World {
         let kept = self.clients[who].kept.take().unwrap_or_default();
         for (topic, payload) in self.oracle.retained() {
             hold(kept.get(topic) == Some(payload), "D5", || {
-                format!("{topic} retains {payload:?}, and a new subscriber got {:?}", kept.get(topic))
+                format!(
+                    "{topic} retains {payload:?}, and a new subscriber got {:?}",
+                    kept.get(topic)
+                )
             })?;
         }
         Ok(())
@@ -663,7 +731,10 @@ impl World {
         for _ in 0..100 {
             for link in std::mem::take(&mut self.verifying) {
                 let verdict = Verdict::Allow;
-                self.input(Cause::Verified { link, is_right: true }, Input::Verified { link, verdict })?;
+                self.input(
+                    Cause::Verified { link, is_right: true },
+                    Input::Verified { link, verdict },
+                )?;
             }
             self.carry_all()?;
             self.commit(usize::MAX)?;
@@ -693,7 +764,9 @@ impl World {
             stats.inflight_messages,
             stats.wills_bytes,
         ];
-        hold(left == [0; 7], "M2", || format!("everybody has gone, and there is left {stats:?}"))
+        hold(left == [0; 7], "M2", || {
+            format!("everybody has gone, and there is left {stats:?}")
+        })
     }
 }
 
@@ -746,11 +819,8 @@ pub fn run(setup: &Setup, history: &[Act], walk_every: u64, tells: bool) -> Outc
 pub fn draw(seed: u64, steps: usize) -> (Setup, Vec<Act>) {
     let mut chance = Chance(seed);
     let setup = Setup::draw(&mut chance);
-    let history = (0..steps).map(|_| Act::draw(&mut chance, &setup.weights)).collect();
+    let history = (0..steps)
+        .map(|_| Act::draw(&mut chance, &setup.weights))
+        .collect();
     (setup, history)
-}
-
-/// Whether an act can be left out of what is told without loss: it only carries.
-pub fn is_transport(kind: Kind) -> bool {
-    matches!(kind, Kind::Up | Kind::Down | Kind::Answer)
 }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use tidegate::auth::access::{Action, Denial};
 use tidegate::broker::{
-    DetachReason, KeptOut, KickOutcome, KickedSession, KickedWill, LinkId, Refusal, Stats, StoreHealth, Target,
+    DetachReason, KeptOut, KickOutcome, KickedSession, KickedWill, LinkId, Refusal, Stats, StoreHealth,
+    Target,
 };
 use tidegate::mqtt::{QoS, ReasonCode};
 
@@ -30,12 +31,17 @@ impl Oracle {
             DetachReason::KeepAliveTimeout => {
                 let due = known.last_received + known.silence_max;
                 hold(!known.silence_max.is_zero() && due <= self.now, "P2", || {
-                    format!("its keep-alive ends in {:?}", due.saturating_duration_since(self.now))
+                    format!(
+                        "its keep-alive ends in {:?}",
+                        due.saturating_duration_since(self.now)
+                    )
                 })?;
             }
             DetachReason::TakenOver => hold(false, "T1", || "taken over by nobody".into())?,
             DetachReason::Malformed(_) | DetachReason::Refused(Refusal::Untrusted) => {
-                hold(known.provoked, "P2", || format!("it did no wrong and was sent away: {reason}"))?;
+                hold(known.provoked, "P2", || {
+                    format!("it did no wrong and was sent away: {reason}")
+                })?;
             }
             DetachReason::Refused(_) => {
                 hold(known.provoked || !self.terms.is_roomy, "P2", || {
@@ -45,8 +51,12 @@ impl Oracle {
             DetachReason::Kicked(_) => {
                 let session = self.sessions.get(&number);
                 let kick = self.kicks.front();
-                let is_meant = session.zip(kick).is_some_and(|(session, kick)| means(&kick.target, session));
-                hold(is_meant, "T2", || format!("nobody asked for its kick; the next is {kick:?}"))?;
+                let is_meant = session
+                    .zip(kick)
+                    .is_some_and(|(session, kick)| means(&kick.target, session));
+                hold(is_meant, "T2", || {
+                    format!("nobody asked for its kick; the next is {kick:?}")
+                })?;
             }
             DetachReason::ConnectTimeout | DetachReason::Shutdown => {
                 hold(false, "P2", || format!("it was in, and was sent away: {reason}"))?;
@@ -78,7 +88,11 @@ impl Oracle {
         known.ended_in = step;
         match std::mem::replace(&mut known.stage, Stage::Ended) {
             Stage::Arrived | Stage::Asked(..) => {}
-            stage => return hold(false, "T1", || format!("{stage:?} ended as if it had not been in: {reason}")),
+            stage => {
+                return hold(false, "T1", || {
+                    format!("{stage:?} ended as if it had not been in: {reason}")
+                });
+            }
         }
         match reason {
             DetachReason::ConnectTimeout => {
@@ -125,7 +139,11 @@ impl Oracle {
             return;
         };
         self.names.remove(&session.client);
-        self.slack += session.replays.values().map(|topics| topics.len() as u64).sum::<u64>();
+        self.slack += session
+            .replays
+            .values()
+            .map(|topics| topics.len() as u64)
+            .sum::<u64>();
         for owed in session.owed.drain(..) {
             if owed.batch == self.batch {
                 self.slack += 1; // perhaps it ended before that was routed
@@ -173,7 +191,14 @@ impl Oracle {
             return;
         };
         let identity = session.identity.clone();
-        let Message { topic, payload, qos, retain, properties, .. } = &*will.message;
+        let Message {
+            topic,
+            payload,
+            qos,
+            retain,
+            properties,
+            ..
+        } = &*will.message;
         if !may(&self.denials, &identity, Action::Publish, topic) {
             return;
         }
@@ -193,7 +218,12 @@ impl Oracle {
 
     /// The process ended and another went on with what was stored: connections and what was not stored are gone, and
     /// clients that were connected have left at this moment.
-    pub fn recover(&mut self, now: Instant, denials: Vec<Denial>, (stats, progress): (&Stats, Progress)) -> Held {
+    pub fn recover(
+        &mut self,
+        now: Instant,
+        denials: Vec<Denial>,
+        (stats, progress): (&Stats, Progress),
+    ) -> Held {
         self.now = now;
         self.step += 1;
         self.batch += 1;
@@ -217,10 +247,15 @@ impl Oracle {
             .map(|(&number, _)| number)
             .collect();
         for number in gone {
-            let Some(session) = self.sessions.remove(&number) else { continue };
+            let Some(session) = self.sessions.remove(&number) else {
+                continue;
+            };
             self.names.remove(&session.client);
             for shared in &mut self.shared {
-                shared.is_unsure |= shared.groups.iter().any(|group| session.groups_ever.contains(group));
+                shared.is_unsure |= shared
+                    .groups
+                    .iter()
+                    .any(|group| session.groups_ever.contains(group));
             }
         }
         self.denials = denials.clone();
@@ -244,7 +279,11 @@ impl Oracle {
     /// The will of a client that has left is sent, or falls due.
     fn fall_due(&mut self, number: SessionNumber) {
         let now = self.now;
-        match self.sessions.get_mut(&number).and_then(|session| session.will.as_mut()) {
+        match self
+            .sessions
+            .get_mut(&number)
+            .and_then(|session| session.will.as_mut())
+        {
             Some(will) if will.delay.is_zero() => self.send_will(number),
             Some(will) => will.due = Some(now + will.delay),
             None => {}
@@ -257,7 +296,12 @@ impl Oracle {
         for (&number, session) in &self.sessions {
             let will_at = session.will.as_ref().and_then(|will| will.due);
             due.extend(will_at.filter(|&at| at <= self.now).map(|at| (at, false, number)));
-            due.extend(session.expires_at.filter(|&at| at <= self.now).map(|at| (at, true, number)));
+            due.extend(
+                session
+                    .expires_at
+                    .filter(|&at| at <= self.now)
+                    .map(|at| (at, true, number)),
+            );
         }
         due.sort_unstable();
         for (_, ends, number) in due {
@@ -276,8 +320,14 @@ impl Oracle {
                 Stage::Arrived | Stage::Asked(..) => link.last_received + self.terms.connect_timeout,
                 Stage::In(_) | Stage::Ended => continue,
             };
-            let id = if matches!(link.stage, Stage::In(_)) { "P2" } else { "A2" };
-            hold(due > self.now, id, || format!("a connection outlived its deadline: {link:?}"))?;
+            let id = if matches!(link.stage, Stage::In(_)) {
+                "P2"
+            } else {
+                "A2"
+            };
+            hold(due > self.now, id, || {
+                format!("a connection outlived its deadline: {link:?}")
+            })?;
         }
         Ok(())
     }
@@ -293,7 +343,9 @@ impl Oracle {
             Target::User(user) => Some(user.as_str()),
             _ => None,
         };
-        if let (Some(duration), Some(subject), KeptOut::Banned) = (kick.options.keep_out, subject, outcome.kept_out) {
+        if let (Some(duration), Some(subject), KeptOut::Banned) =
+            (kick.options.keep_out, subject, outcome.kept_out)
+        {
             let until = self.now + duration;
             let known = self.bans.entry(Rc::from(subject)).or_insert(until);
             *known = until.max(*known);
@@ -303,9 +355,11 @@ impl Oracle {
         };
         let number = self.names.get(client.as_str()).copied();
         let session = number.and_then(|number| self.sessions.get_mut(&number));
-        hold(session.as_ref().is_none_or(|session| session.link.is_none()), "T2", || {
-            format!("{client} is still there after its kick")
-        })?;
+        hold(
+            session.as_ref().is_none_or(|session| session.link.is_none()),
+            "T2",
+            || format!("{client} is still there after its kick"),
+        )?;
         if kick.options.session == KickedSession::Purge
             && let (Some(number), Some(session)) = (number, session)
         {

@@ -42,9 +42,11 @@ impl Oracle {
             BanSubject::Network(_) => return Ok(()),
         };
         let until = self.bans.remove(name);
-        hold(!is_over || until.is_none_or(|until| until <= self.now), "T2", || {
-            format!("the ban of {name} ended early")
-        })
+        hold(
+            !is_over || until.is_none_or(|until| until <= self.now),
+            "T2",
+            || format!("the ban of {name} ended early"),
+        )
     }
 
     /// Nothing is said after the last word.
@@ -54,7 +56,9 @@ impl Oracle {
             let is_over = matches!(known.stage, Stage::Ended) && known.ended_in != self.step;
             !known.farewell && !known.closed && !is_over
         });
-        hold(is_open, "T1", || format!("something was sent on a connection that has ended: {known:?}"))
+        hold(is_open, "T1", || {
+            format!("something was sent on a connection that has ended: {known:?}")
+        })
     }
 
     fn sent(&mut self, link: LinkId, packet: &Packet) -> Held {
@@ -100,7 +104,9 @@ impl Oracle {
             }
             Packet::Disconnect(_) => {
                 known.farewell = true;
-                hold(version == ProtocolVersion::V5, "P1", || "DISCONNECT to a client that knows none".into())
+                hold(version == ProtocolVersion::V5, "P1", || {
+                    "DISCONNECT to a client that knows none".into()
+                })
             }
             _ if !is_in => hold(false, "P1", || format!("{packet:?} before CONNACK")),
             Packet::Publish(publish) => self.sent_publish(link, publish),
@@ -119,7 +125,8 @@ impl Oracle {
                 let is_right = match answer {
                     Some(Answer::PubComp(awaited, was_there)) => {
                         let unknown = ack.reason == ReasonCode::PacketIdentifierNotFound;
-                        awaited == packet_id && (was_there || unknown || version != ProtocolVersion::V5)
+                        awaited == packet_id
+                            && (was_there || unknown || version != ProtocolVersion::V5)
                             && !(was_there && ack.reason != ReasonCode::Success)
                     }
                     _ => false,
@@ -129,17 +136,24 @@ impl Oracle {
             Packet::SubAck(suback) => {
                 let packet_id = suback.packet_id.get();
                 let answer = self.answer(link, |answer| matches!(answer, Answer::SubAck(..)));
-                hold(answer == Some(Answer::SubAck(packet_id, suback.reasons.len())), "P1", || {
-                    format!("{suback:?} answers {answer:?}")
-                })?;
+                hold(
+                    answer == Some(Answer::SubAck(packet_id, suback.reasons.len())),
+                    "P1",
+                    || format!("{suback:?} answers {answer:?}"),
+                )?;
                 self.granted(link, packet_id, &suback.reasons);
                 Ok(())
             }
             Packet::UnsubAck(unsuback) => {
                 let answer = self.answer(link, |answer| matches!(answer, Answer::UnsubAck(..)));
                 let existed = |&reason: &ReasonCode| reason == ReasonCode::Success;
-                let told = Answer::UnsubAck(unsuback.packet_id.get(), unsuback.reasons.iter().map(existed).collect());
-                hold(answer.as_ref() == Some(&told), "P1", || format!("{told:?} answers {answer:?}"))
+                let told = Answer::UnsubAck(
+                    unsuback.packet_id.get(),
+                    unsuback.reasons.iter().map(existed).collect(),
+                );
+                hold(answer.as_ref() == Some(&told), "P1", || {
+                    format!("{told:?} answers {answer:?}")
+                })
             }
             Packet::PingResp => {
                 let answer = self.answer(link, |answer| *answer == Answer::PingResp);
@@ -174,7 +188,9 @@ impl Oracle {
             _ => return hold(false, "P1", || format!("{ack:?} answers nothing")),
         };
         // [MQTT-4.6.0-2] [MQTT-4.6.0-3]
-        hold(awaited == packet_id, "D3", || format!("{ack:?} comes before that of {awaited}"))?;
+        hold(awaited == packet_id, "D3", || {
+            format!("{ack:?} comes before that of {awaited}")
+        })?;
         let Some(known) = self.links.get(&link) else {
             return Ok(());
         };
@@ -182,8 +198,10 @@ impl Oracle {
             (ProtocolVersion::V5, Reached::Denied) => ack.reason == ReasonCode::NotAuthorized,
             (_, Reached::NotStored) => ack.reason == ReasonCode::QuotaExceeded,
             (ProtocolVersion::V5, Reached::Nobody) => {
-                matches!(ack.reason, ReasonCode::NoMatchingSubscribers | ReasonCode::Success)
-                    || (!self.terms.is_roomy && ack.reason == ReasonCode::QuotaExceeded)
+                matches!(
+                    ack.reason,
+                    ReasonCode::NoMatchingSubscribers | ReasonCode::Success
+                ) || (!self.terms.is_roomy && ack.reason == ReasonCode::QuotaExceeded)
             }
             (ProtocolVersion::V5, Reached::Somebody | Reached::Again) => {
                 ack.reason == ReasonCode::Success
@@ -191,7 +209,9 @@ impl Oracle {
             }
             _ => ack.reason == ReasonCode::Success,
         };
-        hold(is_allowed, "D1", || format!("{ack:?} for a message that reached {reached:?}"))?;
+        hold(is_allowed, "D1", || {
+            format!("{ack:?} for a message that reached {reached:?}")
+        })?;
         self.accepted += 1;
         let session = known.session.and_then(|number| self.sessions.get_mut(&number));
         if let (QoS::ExactlyOnce, true, Some(session)) = (qos, ack.reason.is_error(), session) {
@@ -218,13 +238,16 @@ impl Oracle {
             (None, None) if heard_ahead => return Ok(()),
             _ => false,
         };
-        let is_v5 = self.links.get(&link).is_some_and(|known| known.version == ProtocolVersion::V5);
+        let is_v5 = self
+            .links
+            .get(&link)
+            .is_some_and(|known| known.version == ProtocolVersion::V5);
         hold(is_right || !is_v5, "D2", || format!("{ack:?} answers nothing"))
     }
 
     /// SUBACK: what it refuses is as it was before.
     fn granted(&mut self, link: LinkId, packet_id: u16, reasons: &[ReasonCode]) {
-        let is_it = |(asked, id, _): &(LinkId, u16, _)| *asked == link && *id == packet_id;
+        let is_it = |(asked, id, _): &super::Subscribing| *asked == link && *id == packet_id;
         let Some(index) = self.subscribing.iter().position(is_it) else {
             return;
         };
@@ -233,8 +256,12 @@ impl Oracle {
         let Some(session) = session.and_then(|number| self.sessions.get_mut(&number)) else {
             return;
         };
-        for ((text, old), reason) in before.into_iter().zip(reasons) {
-            if reason.is_error() {
+        // The last first: a filter may stand there twice, and what the later one made of it holds.
+        let mut made = Vec::new();
+        for ((text, old), reason) in before.into_iter().zip(reasons).rev() {
+            if !reason.is_error() {
+                made.push(text);
+            } else if !made.contains(&text) {
                 session.replays.remove(&text);
                 match old {
                     Some(old) => session.filters.insert(text, old),
@@ -252,7 +279,10 @@ impl Oracle {
             return hold(false, "P1", || "PUBLISH before CONNACK".into());
         };
         let version = known.version;
-        let alias = publish.properties.as_deref().and_then(|properties| properties.topic_alias);
+        let alias = publish
+            .properties
+            .as_deref()
+            .and_then(|properties| properties.topic_alias);
         let topic: Rc<str> = match (&publish.topic, alias) {
             (Some(topic), None) => Rc::from(topic.as_str()),
             (Some(topic), Some(alias)) => {
@@ -262,13 +292,20 @@ impl Oracle {
             }
             (None, alias) => match alias.and_then(|alias| known.aliases[1].get(&alias)) {
                 Some(topic) => topic.clone(),
-                None => return hold(false, "D6", || format!("{publish:?} has an alias that was given no topic")),
+                None => {
+                    return hold(false, "D6", || {
+                        format!("{publish:?} has an alias that was given no topic")
+                    });
+                }
             },
         };
         self.delivered += 1;
         let identity = self.sessions.get(&number).map(|session| session.identity.clone());
-        let is_allowed = identity.is_none_or(|identity| may(&self.denials, &identity, Action::Receive, &topic));
-        hold(is_allowed, "A1", || format!("{publish:?} on {topic} may not be received"))?;
+        let is_allowed =
+            identity.is_none_or(|identity| may(&self.denials, &identity, Action::Receive, &topic));
+        hold(is_allowed, "A1", || {
+            format!("{publish:?} on {topic} may not be received")
+        })?;
         match (publish.qos, publish.packet_id) {
             (QoS::AtMostOnce, _) => self.sent_at_most_once(link, number, &topic, publish, version),
             (_, Some(packet_id)) if publish.dup => {
@@ -297,7 +334,9 @@ impl Oracle {
         let brings = self.brings(number, topic, publish);
         match self.take_shared(number, topic, publish, version, brings) {
             Some((_, owed)) => self.check_life(&owed.message, publish, version),
-            None => self.take_retained(link, number, topic, publish, version).map(|_| ()),
+            None => self
+                .take_retained(link, number, topic, publish, version)
+                .map(|_| ()),
         }
     }
 
@@ -333,13 +372,19 @@ impl Oracle {
         });
         let in_use = session.flights.iter().any(|flight| flight.packet_id == packet_id);
         hold(!in_use, "P1", || format!("{packet_id} is in use: {publish:?}"))?;
-        let found = session.owed.iter().position(|owed| is_owed(owed, topic, publish, version));
+        let found = session
+            .owed
+            .iter()
+            .position(|owed| is_owed(owed, topic, publish, version));
         // The same may be owed by another way, and earlier.
         let is_earlier = |index: &usize| {
             let batch = session.owed.get(*index).map_or(0, |owed| owed.batch);
             let is_it = |shared: &super::Shared| {
                 shared.batch < batch
-                    && shared.groups.iter().any(|group| session.groups_ever.contains(group))
+                    && shared
+                        .groups
+                        .iter()
+                        .any(|group| session.groups_ever.contains(group))
                     && shared.message.says_the_same(topic, publish, version)
             };
             !self.shared.iter().any(is_it)
@@ -377,13 +422,23 @@ impl Oracle {
             None => (None, self.take_retained(link, number, topic, publish, version)?),
         };
         let has_waited = self.terms.stores && publish.qos == QoS::ExactlyOnce;
-        hold(!owed.message.is_expired(now) || has_waited || publish.dup, "D5", || format!("{publish:?} had expired"))?;
+        hold(
+            !owed.message.is_expired(now) || has_waited || publish.dup,
+            "D5",
+            || format!("{publish:?} had expired"),
+        )?;
         self.check_life(&owed.message, publish, version)?;
-        let is_stored = self.sessions.get(&number).is_some_and(|session| session.is_stored);
+        let is_stored = self
+            .sessions
+            .get(&number)
+            .is_some_and(|session| session.is_stored);
         self.early |= is_stored && publish.qos == QoS::ExactlyOnce && owed.after > self.progress.stored;
         if let Some(session) = self.sessions.get_mut(&number) {
             // One that was about to be sent takes its place among those that were.
-            let rest = session.flights.iter().position(|flight| publish.dup && flight.sent_on != Some(link));
+            let rest = session
+                .flights
+                .iter()
+                .position(|flight| publish.dup && flight.sent_on != Some(link));
             let flight = Flight {
                 packet_id,
                 owed,
@@ -391,7 +446,9 @@ impl Oracle {
                 released: false,
                 sent_on: Some(link),
             };
-            session.flights.insert(rest.unwrap_or(session.flights.len()), flight);
+            session
+                .flights
+                .insert(rest.unwrap_or(session.flights.len()), flight);
         }
         self.note_outstanding(link, packet_id)
     }
@@ -409,13 +466,18 @@ impl Oracle {
         let Some(session) = self.sessions.get_mut(&number) else {
             return hold(false, "D6", || format!("{publish:?} to a session that is gone"));
         };
-        let index = session.flights.iter().position(|flight| flight.packet_id == packet_id);
+        let index = session
+            .flights
+            .iter()
+            .position(|flight| flight.packet_id == packet_id);
         let Some(index) = index else {
             if self.heard_ahead {
                 return Ok(());
             }
             // It was about to be sent when its connection, or the process, ended.
-            hold(self.terms.stores, "D3", || format!("{publish:?} is repeated and was never sent"))?;
+            hold(self.terms.stores, "D3", || {
+                format!("{publish:?} is repeated and was never sent")
+            })?;
             return self.sent_first(link, number, topic, publish, packet_id, version);
         };
         // What waited to be stored was overtaken by what did not; of each quality the order is kept.
@@ -425,15 +487,21 @@ impl Oracle {
         let Some(flight) = session.flights.get_mut(index) else {
             return Ok(());
         };
-        hold(!flight.released, "D2", || format!("{publish:?} comes again after PUBREC"))?;
+        hold(!flight.released, "D2", || {
+            format!("{publish:?} comes again after PUBREC")
+        })?;
         hold(flight.sent_on != Some(link), "D3", || {
             format!("{publish:?} is repeated on the connection it was sent on")
         })?;
-        hold(!was_later, "D3", || format!("{publish:?} is repeated after what came after it"))?;
+        hold(!was_later, "D3", || {
+            format!("{publish:?} is repeated after what came after it")
+        })?;
         flight.sent_on = Some(link);
         let is_same = is_owed(&flight.owed, topic, publish, version);
         let message = flight.owed.message.clone();
-        hold(is_same, "D6", || format!("{publish:?} is repeated, and was {message:?}"))?;
+        hold(is_same, "D6", || {
+            format!("{publish:?} is repeated, and was {message:?}")
+        })?;
         self.note_outstanding(link, packet_id)
     }
 
@@ -460,20 +528,34 @@ impl Oracle {
     ) -> Option<(Rc<[super::Group]>, Owed)> {
         let session = self.sessions.get(&number)?;
         let owed_as = |shared: &super::Shared| {
-            let is_member = shared.groups.iter().any(|group| session.groups_ever.contains(group));
+            let is_member = shared
+                .groups
+                .iter()
+                .any(|group| session.groups_ever.contains(group));
             if !is_member || (is_new && shared.batch != self.batch) {
                 return None;
             }
             // It was a member, and what it had granted then is not kept here.
             let (qos, ids, retain) = match session.filters.get(&shared.group) {
                 Some(filter) => {
-                    let ids = if filter.id > 0 { vec![filter.id] } else { Vec::new() };
-                    (filter.qos.min(shared.message.qos), ids, Some(filter.retain_as_published && shared.message.retain))
+                    let ids = if filter.id > 0 {
+                        vec![filter.id]
+                    } else {
+                        Vec::new()
+                    };
+                    (
+                        filter.qos.min(shared.message.qos),
+                        ids,
+                        Some(filter.retain_as_published && shared.message.retain),
+                    )
                 }
                 None => (publish.qos, ids_of(publish), None),
             };
             // What waits keeps what was granted when it came; and which of two ways it came by nobody can tell.
-            let same = self.shared.iter().filter(|other| Rc::ptr_eq(&other.message, &shared.message));
+            let same = self
+                .shared
+                .iter()
+                .filter(|other| Rc::ptr_eq(&other.message, &shared.message));
             let is_exact = shared.batch == self.batch && same.count() == 1 && shared.groups.len() == 1;
             let owed = Owed {
                 message: shared.message.clone(),
@@ -489,7 +571,11 @@ impl Oracle {
             };
             is_owed(&owed, topic, publish, version).then_some(owed)
         };
-        let found = self.shared.iter().enumerate().filter_map(|(index, shared)| Some((index, owed_as(shared)?)));
+        let found = self
+            .shared
+            .iter()
+            .enumerate()
+            .filter_map(|(index, shared)| Some((index, owed_as(shared)?)));
         // At QoS 0 rather what was just routed, of the others the oldest; and by the way that fits best.
         let (index, owed) = found.min_by_key(|(index, owed)| {
             let shared = &self.shared[*index];
@@ -499,7 +585,11 @@ impl Oracle {
                 _ if session.groups_ever.contains(&shared.group) => 1,
                 _ => 2,
             };
-            let age = if publish.qos == QoS::AtMostOnce { u64::MAX - owed.batch } else { owed.batch };
+            let age = if publish.qos == QoS::AtMostOnce {
+                u64::MAX - owed.batch
+            } else {
+                owed.batch
+            };
             (age, fitness, shared.qos)
         })?;
         let shared = self.shared.remove(index);
@@ -515,11 +605,20 @@ impl Oracle {
         publish: &Publish,
         version: ProtocolVersion,
     ) -> Result<Owed, super::Violation> {
-        let unknown =
-            || super::Violation::new("D6", format!("{publish:?} on {topic} is owed to nobody on {link:?}"));
+        let unknown = || {
+            super::Violation::new(
+                "D6",
+                format!("{publish:?} on {topic} is owed to nobody on {link:?}"),
+            )
+        };
         let session = self.sessions.get_mut(&number).ok_or_else(unknown)?;
-        let values = self.retained.get(topic).map(|(_, values)| values.as_slice()).unwrap_or_default();
-        let value = (values.iter().flatten()).find(|retained| retained.message.says_the_same(topic, publish, version));
+        let values = self
+            .retained
+            .get(topic)
+            .map(|(_, values)| values.as_slice())
+            .unwrap_or_default();
+        let value = (values.iter().flatten())
+            .find(|retained| retained.message.says_the_same(topic, publish, version));
         let has_waited = self.terms.stores && publish.qos == QoS::ExactlyOnce;
         let once = || {
             let is_it = |message: &&Rc<Message>| has_waited && message.says_the_same(topic, publish, version);
@@ -531,7 +630,11 @@ impl Oracle {
         };
         let ids = ids_of(publish);
         let by = (session.filters.iter()).find(|(_, filter)| {
-            let own_ids = if filter.id > 0 { vec![filter.id] } else { Vec::new() };
+            let own_ids = if filter.id > 0 {
+                vec![filter.id]
+            } else {
+                Vec::new()
+            };
             filter.group.is_none()
                 && matches(&filter.matched, topic)
                 && filter.qos.min(message.qos) == publish.qos
@@ -540,7 +643,9 @@ impl Oracle {
         if by.is_none() && !has_waited {
             return Err(unknown());
         }
-        hold(!message.is_expired(self.now) || has_waited, "D5", || format!("{publish:?} had expired"))?;
+        hold(!message.is_expired(self.now) || has_waited, "D5", || {
+            format!("{publish:?} had expired")
+        })?;
         self.check_life(&message, publish, version)?;
         let session = self.sessions.get_mut(&number).ok_or_else(unknown)?;
         if let Some(topics) = session.replays.values_mut().find(|topics| topics.contains(topic)) {
@@ -563,7 +668,10 @@ impl Oracle {
         };
         let left = at.saturating_duration_since(self.now);
         let left_secs = left.as_secs() + u64::from(left.subsec_nanos() > 0);
-        let told = publish.properties.as_deref().and_then(|properties| properties.message_expiry_secs);
+        let told = publish
+            .properties
+            .as_deref()
+            .and_then(|properties| properties.message_expiry_secs);
         let has_waited = self.terms.stores && publish.qos == QoS::ExactlyOnce;
         let is_right = |told: u64| told == left_secs || (has_waited && told > left_secs);
         hold(told.is_some_and(|told| is_right(told.into())), "D5", || {
