@@ -107,8 +107,8 @@ fn a_seed_is_replayed() {
         let steps = number("STEPS").map_or(STEPS, |steps| steps as usize);
         let outcome = check(seed, steps, 1);
         eprintln!(
-            "SEED={seed}: {} steps, {} delivered, {} accepted",
-            outcome.steps, outcome.delivered, outcome.accepted
+            "SEED={seed}: {} steps, {} delivered, {} accepted; {}",
+            outcome.steps, outcome.delivered, outcome.accepted, outcome.summary
         );
     }
 }

@@ -327,7 +327,16 @@ impl Oracle {
         let is_own = |(session, owed): &(SessionNumber, Owed)| {
             *session == number && is_owed(owed, topic, publish, version)
         };
-        if let Some(index) = self.instant.iter().position(is_own) {
+        let own = self.instant.iter().position(is_own);
+        // Where its own subscriptions leave RETAIN open, another way may ask for the one without.
+        let is_open = own.is_some_and(|index| self.instant[index].1.retain.is_none());
+        if is_open
+            && !publish.retain
+            && let Some((_, owed)) = self.take_shared(number, topic, publish, version, true)
+        {
+            return self.check_life(&owed.message, publish, version);
+        }
+        if let Some(index) = own {
             let (_, owed) = self.instant.remove(index);
             return self.check_life(&owed.message, publish, version);
         }
@@ -378,9 +387,11 @@ impl Oracle {
             .position(|owed| is_owed(owed, topic, publish, version));
         // The same may be owed by another way, and earlier.
         let is_earlier = |index: &usize| {
-            let batch = session.owed.get(*index).map_or(0, |owed| owed.batch);
+            let own = session.owed.get(*index);
+            let batch = own.map_or(0, |owed| owed.batch);
+            let is_open = own.is_some_and(|owed| owed.retain.is_none()) && !publish.retain;
             let is_it = |shared: &super::Shared| {
-                shared.batch < batch
+                (shared.batch < batch || (is_open && shared.batch == batch))
                     && shared
                         .groups
                         .iter()
