@@ -986,3 +986,28 @@ fn whoever_was_held_back_goes_on_as_soon_as_others_acknowledge() {
         (0, 0)
     );
 }
+
+#[test]
+fn wills_of_those_whose_password_is_being_checked_are_held_to_the_budget() {
+    let limits = Limits {
+        memory_bytes_max: 60_000,
+        packet_bytes_max: 3_000,
+        ..Limits::default()
+    };
+    let mut house = House::within(limits);
+    let mut refused = 0;
+    for number in 0..30 {
+        let link = house.arrive_at_locked_door();
+        let connect = Connect {
+            user_name: Some(text("ann")),
+            password: Some("secret".into()),
+            will: Some(will("gone", &"x".repeat(2_500))),
+            ..client(V5, &format!("client{number}"))
+        };
+        let outputs = house.receive(link, Packet::Connect(Box::new(connect)));
+        assert!(house.broker.memory_bytes() <= 60_000, "after {number}");
+        let is_refused = |output: &Output| matches!(output, Output::Close { .. });
+        refused += usize::from(outputs.iter().any(is_refused));
+    }
+    assert!((5..30).contains(&refused), "{refused} were refused");
+}

@@ -251,6 +251,10 @@ impl Broker {
                 return self.refuse(now, link, refusal);
             }
         };
+        // It is kept from here on, and nobody has proved anything yet.
+        if admission.will.is_some() && !self.has_memory(now, Use::Session, 0) {
+            return self.refuse(now, link, Refusal::MemoryShort);
+        }
         if let Some(method) = &connect.properties.authentication_method {
             let asked = (connect, admission);
             return self.begin_authentication(now, link, asked, method, certificate_user);

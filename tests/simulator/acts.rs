@@ -123,8 +123,9 @@ impl Kind {
         match self {
             Self::Publish => 60,
             Self::Up | Self::Down | Self::Answer => 60,
-            Self::Connect => 20,
-            Self::Subscribe | Self::Verify => 10,
+            Self::Connect => 40,
+            Self::Verify => 20,
+            Self::Subscribe => 10,
             Self::Clock => 8,
             Self::Commit => 30,
             Self::Own | Self::Cut => 6,
@@ -162,7 +163,10 @@ impl World {
         let mut chance = Chance(act.entropy);
         let who = chance.below(self.clients.len());
         match act.kind {
-            Kind::Connect if self.clients[who].link.is_some() => self.speak(who),
+            Kind::Connect if self.clients[who].link.is_some() => {
+                self.clients[who].reads = true;
+                self.speak(who)
+            }
             Kind::Connect | Kind::Takeover => self.connect(&mut chance, who),
             Kind::Thief => self.steal(&mut chance, who),
             Kind::Publish => self.publish(&mut chance, who),
@@ -173,8 +177,8 @@ impl World {
             Kind::Up => self.carry_some_up(&mut chance),
             Kind::Down => self.carry_some_down(&mut chance),
             Kind::Clock => {
-                let pause_ms = chance.of(&[1, 10, 300, 1_000, 3_000, 20_000, 100_000]);
-                self.wait(Duration::from_millis(pause_ms + chance.next() % 500))
+                let pause_ms = chance.of(&self.setup.pauses_ms);
+                self.wait(Duration::from_millis(pause_ms + chance.next() % (1 + pause_ms / 2)))
             }
             Kind::LateClock => {
                 let pause_ms = chance.of(&[1_000, 20_000, 600_000]);
@@ -197,7 +201,7 @@ impl World {
             }
             Kind::StopReading => {
                 let client = &mut self.clients[who];
-                client.reads = !client.reads;
+                client.reads = !client.reads || chance.one_in(2);
                 Ok(())
             }
             Kind::Garbage => {
@@ -312,21 +316,22 @@ impl World {
         self.open_as_thief(who, connect)
     }
 
+    /// Some passwords were checked, not in the order in which they came.
     fn verify(&mut self, chance: &mut Chance) -> Held {
-        if self.verifying.is_empty() {
-            return Ok(());
+        for _ in 0..1 + chance.below(4) {
+            if self.verifying.is_empty() {
+                break;
+            }
+            let link = self.verifying.swap_remove(chance.below(self.verifying.len()));
+            let verdict = match chance.below(20) {
+                0 => Verdict::Deny,
+                1 => Verdict::Unavailable,
+                _ => Verdict::Allow,
+            };
+            let is_right = verdict == Verdict::Allow;
+            self.input(Cause::Verified { link, is_right }, Input::Verified { link, verdict })?;
         }
-        let link = self.verifying.swap_remove(chance.below(self.verifying.len()));
-        let verdict = match chance.below(10) {
-            0 => Verdict::Deny,
-            1 => Verdict::Unavailable,
-            _ => Verdict::Allow,
-        };
-        let is_right = verdict == Verdict::Allow;
-        self.input(
-            Cause::Verified { link, is_right },
-            Input::Verified { link, verdict },
-        )
+        Ok(())
     }
 
     fn topic(&self, chance: &mut Chance) -> TopicName {

@@ -25,6 +25,8 @@ pub struct Setup {
     pub payload_bytes_max: usize,
     /// How many steps in a hundred each kind of act gets, as weights.
     pub weights: [u32; Kind::ALL.len()],
+    /// How long a step of the clock is, in milliseconds.
+    pub pauses_ms: [u64; 3],
     /// Keep-alives and expiries that clients ask for.
     pub keep_alives: [u16; 2],
     pub expiries: [u32; 2],
@@ -66,7 +68,7 @@ impl Setup {
                 ProtocolVersion::V5,
             ],
         ]);
-        let clients = (0..count)
+        let clients: Vec<Who> = (0..count)
             .map(|index| Who {
                 name: format!("client{index}"),
                 user: (!chance.one_in(3)).then(|| format!("user{}", index % 3)),
@@ -74,6 +76,13 @@ impl Setup {
             })
             .collect();
         let is_roomy = !chance.one_in(3);
+        let mut clients = clients;
+        if !is_roomy {
+            // 3.1 has no word for a subscription that finds no room.
+            for who in clients.iter_mut().filter(|who| who.version == ProtocolVersion::V31) {
+                who.version = ProtocolVersion::V311;
+            }
+        }
         let mut weights = [0; Kind::ALL.len()];
         for (weight, kind) in weights.iter_mut().zip(Kind::ALL) {
             let usual = kind.usual_weight();
@@ -121,6 +130,7 @@ impl Setup {
             levels: 1 + chance.below(3),
             payload_bytes_max: chance.of(&[10, 60, 300, 3000]),
             weights,
+            pauses_ms: chance.of(&[[1, 10, 300], [1, 300, 3_000], [10, 1_000, 20_000], [1_000, 20_000, 100_000]]),
             keep_alives: chance.of(&[[0, 0], [0, 60], [2, 60], [1, u16::MAX]]),
             expiries: chance.of(&[[0, 100], [5, 3600], [u32::MAX, u32::MAX], [0, u32::MAX]]),
             receive_maxima: chance.of(&[

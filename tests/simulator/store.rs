@@ -225,7 +225,7 @@ impl Store {
         given: u64,
     ) -> Result<(Restored, u64, Oracle), crate::oracle::Violation> {
         let found = match self.journal.is_some() {
-            true => self.recover(pick % 2 == 0, given)?,
+            true => self.recover(pick.is_multiple_of(2), given)?,
             false => self.committed,
         };
         let possible: Vec<_> = self.minds.iter().filter(|(last, _)| *last >= found).collect();

@@ -10,7 +10,7 @@ use tidegate::auth::access::{Denial, Rights};
 use tidegate::broker::{Broker, Input, LinkId, ListenerPolicy, Now, Output, StoreHealth, Verdict};
 use tidegate::mqtt::{Connect, Packet, ProtocolVersion, QoS, Subscribe, SubscribeProperties, encode};
 
-use crate::acts::{Act, Kind};
+use crate::acts::Act;
 use crate::chance::Chance;
 use crate::clients::Client;
 use crate::network::{Connection, Read};
@@ -423,6 +423,15 @@ impl World {
         self.answer(who, 3)
     }
 
+    /// How it stands with the core, for whoever wants to know what a world was like.
+    pub fn summary(&self) -> String {
+        let stats = self.broker.stats();
+        format!(
+            "{} connections, {} clients let in, {} messages came, {} went",
+            stats.links_accepted, stats.clients_accepted, stats.messages_received, stats.messages_sent
+        )
+    }
+
     /// A client that has said goodbye closes.
     pub fn leave(&mut self, who: usize, at_once: bool) {
         if let Some(link) = self.clients[who].link {
@@ -779,6 +788,7 @@ pub struct Outcome {
     pub delivered: u64,
     pub accepted: u64,
     pub story: Vec<String>,
+    pub summary: String,
 }
 
 /// Runs a history to its end, and heals; a panic of the broker is an outcome like any other.
@@ -811,6 +821,7 @@ pub fn run(setup: &Setup, history: &[Act], walk_every: u64, tells: bool) -> Outc
         trace: world.trace,
         delivered: world.oracle.delivered,
         accepted: world.oracle.accepted,
+        summary: world.summary(),
         story: world.story.take().unwrap_or_default(),
     }
 }
@@ -823,9 +834,4 @@ pub fn draw(seed: u64, steps: usize) -> (Setup, Vec<Act>) {
         .map(|_| Act::draw(&mut chance, &setup.weights))
         .collect();
     (setup, history)
-}
-
-/// Whether an act can be left out of what is told without loss: it only carries.
-pub fn is_transport(kind: Kind) -> bool {
-    matches!(kind, Kind::Up | Kind::Down | Kind::Answer)
 }

@@ -247,7 +247,7 @@ impl Oracle {
 
     /// SUBACK: what it refuses is as it was before.
     fn granted(&mut self, link: LinkId, packet_id: u16, reasons: &[ReasonCode]) {
-        let is_it = |(asked, id, _): &(LinkId, u16, _)| *asked == link && *id == packet_id;
+        let is_it = |(asked, id, _): &super::Subscribing| *asked == link && *id == packet_id;
         let Some(index) = self.subscribing.iter().position(is_it) else {
             return;
         };
@@ -256,8 +256,12 @@ impl Oracle {
         let Some(session) = session.and_then(|number| self.sessions.get_mut(&number)) else {
             return;
         };
-        for ((text, old), reason) in before.into_iter().zip(reasons) {
-            if reason.is_error() {
+        // The last first: a filter may stand there twice, and what the later one made of it holds.
+        let mut made = Vec::new();
+        for ((text, old), reason) in before.into_iter().zip(reasons).rev() {
+            if !reason.is_error() {
+                made.push(text);
+            } else if !made.contains(&text) {
                 session.replays.remove(&text);
                 match old {
                     Some(old) => session.filters.insert(text, old),
@@ -323,7 +327,16 @@ impl Oracle {
         let is_own = |(session, owed): &(SessionNumber, Owed)| {
             *session == number && is_owed(owed, topic, publish, version)
         };
-        if let Some(index) = self.instant.iter().position(is_own) {
+        let own = self.instant.iter().position(is_own);
+        // Where its own subscriptions leave RETAIN open, another way may ask for the one without.
+        let is_open = own.is_some_and(|index| self.instant[index].1.retain.is_none());
+        if is_open
+            && !publish.retain
+            && let Some((_, owed)) = self.take_shared(number, topic, publish, version, true)
+        {
+            return self.check_life(&owed.message, publish, version);
+        }
+        if let Some(index) = own {
             let (_, owed) = self.instant.remove(index);
             return self.check_life(&owed.message, publish, version);
         }
@@ -374,9 +387,11 @@ impl Oracle {
             .position(|owed| is_owed(owed, topic, publish, version));
         // The same may be owed by another way, and earlier.
         let is_earlier = |index: &usize| {
-            let batch = session.owed.get(*index).map_or(0, |owed| owed.batch);
+            let own = session.owed.get(*index);
+            let batch = own.map_or(0, |owed| owed.batch);
+            let is_open = own.is_some_and(|owed| owed.retain.is_none()) && !publish.retain;
             let is_it = |shared: &super::Shared| {
-                shared.batch < batch
+                (shared.batch < batch || (is_open && shared.batch == batch))
                     && shared
                         .groups
                         .iter()
