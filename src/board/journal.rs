@@ -80,12 +80,6 @@ pub fn read(table: &Table<'_>, journal: &mut JournalSettings) {
         Kind::Relaxed => Mode::Relaxed(sync_interval.unwrap_or(before.1)),
         Kind::Memory => Mode::Memory,
     };
-    if sync_interval.is_some() && kind != Kind::Relaxed {
-        table.mistake(
-            "sync_interval",
-            "expected mode = \"relaxed\" with it: otherwise it means nothing",
-        );
-    }
     let set = |key: &str, range, field: &mut u64| {
         if let Some(bytes) = table.size(key, range) {
             *field = bytes;
