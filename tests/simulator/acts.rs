@@ -178,7 +178,9 @@ impl World {
             Kind::Down => self.carry_some_down(&mut chance),
             Kind::Clock => {
                 let pause_ms = chance.of(&self.setup.pauses_ms);
-                self.wait(Duration::from_millis(pause_ms + chance.next() % (1 + pause_ms / 2)))
+                self.wait(Duration::from_millis(
+                    pause_ms + chance.next() % (1 + pause_ms / 2),
+                ))
             }
             Kind::LateClock => {
                 let pause_ms = chance.of(&[1_000, 20_000, 600_000]);
@@ -329,13 +331,19 @@ impl World {
                 _ => Verdict::Allow,
             };
             let is_right = verdict == Verdict::Allow;
-            self.input(Cause::Verified { link, is_right }, Input::Verified { link, verdict })?;
+            self.input(
+                Cause::Verified { link, is_right },
+                Input::Verified { link, verdict },
+            )?;
         }
         Ok(())
     }
 
     fn topic(&self, chance: &mut Chance) -> TopicName {
         let mut topic = String::new();
+        if self.setup.shares && chance.one_in(3) {
+            topic.push_str("shared/");
+        }
         for level in 0..1 + chance.below(self.setup.levels) {
             if level > 0 {
                 topic.push('/');
@@ -345,10 +353,11 @@ impl World {
         TopicName::try_from(&*topic).expect("made of letters")
     }
 
+    /// What is shared is apart from what is not: by which of two ways a message came nobody could tell.
     fn filter(&self, chance: &mut Chance) -> TopicFilter {
         let mut filter = String::new();
         if self.setup.shares && chance.one_in(3) {
-            filter.push_str(chance.of(&["$share/g/", "$share/h/"]));
+            return TopicFilter::try_from("$share/g/shared/#").expect("a filter");
         }
         let levels = 1 + chance.below(self.setup.levels);
         for level in 0..levels {
@@ -357,6 +366,7 @@ impl World {
             }
             let is_last = level + 1 == levels;
             match chance.below(6) {
+                0 | 1 if self.setup.shares && level == 0 => filter.push('a'),
                 0 => filter.push('+'),
                 1 if is_last => filter.push('#'),
                 _ => filter.push_str(NAMES[chance.below(self.setup.names)]),
@@ -392,8 +402,8 @@ impl World {
             true => Bytes::new(),
             false => self.payload(chance, version),
         };
-        // One that is too large would be sent again for ever.
-        if payload.len() + 100 > self.setup.limits.packet_bytes_max as usize {
+        // One that is too large would be sent again for ever, and those that are empty are all alike.
+        if payload.is_empty() || payload.len() + 100 > self.setup.limits.packet_bytes_max as usize {
             qos = QoS::AtMostOnce;
         }
         let topic = self.topic(chance);

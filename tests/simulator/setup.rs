@@ -79,7 +79,10 @@ impl Setup {
         let mut clients = clients;
         if !is_roomy {
             // 3.1 has no word for a subscription that finds no room.
-            for who in clients.iter_mut().filter(|who| who.version == ProtocolVersion::V31) {
+            for who in clients
+                .iter_mut()
+                .filter(|who| who.version == ProtocolVersion::V31)
+            {
                 who.version = ProtocolVersion::V311;
             }
         }
@@ -130,7 +133,12 @@ impl Setup {
             levels: 1 + chance.below(3),
             payload_bytes_max: chance.of(&[10, 60, 300, 3000]),
             weights,
-            pauses_ms: chance.of(&[[1, 10, 300], [1, 300, 3_000], [10, 1_000, 20_000], [1_000, 20_000, 100_000]]),
+            pauses_ms: chance.of(&[
+                [1, 10, 300],
+                [1, 300, 3_000],
+                [10, 1_000, 20_000],
+                [1_000, 20_000, 100_000],
+            ]),
             keep_alives: chance.of(&[[0, 0], [0, 60], [2, 60], [1, u16::MAX]]),
             expiries: chance.of(&[[0, 100], [5, 3600], [u32::MAX, u32::MAX], [0, u32::MAX]]),
             receive_maxima: chance.of(&[

@@ -456,6 +456,7 @@ impl Oracle {
                 groups,
                 released: false,
                 sent_on: Some(link),
+                is_new: !publish.dup,
             };
             session
                 .flights
@@ -492,9 +493,23 @@ impl Oracle {
             return self.sent_first(link, number, topic, publish, packet_id, version);
         };
         // What waited to be stored was overtaken by what did not; of each quality the order is kept.
-        let is_same_kind = |flight: &Flight| !self.terms.stores || flight.owed.qos == publish.qos;
-        let was_later = (session.flights[index + 1..].iter())
-            .any(|flight| flight.sent_on == Some(link) && is_same_kind(flight));
+        let batch = session.flights[index].owed.batch;
+        // What came by shared subscriptions may have come to this session late, and empty messages are alike.
+        let is_certain = session.groups_ever.is_empty() && !publish.payload.is_empty();
+        let was_later = match self.terms.stores {
+            true => {
+                is_certain
+                    && (session.flights.iter()).any(|flight| {
+                        flight.sent_on == Some(link)
+                            && flight.owed.qos == publish.qos
+                            && flight.owed.batch > batch
+                            && !flight.is_new
+                    })
+            }
+            false => session.flights[index + 1..]
+                .iter()
+                .any(|flight| flight.sent_on == Some(link)),
+        };
         let Some(flight) = session.flights.get_mut(index) else {
             return Ok(());
         };
@@ -508,6 +523,7 @@ impl Oracle {
             format!("{publish:?} is repeated after what came after it")
         })?;
         flight.sent_on = Some(link);
+        flight.is_new = false;
         let is_same = is_owed(&flight.owed, topic, publish, version);
         let message = flight.owed.message.clone();
         hold(is_same, "D6", || {
