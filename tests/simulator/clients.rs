@@ -306,8 +306,8 @@ impl Client {
     }
 }
 
-/// The number a payload begins with. Empty ones have none, nor have those of 3.1 clients: they cannot know whether their
-/// session was there, and may have published twice what they send again.
+/// The number a payload begins with. Empty ones have none, nor have those of 3.1 clients: they cannot know whether
+/// their session was there, and may have published twice what they send again.
 pub fn number_of(payload: &[u8]) -> Option<u32> {
     let digits = payload.iter().take_while(|byte| byte.is_ascii_digit()).count();
     std::str::from_utf8(payload.get(..digits)?).ok()?.parse().ok()

@@ -1,5 +1,5 @@
-//! The simulator: the real core with a network, a clock and clients that are simulated, all from one seed, and an oracle
-//! that knows the standard and not the code.
+//! The simulator: the real core with a network, a clock and clients that are simulated, all from one seed, and an
+//! oracle that knows the standard and not the code.
 //!
 //! ```text
 //! cargo test --test simulator                            a fixed few seeds
@@ -14,10 +14,10 @@
 //! For volume the profile `quick` is meant: it is near the release profile's speed and keeps its debug assertions with
 //! `CARGO_PROFILE_QUICK_DEBUG_ASSERTIONS=true`.
 //!
-//! `setup`: what a seed draws before the first step. `acts`: what a step may be. `world`: core, network, clock and clients
-//! together. `network`, `clients`: the two that are simulated. `store`, `disk`: where what outlives the process is kept,
-//! in the real journal or a list. `oracle`: what has to hold, by the ids that a failure prints. `shrink`: the shortest
-//! history that still fails.
+//! `setup`: what a seed draws before the first step. `acts`: what a step may be. `world`: core, network, clock and
+//! clients together. `network`, `clients`: the two that are simulated. `store`, `disk`: where what outlives the
+//! process is kept, in the real journal or a list. `oracle`: what has to hold, by the ids that a failure prints.
+//! `shrink`: the shortest history that still fails.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(unreachable_pub, reason = "a test binary has no outside")]

@@ -10,15 +10,15 @@
 //! | D2 | a QoS 2 message is delivered once to a session; PUBREL of an unknown identifier is answered and no more |
 //! | D3 | deliveries come in the order they were published in; DUP is on repetitions alone, which come in their order |
 //! | D4 | whatever is not delivered is counted, and nothing is dropped where there is room |
-//! | D5 | what a topic retains is its last accepted write; an empty one deletes it; nothing expires early or comes late |
+//! | D5 | what a topic retains is its last accepted write; an empty one deletes it; nothing expires early or late |
 //! | D6 | nothing appears that nobody published; payload, properties and topic are the same bytes |
-//! | W1 | a will is sent once where the connection ended without DISCONNECT 0x00, after its delay, and otherwise never |
+//! | W1 | a will is sent once where the connection ended without DISCONNECT 0x00, after its delay; otherwise never |
 //! | T1 | at no moment has a session two connections; the old one is told 0x8E and nothing follows its end |
 //! | T2 | a kick ends when it is carried out, in the order asked; who is kept out does not come in |
 //! | S1 | Session Present is told exactly where the session is there |
 //! | A1 | nobody gets or publishes what the rules of the moment forbid, and a wrong password lets nobody in |
 //! | A2 | who does not say CONNECT in time is gone |
-//! | P1 | packet identifiers are unique in flight, Receive Maximum and Maximum Packet Size are kept, every answer comes |
+//! | P1 | packet identifiers are unique in flight, Receive Maximum and packet sizes are kept, every answer comes |
 //! | P2 | a client that keeps to the rules is not sent away; one that is silent too long is, and not before |
 //! | L2 | an input is answered in a bounded number of outputs |
 //!
@@ -538,7 +538,7 @@ impl Oracle {
                     .take(4)
                     .collect();
                 format!(
-                    "{} to {} deliveries did not come, {counted} were counted as dropped; of those owed: {owed:?}, {:?}",
+                    "{} to {} deliveries did not come, {counted} were counted as dropped; owed: {owed:?}, {:?}",
                     lost,
                     lost + slack,
                     self.shared.first()

@@ -1,5 +1,5 @@
-//! What a seed draws before the first step: which faults there are at all, how often each, and every size. Swarm testing:
-//! a world with few kinds of trouble gets deeper into each than one with all of them.
+//! What a seed draws before the first step: which faults there are at all, how often each, and every size. Swarm
+//! testing: a world with few kinds of trouble gets deeper into each than one with all of them.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The shortest history that still breaks the same invariant: parts are left out as long as it does, larger parts first.
+//! The shortest history that still breaks the same invariant: parts are left out as long as it does, larger parts
+//! first.
 
 use std::time::{Duration, Instant};
 

@@ -248,7 +248,15 @@ impl Oracle {
             .iter()
             .position(|output| matches!(output, Output::Close { link } if *link == old));
         let greeted = outputs.iter().position(|output| {
-            matches!(output, Output::Send { link, packet: Packet::ConnAck(_) } | Output::Event(Event::ClientConnected { link, .. }) if *link == new)
+            let link = match output {
+                Output::Send {
+                    link,
+                    packet: Packet::ConnAck(_),
+                } => link,
+                Output::Event(Event::ClientConnected { link, .. }) => link,
+                _ => return false,
+            };
+            *link == new
         });
         hold(closed.is_some() && closed < greeted, "T1", || {
             "a session was taken over and its old connection was not closed before".into()
