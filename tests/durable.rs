@@ -664,3 +664,20 @@ fn a_pubrel_waits_for_a_pubrec_that_came_behind_connect() {
     let outputs = house.store();
     assert!(sent(&outputs, reader).iter().any(is_pubrel), "{outputs:?}");
 }
+
+#[test]
+fn a_qos_2_delivery_whose_identifier_may_not_be_stored_is_not_sent_to_who_comes_back_while_nothing_can_be() {
+    let mut house = house();
+    let reader = come(&mut house, V5, "reader");
+    house.receive(reader, subscribe_packet(&[subscription("t", QoS::ExactlyOnce)]));
+    house.store();
+    house.step(own("t", "once", QoS::ExactlyOnce, false));
+    house.step(Input::Store(StoreHealth::Failed));
+    house.close(reader);
+    let (reader, outputs) = house.connect(kept(V5, "reader"));
+    assert!(connack(&outputs, reader).session_present);
+    assert_eq!(payloads(&outputs, reader), Vec::<String>::new());
+    house.is_healing = true;
+    house.step(Input::Store(StoreHealth::Ready));
+    assert_eq!(payloads(&house.store(), reader), ["once"]);
+}

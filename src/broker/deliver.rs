@@ -679,6 +679,11 @@ impl Broker {
             {
                 return false;
             }
+            // Its identifier may not be stored, and cannot be now.
+            let is_unsure = self.durable.as_ref().is_some_and(|durable| durable.is_unsure());
+            if is_unsure && session.number != 0 && queued.qos == QoS::ExactlyOnce {
+                return false;
+            }
             let (size_bytes, texts) = (queued.size_bytes(), queued.message.texts());
             let seen = texts.as_seen(queued.message.qos, queued.retain);
             if !may_receive(

@@ -197,6 +197,11 @@ impl Durable {
         self.health == StoreHealth::Ready
     }
 
+    /// Whether what was given may be lost: the store has failed, and is not whole again.
+    pub(super) fn is_unsure(&self) -> bool {
+        self.whole_again_at.is_some()
+    }
+
     /// Whether so much waits to be stored that publishers should wait.
     pub(super) fn is_behind(&self) -> bool {
         self.charge.bytes() > PENDING_BYTES_MAX

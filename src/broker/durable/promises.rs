@@ -58,7 +58,7 @@ impl Broker {
         if durable.whole_again_at.is_some_and(|whole| upto < whole) {
             return self.go_on_with_checkpoint(); // what is stored is not whole yet
         }
-        durable.whole_again_at = None;
+        let is_whole_again = durable.whole_again_at.take().is_some();
         durable.stored = durable.stored.max(upto.min(durable.given));
         let mut bytes = 0;
         while let Some(&(last, cost)) = durable.pending.front()
@@ -118,7 +118,20 @@ impl Broker {
             self.attachments += 1;
             self.pump(now, key);
         }
+        if is_whole_again {
+            self.pump_all(now); // what must not be sent before
+        }
         self.go_on_with_checkpoint();
+    }
+
+    /// Sends every client that is there what it is owed.
+    #[inline(never)]
+    fn pump_all(&mut self, now: Instant) {
+        let attached = self.links.values().filter_map(Link::attachment);
+        let keys: Vec<_> = attached.map(|attachment| attachment.session).collect();
+        for key in keys {
+            self.pump(now, key);
+        }
     }
 
     /// Gives up a delivery that was about to be sent, and may not be received any more.
