@@ -37,7 +37,7 @@ pub enum Read {
     Malformed(Option<ProtocolVersion>, DecodeError),
     /// The end of the stream.
     End,
-    /// Nothing more for now.
+    /// All that has arrived was read, and the peer may still send.
     Nothing,
 }
 
