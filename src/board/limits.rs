@@ -79,6 +79,12 @@ limits! {
         "With \"reject\": how long a client before 5.0 waits for its acknowledgement; then its connection ends.";
     "queued_bytes_total_max" queued_bytes_total_max bytes(1024..=3 << 30)
         "Payload and topic bytes waiting for all clients.";
+    "spill_bytes_max" spill_bytes_max bytes(0..=1 << 40)
+        "Payload and topic bytes waiting for one client beyond its queue, in the journal alone; \"0 B\": none.";
+    "spill_bytes_total_max" spill_bytes_total_max bytes(0..=1 << 40)
+        "The same for all clients; with a journal at most a quarter of its bytes_max.";
+    "spill_age_max" spill_age_max time(0, 365 * 24 * 3600)
+        "How old what waits there may get before it is dropped; \"0s\": any.";
     "unsent_bytes_max" unsent_bytes_max bytes(4096..=64 << 20)
         "Bytes handed to a connection and not yet out.";
     "sessions_max" sessions_max count(1..=1 << 20)
@@ -134,6 +140,12 @@ pub fn contradictions(limits: &Limits) -> Vec<(&'static str, String)> {
             packet_bytes_max,
             "queue_bytes_max",
             limits.queue_bytes_max,
+        ),
+        (
+            "spill_bytes_max",
+            limits.spill_bytes_max,
+            "spill_bytes_total_max",
+            limits.spill_bytes_total_max,
         ),
         (
             "queue_bytes_max",

@@ -21,7 +21,7 @@ use super::link::{Attachment, Link, LinkId, Stage, publish_bytes, send_publish, 
 use super::losses::Loss;
 use super::queue_rules::QueueRules;
 use super::retained::{Retained, Writer};
-use super::room::Load;
+use super::room::{Load, Room};
 use super::session::{Session, SessionKey};
 use super::subscriptions::{Grant, GroupKey, Resolved, Subscriber};
 use super::tailor::TooLarge;
@@ -329,9 +329,9 @@ impl Broker {
             Overflow::Reject | Overflow::Disconnect if qos == QoS::AtMostOnce => Overflow::DropNewest,
             overflow => overflow,
         };
-        if !self.make_room(now, key, load, overflow) {
+        let Some(room) = self.make_room(now, key, load, overflow) else {
             return;
-        }
+        };
         let message = passing.keep(&self.budget.account);
         let queued = Queued {
             message,
@@ -342,6 +342,9 @@ impl Broker {
             is_firm: overflow.keeps_what_waits(),
             number: 0,
         };
+        if room == Room::Journal {
+            return self.spill(key, queued);
+        }
         let texts = Texts {
             topic: passing.topic.clone(),
             payload: passing.payload.clone(),
@@ -435,6 +438,7 @@ impl Broker {
             QoS::AtMostOnce => !attachment.is_stalled(unsent_bytes_max),
             _ => {
                 session.queue.is_empty()
+                    && !session.spills()
                     && !session.inflight.owes_resend()
                     && attachment.takes_more(&session.inflight, unsent_bytes_max)
                     && (self.budget)
@@ -643,6 +647,9 @@ impl Broker {
         }
         if self.resend(now, key) {
             self.send_queued(now, key);
+            if self.sessions.get(key).is_some_and(Session::spills) {
+                self.refill(key);
+            }
             self.replay(now, key);
         }
         self.note_starved(key);
@@ -785,7 +792,9 @@ pub(super) fn attached<'a>(
 /// it must not overtake [MQTT-4.6.0-6].
 #[inline(never)]
 fn waits_at_qos0(queues: &QueueRules, session: &Session, topic: &TopicName) -> bool {
-    session.queue.holds_qos0() || session.link.is_none() && queues.keeps_qos0(session.fitting, topic)
+    session.queue.holds_qos0()
+        || session.spills()
+        || session.link.is_none() && queues.keeps_qos0(session.fitting, topic)
 }
 
 /// Sends `publish`, with the number of messages that its client has lost where it is to be told.

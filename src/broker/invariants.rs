@@ -100,7 +100,8 @@ impl Broker {
             bytes += session.charged_bytes()
                 + session.queue.charged_bytes()
                 + session.inflight.charged_bytes()
-                + session.receiving.charged_bytes();
+                + session.receiving.charged_bytes()
+                + (session.spilled.as_ref()).map_or(0, |spilled| spilled.charged_bytes());
             bytes += session.replays.iter().map(Replay::charged_bytes).sum::<usize>();
             let in_flight = session.inflight.iter().filter_map(|entry| match &entry.stage {
                 inflight::Stage::Published(queued) => Some(queued),
@@ -112,6 +113,9 @@ impl Broker {
             if let Some(will) = &session.will {
                 messages.insert(std::ptr::from_ref(will.message()), will.message().charged_bytes());
             }
+        }
+        for message in self.durable.iter().flat_map(|durable| durable.fresh_messages()) {
+            messages.insert(Rc::as_ptr(message), message.charged_bytes());
         }
         if let Some(key) = (self.retained.known_authors()).find(|&key| self.sessions.get(key).is_none()) {
             return Err(format!("{key:?} is known as an author and is gone"));
@@ -408,6 +412,16 @@ impl Broker {
                 "inflight_messages",
                 stats.inflight_messages,
                 sum(|session| session.inflight.len()),
+            ),
+            (
+                "spilled_messages",
+                stats.spilled_messages,
+                sum(|session| session.spilled.as_ref().map_or(0, |spilled| spilled.count())),
+            ),
+            (
+                "spilled_bytes",
+                stats.spilled_bytes,
+                sum(|session| session.spilled.as_ref().map_or(0, |spilled| spilled.size_bytes())),
             ),
             (
                 "queued_bytes",

@@ -103,6 +103,12 @@ pub struct Limits {
     pub publish_wait_max: Duration,
     /// Payload, topic and property bytes waiting for all clients, counted once for each.
     pub queued_bytes_total_max: usize,
+    /// Payload, topic and property bytes waiting for one client beyond its queue, in the journal alone; 0: nothing does.
+    pub spill_bytes_max: usize,
+    /// The same of all clients.
+    pub spill_bytes_total_max: usize,
+    /// How old what waits there may get, in the long run; zero: any.
+    pub spill_age_max: Duration,
     /// Bytes handed to a link and not yet out, after which nothing but acknowledgements is sent to it, in
     /// bytes.
     pub unsent_bytes_max: usize,
@@ -285,6 +291,9 @@ impl Default for Limits {
             queue_qos0: false,
             publish_wait_max: Duration::from_secs(30),
             queued_bytes_total_max: 32 * 1024 * 1024,
+            spill_bytes_max: 8 * 1024 * 1024,
+            spill_bytes_total_max: 16 * 1024 * 1024,
+            spill_age_max: Duration::from_secs(7 * 24 * 3600),
             unsent_bytes_max: 256 * 1024,
             sessions_max: 1024,
             sessions_per_user_max: 512,

@@ -21,6 +21,8 @@ pub struct Lost {
     pub offline: u64,
     /// QoS 0 while it did not read what it had been sent.
     pub slow: u64,
+    /// They waited in the journal alone, and its medium did not give them back.
+    pub damaged: u64,
 }
 
 /// The reasons of [`Lost`].
@@ -32,6 +34,7 @@ pub(super) enum Loss {
     Denied,
     Offline,
     Slow,
+    Damaged,
 }
 
 /// The losses of one session, kept only where there are any.
@@ -47,7 +50,13 @@ pub(super) struct Losses {
 impl Lost {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.queue_full + self.expired + self.too_large + self.denied + self.offline + self.slow
+        self.queue_full
+            + self.expired
+            + self.too_large
+            + self.denied
+            + self.offline
+            + self.slow
+            + self.damaged
     }
 }
 
@@ -74,6 +83,7 @@ impl Session {
             Loss::TooLarge => (&mut lost.too_large, &mut stats.dropped_too_large, true),
             Loss::Denied => (&mut lost.denied, &mut stats.deliveries_denied, false),
             Loss::Offline => (&mut lost.offline, &mut stats.dropped_offline, true),
+            Loss::Damaged => (&mut lost.damaged, &mut stats.dropped_damaged, true),
             Loss::Slow => (&mut lost.slow, &mut stats.dropped_slow, true),
         };
         *of_client += 1;

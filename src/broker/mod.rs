@@ -103,6 +103,7 @@ pub use bans::{Ban, BanSubject, KeptOut};
 pub use change::Change;
 pub use durable::change;
 pub use durable::restored::Restored;
+pub use durable::spill::{RECALLED_BYTES, Recall, Recalled};
 pub use durable::{StoreHealth, StoreView};
 pub use hooked::Installation;
 pub use kick::{
@@ -231,6 +232,9 @@ pub enum Input {
     },
     /// What is given can be stored, or cannot any more.
     Store(StoreHealth),
+    /// The answer to [`Output::Recall`]; void where nobody waits for it any more. Owed for each, whatever the medium
+    /// gives.
+    Recalled(Box<Recalled>),
     /// Everything that is stored is to be given again, in slices that go on with each [`Input::Stored`].
     Checkpoint,
     /// Other rules hold from now on, for what waits, is in flight or is retained as well.
@@ -288,6 +292,9 @@ pub enum Output {
     /// Store this, behind all that was given before, and say so by [`Input::Stored`]; only of a broker
     /// [with a store](Broker::with_store).
     Store(Change),
+    /// Read again some of what is stored and answer with [`Input::Recalled`], before anything is let go that
+    /// what is given after this may make needless.
+    Recall(Recall),
     /// A kick was carried out, to the end.
     Kicked {
         /// Which one.
@@ -558,6 +565,7 @@ impl Broker {
             Input::Stored { upto } => self.handle_stored(now, upto),
             Input::Store(health) => self.handle_store_health(health),
             Input::Checkpoint => self.begin_checkpoint(),
+            Input::Recalled(recalled) => self.handle_recalled(now, *recalled),
             Input::Connected {
                 link,
                 listener,

@@ -21,6 +21,8 @@ pub struct QueueRule {
     pub class: Option<QueueClass>,
     /// Payload, topic and property bytes that wait for one client; likewise.
     pub bytes_max: Option<usize>,
+    /// Bytes of these that wait for one client beyond its queue, in the journal alone; likewise.
+    pub spill_bytes_max: Option<usize>,
     /// What gives way when the queue is full.
     pub overflow: Option<Overflow>,
     /// Whether messages at QoS 0 wait for a client that is away.
@@ -38,6 +40,7 @@ pub(super) struct QueueRules {
     rules: Vec<QueueRule>,
     class: QueueClass,
     bytes_max: usize,
+    spill_bytes_max: usize,
     overflow: Overflow,
     qos0: bool,
     /// Whether any message may be refused for want of room.
@@ -63,6 +66,7 @@ impl QueueRules {
             rules,
             class: limits.queue_class,
             bytes_max: limits.queue_bytes_max,
+            spill_bytes_max: limits.spill_bytes_max,
             overflow: limits.queue_overflow,
             qos0: limits.queue_qos0,
             may_reject,
@@ -89,6 +93,14 @@ impl QueueRules {
                 .find_map(|rule| rule.bytes_max)
                 .unwrap_or(self.bytes_max),
         )
+    }
+
+    /// How many bytes may wait for a client beyond its queue.
+    pub(super) fn spill_bytes_max(&self, fitting: Fitting) -> usize {
+        let mut of_queues = self.of(fitting).filter(|rule| rule.topics.is_empty());
+        of_queues
+            .find_map(|rule| rule.spill_bytes_max)
+            .unwrap_or(self.spill_bytes_max)
     }
 
     /// What gives way when a message on `topic` finds a client's queue full.

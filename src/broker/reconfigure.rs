@@ -59,6 +59,8 @@ impl Limits {
         raise(&mut self.queue_class, other.queue_class);
         raise(&mut self.queue_bytes_max, other.queue_bytes_max);
         raise(&mut self.queued_bytes_total_max, other.queued_bytes_total_max);
+        raise(&mut self.spill_bytes_max, other.spill_bytes_max);
+        raise(&mut self.spill_bytes_total_max, other.spill_bytes_total_max);
         raise(&mut self.sessions_max, other.sessions_max);
         raise(&mut self.sessions_per_user_max, other.sessions_per_user_max);
         raise(&mut self.retained_max, other.retained_max);
@@ -84,6 +86,8 @@ impl Broker {
             queue_class: QueueClass::N16,
             queue_bytes_max: 0,
             queued_bytes_total_max: usize::try_from(self.stats.queued_bytes).unwrap_or(usize::MAX),
+            spill_bytes_max: 0,
+            spill_bytes_total_max: usize::try_from(self.stats.spilled_bytes).unwrap_or(usize::MAX),
             sessions_max: self.sessions.len(),
             sessions_per_user_max: 0,
             retained_max: self.retained.len(),

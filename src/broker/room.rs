@@ -28,24 +28,38 @@ pub(super) struct Load {
     pub(super) keeping_bytes: usize,
 }
 
+/// Where there is room for one more message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// In the queue.
+    Queue,
+    /// In the journal alone.
+    Journal,
+}
+
 impl Broker {
-    /// Drops by policy until a session has room for one more message; whether it has. Otherwise the message is lost to
-    /// it, and counted.
+    /// Drops by policy until a session has room for one more message, and says where. Where there is none the message
+    /// is lost to it, and counted.
     pub(super) fn make_room(
         &mut self,
         now: Instant,
         key: SessionKey,
         load: Load,
         overflow: Overflow,
-    ) -> bool {
-        let mut bites = None;
-        let has_room = loop {
-            let Some(session) = self.sessions.get(key) else {
-                return false;
+    ) -> Option<Room> {
+        let (mut bites, mut slack_bytes) = (None, 0);
+        let room = loop {
+            let session = self.sessions.get(key)?;
+            let Some(full) = self.ring_bound_in_the_way(session, load) else {
+                break Some(Room::Queue);
             };
-            let Some(full) = self.bound_in_the_way(session, load) else {
-                break true;
+            let Some(full) = self.spill_bound(session, load, full, slack_bytes) else {
+                break Some(Room::Journal);
             };
+            if session.spills() && !self.may_spill(session) {
+                bites = Some(full);
+                break None; // whatever gave way in the queue, it would have to stand behind the rest
+            }
             if self.drop_expired(now, key) {
                 continue;
             }
@@ -54,21 +68,23 @@ impl Broker {
                 Full::Shared(_) if self.has_less_than_its_share(key, load) => self.fattest(),
                 _ => (overflow == Overflow::DropOldest).then_some(key),
             };
-            let Some(loser) = gives_way else { break false };
+            let Some(loser) = gives_way else { break None };
             if !self.drop_one(loser, overflow) {
-                break false;
+                break None;
             }
+            // What waits in the journal comes up behind it.
+            slack_bytes = self.queues.size(self.sessions.get(key)?.fitting).1;
         };
         if let Some(full) = bites {
             self.tell_full(now, key, full);
         }
-        if !has_room {
+        if room.is_none() {
             self.note_loss(key, Loss::QueueFull);
             if overflow == Overflow::Disconnect {
                 self.end_soon(key);
             }
         }
-        has_room
+        room
     }
 
     /// Makes room in what all queues share, where another session gives way to one that has less than its share;
@@ -98,6 +114,7 @@ impl Broker {
         self.stats.queued_bytes -= dropped.size_bytes() as u64;
         self.store_dropped(loser, &dropped);
         self.next_has_changed(loser);
+        self.refill(loser);
         true
     }
 
@@ -117,6 +134,7 @@ impl Broker {
         }
         if !expired.is_empty() {
             self.next_has_changed(key);
+            self.refill(key);
         }
         !expired.is_empty()
     }
@@ -141,14 +159,49 @@ impl Broker {
         }
     }
 
-    /// What stands in the way of one more message, or of as many as `load` says.
+    /// What stands in the way of one more message, or of as many as `load` says, in the queue and beyond it.
     pub(super) fn bound_in_the_way(&self, session: &Session, load: Load) -> Option<Full> {
-        let own = self.own_bound_in_the_way(session, load);
-        own.or_else(|| self.shared_bound_in_the_way(session, load, Load::default()))
+        let full = self.ring_bound_in_the_way(session, load)?;
+        self.spill_bound(session, load, full, 0)
     }
 
-    /// The same of the session's own queue.
+    /// The same in the queue alone.
+    pub(super) fn ring_bound_in_the_way(&self, session: &Session, load: Load) -> Option<Full> {
+        let own = self.own_ring_bound(session, load);
+        own.or_else(|| self.shared_ring_bound(session, load, Load::default()))
+    }
+
+    /// The same by what is the session's own.
     pub(super) fn own_bound_in_the_way(&self, session: &Session, load: Load) -> Option<Full> {
+        let full = self.own_ring_bound(session, load)?;
+        self.spill_bound(session, load, full, 0)
+    }
+
+    /// The same by what all share, when `before` has found room there.
+    pub(super) fn shared_bound_in_the_way(
+        &self,
+        session: &Session,
+        load: Load,
+        before: Load,
+    ) -> Option<Full> {
+        let full = self.shared_ring_bound(session, load, before)?;
+        self.spill_bound(session, load, full, 0)
+    }
+
+    /// What stands in the way of a message that has its place at the end of the queue, though more wait beyond.
+    pub(super) fn bound_in_the_ring(&self, session: &Session, load: Load) -> Option<Full> {
+        let own = self.ring_bound(session, load);
+        own.or_else(|| self.shared_ring_bound(session, load, Load::default()))
+    }
+
+    fn own_ring_bound(&self, session: &Session, load: Load) -> Option<Full> {
+        match session.spills() {
+            true => Some(Full::Own("spill_bytes_max")), // it would overtake what waits there
+            false => self.ring_bound(session, load),
+        }
+    }
+
+    fn ring_bound(&self, session: &Session, load: Load) -> Option<Full> {
         let (class, bytes_max) = self.queues.size(session.fitting);
         if !session.queue.takes(load.count, class) {
             Some(Full::Own("queue_class"))
@@ -159,13 +212,7 @@ impl Broker {
         }
     }
 
-    /// The same of what all queues share, when `before` has found room there.
-    pub(super) fn shared_bound_in_the_way(
-        &self,
-        session: &Session,
-        load: Load,
-        before: Load,
-    ) -> Option<Full> {
+    fn shared_ring_bound(&self, session: &Session, load: Load, before: Load) -> Option<Full> {
         let Limits {
             queued_bytes_total_max,
             ..

@@ -9,6 +9,7 @@ use foldhash::fast::FixedState;
 use slotmap::SlotMap;
 
 use super::budget::{ALLOCATION_BYTES, Budget, Charge, SESSION_BYTES};
+use super::durable::spill::Spilled;
 use super::inflight::{Inflight, Receiving, Stage};
 use super::link::{self, Link, LinkId};
 use super::losses::Losses;
@@ -63,6 +64,8 @@ pub(super) struct Session {
     pub(super) inflight: Inflight,
     pub(super) receiving: Receiving,
     pub(super) queue: Queue,
+    /// What waits beyond the queue, in the journal alone.
+    pub(super) spilled: Option<Box<Spilled>>,
     /// Retained messages still owed to new subscriptions.
     pub(super) replays: Vec<Replay>,
     /// The queue rules that are for its client.
@@ -114,6 +117,7 @@ impl Session {
             inflight: Inflight::new(account, &budget.in_flight),
             receiving: Receiving::new(account),
             queue: Queue::new(account),
+            spilled: None,
             replays: Vec::new(),
             losses: None,
         }
@@ -162,7 +166,10 @@ impl Session {
 
     /// Whether there is nothing that could be sent now or later but for new messages.
     pub(super) fn owes_nothing(&self) -> bool {
-        self.queue.is_empty() && self.replays.is_empty() && !self.inflight.owes_resend()
+        self.queue.is_empty()
+            && self.spilled.is_none()
+            && self.replays.is_empty()
+            && !self.inflight.owes_resend()
     }
 
     /// Whether messages on `topic` are in the part of the tree that its client sees.
@@ -215,6 +222,10 @@ impl Sessions {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (SessionKey, &Session)> {
         self.slots.iter()
+    }
+
+    pub(super) fn iter_with_keys_mut(&mut self) -> impl Iterator<Item = (SessionKey, &mut Session)> {
+        self.slots.iter_mut()
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Session> {
@@ -349,9 +360,13 @@ impl Broker {
         let Session {
             inflight,
             queue,
+            spilled,
             number,
             ..
         } = session;
+        if let Some(spilled) = spilled {
+            self.forget_spilled(&spilled);
+        }
         // A QoS 2 message that was sent is nobody else's [MQTT-4.8.2-5]; the others another member may have.
         for entry in inflight.iter() {
             match &entry.stage {

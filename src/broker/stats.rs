@@ -19,6 +19,10 @@ pub struct Stats {
     pub retained_bytes: u64,
     /// Gauge: messages waiting for a client to come back or to acknowledge earlier ones.
     pub queued_messages: u64,
+    /// Gauge: messages waiting for a client in the journal alone, beyond its queue.
+    pub spilled_messages: u64,
+    /// Gauge: topic, payload and property bytes of these, counted once for each client.
+    pub spilled_bytes: u64,
     /// Gauge: messages sent to clients and not yet acknowledged.
     pub inflight_messages: u64,
     /// Gauge: topic, payload and property bytes of both, counted once for each client.
@@ -84,6 +88,8 @@ pub struct Stats {
     pub dropped_expired: u64,
     /// Dropped: larger than the client's Maximum Packet Size.
     pub dropped_too_large: u64,
+    /// Dropped: the journal's medium did not give it back.
+    pub dropped_damaged: u64,
     /// Dropped: queued or unacknowledged in a session that ended.
     pub dropped_session_ended: u64,
     /// Not kept: the room for retained messages was full.
@@ -118,6 +124,7 @@ impl Stats {
             + self.dropped_queue_full
             + self.dropped_expired
             + self.dropped_too_large
+            + self.dropped_damaged
             + self.dropped_session_ended
             + self.dropped_retained_full
             + self.dropped_by_hooks

@@ -412,6 +412,12 @@ pub static QUEUE: Section = Section {
             about: "Payload and topic bytes waiting for one client; not beside topics.",
         },
         Key {
+            name: "spill_bytes_max",
+            expects: "a size such as \"8 MiB\"",
+            default: "spill_bytes_max",
+            about: "The same of what waits beyond its queue, in the journal alone; not beside topics.",
+        },
+        Key {
             name: "overflow",
             expects: limits::QUEUE_EXPECTS.1,
             default: "queue_overflow",

@@ -77,6 +77,10 @@ pub(super) fn read(root: &Table<'_>, boards: &Boards, depth: Depth) -> Gateway {
             );
         }
     }
+    // A checkpoint writes again what waits in the journal, and new promises need room beside it.
+    let spill_max = usize::try_from(journal.bytes_max / 4).unwrap_or(usize::MAX);
+    limits.spill_bytes_total_max = limits.spill_bytes_total_max.min(spill_max);
+    limits.spill_bytes_max = limits.spill_bytes_max.min(limits.spill_bytes_total_max);
     let statistics_interval = table
         .and_then(|table| table.duration("statistics_interval", Duration::ZERO..=STATISTICS_INTERVAL_MAX))
         .unwrap_or(settings::STATISTICS_INTERVAL);

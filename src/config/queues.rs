@@ -26,11 +26,13 @@ fn read_rule(table: &Table<'_>, limits: &Limits) -> QueueRule {
         topics: read_list(table, "topics", |text| TopicFilter::try_from(text)),
         class: limits::read_queue_class(table, "messages_max"),
         bytes_max: read_bytes_max(table, limits),
+        spill_bytes_max: (table.size("spill_bytes_max", 0..=1 << 40))
+            .and_then(|bytes| usize::try_from(bytes).ok()),
         overflow: limits::read_overflow(table, "overflow"),
         qos0: table.flag("qos0"),
     };
     if table.has("topics") {
-        for key in ["messages_max", "bytes_max"]
+        for key in ["messages_max", "bytes_max", "spill_bytes_max"]
             .into_iter()
             .filter(|key| table.has(key))
         {
@@ -41,7 +43,7 @@ fn read_rule(table: &Table<'_>, limits: &Limits) -> QueueRule {
     }
     let (topics, settings) = (
         rule.topics.iter(),
-        ["messages_max", "bytes_max", "overflow", "qos0"],
+        ["messages_max", "bytes_max", "spill_bytes_max", "overflow", "qos0"],
     );
     for filter in topics.filter(|filter| filter.share().is_some()) {
         let message = format!(

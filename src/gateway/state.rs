@@ -300,6 +300,7 @@ impl Core {
             Output::Verify { link, user, password } => self.verify(link, user, password),
             Output::Kicked { id, outcome } => self.answer_kick(id, outcome),
             Output::Store(change) => self.store(&change),
+            Output::Recall(recall) => self.recall(recall),
             Output::Event(event) => self.tell(&event),
         }
     }

@@ -8,7 +8,7 @@ use tracing::{debug, error, info, warn};
 
 use super::StartError;
 use super::state::{Core, Hold, now};
-use crate::broker::{Broker, Change, Input, Restored, StoreHealth};
+use crate::broker::{Broker, Change, Input, Recall, Restored, StoreHealth};
 use crate::net::clock::released;
 use crate::storage::{
     Answer, JournalSettings, JournalStatistics, JournalWriter, Log, LogSettings, OpenError, StateDirectory,
@@ -146,6 +146,14 @@ impl Core {
         }
     }
 
+    /// Has some of what is stored read again.
+    #[inline(never)]
+    pub(super) fn recall(&mut self, recall: Recall) {
+        if let Some(store) = &mut self.store {
+            store.writer.recall(recall);
+        }
+    }
+
     /// The turn ends: all that it gave goes to the journal together, at once where somebody waits for it.
     pub(super) fn pass_on_changes(&mut self) {
         let Some(store) = &mut self.store else { return };
@@ -174,6 +182,7 @@ impl Core {
                     debug!("everything is written to the journal again, so that it may forget");
                     Input::Checkpoint
                 }
+                Answer::Recalled(recalled) => Input::Recalled(recalled),
                 Answer::Health(health) => {
                     match health {
                         StoreHealth::Ready => info!("the journal takes everything"),

@@ -6,6 +6,7 @@ use std::io;
 
 use super::batch::Entry;
 use super::recover::{OpenError, Recovered, Recovery, Segment, recover};
+use super::reread::Mark;
 use super::segment::{HEAD_BYTES, HEADER_BYTES, Head, Header, Name, SECTOR_BYTES, Seal, next_sector};
 use super::{Batch, Disk};
 
@@ -24,11 +25,11 @@ use super::{Batch, Disk};
 /// 4. What was synced is never written again, and a file whose sync failed is never synced again.
 #[derive(Debug)]
 pub struct Log<D: Disk> {
-    disk: D,
+    pub(super) disk: D,
     settings: LogSettings,
-    key: u64,
+    pub(super) key: u64,
     /// Oldest first; the last one is the one that is written, if any is.
-    segments: VecDeque<Segment>,
+    pub(super) segments: VecDeque<Segment>,
     writing: Option<Writing<D::File>>,
     /// Files to be made segments; the last one left is the reserve.
     spares: Vec<u64>,
@@ -41,6 +42,8 @@ pub struct Log<D: Disk> {
     /// Since a failure, until a checkpoint has come to its end.
     anew: Option<Anew>,
     checkpoint: Checkpoint,
+    /// Where records were read again last.
+    pub(super) marks: VecDeque<Mark>,
     statistics: LogStatistics,
 }
 
@@ -221,6 +224,7 @@ impl<D: Disk> Log<D> {
             is_given_up: false,
             anew: None,
             checkpoint: Checkpoint::default(),
+            marks: VecDeque::new(),
             statistics: LogStatistics::default(),
         };
         log.go_on(recovered);

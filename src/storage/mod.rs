@@ -8,7 +8,8 @@
 //! - [`segment`]: the bytes; drawn there.
 //! - [`record`]: changes as contents of records. [`batch`]: records on their way. [`scan`]: records found again.
 //!   [`recover`]: what holds, at the start.
-//! - [`log`]: appending, committing, and letting go. [`writer`]: the thread that waits for the disk.
+//! - [`log`]: appending, committing, and letting go. `reread`: reading again meanwhile. [`writer`]: the thread that
+//!   waits for the disk.
 
 pub mod batch;
 pub mod clock;
@@ -16,6 +17,7 @@ pub mod disk;
 pub mod log;
 pub mod record;
 pub mod recover;
+mod reread;
 mod scan;
 pub mod segment;
 pub mod settings;

@@ -79,6 +79,11 @@ pub fn kind_of(change: &Change) -> u8 {
     }
 }
 
+/// Whether records of this kind are messages that were taken, which is said faster than what they are.
+pub fn is_message(kind: u8) -> bool {
+    kind == kind::ACCEPTED
+}
+
 /// Appends the content of the record of `change`.
 pub fn encode(change: &Change, to: &mut Vec<u8>) {
     let mut to = Writer(to);

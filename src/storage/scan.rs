@@ -153,9 +153,14 @@ pub(super) struct Scan {
 
 impl Scan {
     pub(super) fn new(seal: Seal) -> Self {
+        Self::from(seal, HEADER_BYTES as u64)
+    }
+
+    /// Goes on behind a record that ends at `position`.
+    pub(super) fn from(seal: Seal, position: u64) -> Self {
         Self {
             seal,
-            position: HEADER_BYTES as u64,
+            position,
             found: None,
             has_torn: false,
         }

@@ -3,6 +3,7 @@
 //! What is pushed gathers while the thread writes and syncs what came before; then all of it goes together. So the
 //! slower the medium, the more goes with one sync, and nobody waits for more than two.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
 use super::{Batch, Disk, Failure, JournalSettings, Log, LogStatistics, Mode, RecordTooLarge, Room, record};
-use crate::broker::{Change, StoreHealth};
+use crate::broker::{Change, RECALLED_BYTES, Recall, Recalled, StoreHealth};
 
 /// The journal's end on the gateway's thread; none of its methods waits for the disk, but for
 /// [`close`](Self::close).
@@ -50,7 +51,7 @@ impl From<JournalSettings> for WriterSettings {
 }
 
 /// What the gateway hears, in this order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
     /// All changes up to this one are stored.
     Stored {
@@ -62,6 +63,8 @@ pub enum Answer {
     Health(StoreHealth),
     /// It is time for a checkpoint.
     CheckpointDue,
+    /// What was asked for was read.
+    Recalled(Box<Recalled>),
 }
 
 /// What was counted since the start.
@@ -109,6 +112,8 @@ struct State {
     has_begun: bool,
     has_ended: Option<Ended>,
     is_closing: bool,
+    /// What is to be read again.
+    recalls: VecDeque<Recall>,
 
     // Written by the thread:
     generation: u64,
@@ -116,6 +121,7 @@ struct State {
     stored: u64,
     wants_checkpoint: bool,
     statistics: JournalStatistics,
+    recalled: VecDeque<Recalled>,
 }
 
 /// The first and the last change of a checkpoint.
@@ -147,6 +153,8 @@ impl JournalWriter {
             has_begun: false,
             has_ended: None,
             is_closing: false,
+            recalls: VecDeque::new(),
+            recalled: VecDeque::new(),
             generation: 0,
             health: StoreHealth::Ready,
             stored,
@@ -213,6 +221,12 @@ impl JournalWriter {
         }
     }
 
+    /// Asks for what is stored already to be read again; answered by [`Answer::Recalled`], whatever can be read.
+    pub fn recall(&mut self, recall: Recall) {
+        self.shared.lock().recalls.push_back(recall);
+        self.shared.has_work.notify_one();
+    }
+
     /// What is new, until `None`.
     pub fn poll(&mut self) -> Option<Answer> {
         let mut state = self.shared.lock();
@@ -231,6 +245,9 @@ impl JournalWriter {
         if state.health != self.health {
             self.health = state.health;
             return Some(Answer::Health(self.health));
+        }
+        if let Some(recalled) = state.recalled.pop_front() {
+            return Some(Answer::Recalled(Box::new(recalled)));
         }
         let is_asked_anew = state.wants_checkpoint && !self.was_asked;
         self.was_asked = state.wants_checkpoint;
@@ -310,6 +327,7 @@ struct Day {
 
 /// What the thread does next.
 enum Work {
+    Read(Recall),
     Write(Taken),
     Sync,
     Retry,
@@ -356,6 +374,7 @@ impl<D: Disk> Runner<D> {
     fn run(mut self) {
         loop {
             match self.next_work() {
+                Work::Read(recall) => self.read(recall),
                 Work::Write(taken) => self.write(taken),
                 Work::Sync => self.sync(),
                 Work::Retry => self.retry(),
@@ -375,6 +394,12 @@ impl<D: Disk> Runner<D> {
         loop {
             let now = Instant::now();
             let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+            // What ends a checkpoint lets go what may have been asked for before it.
+            if state.has_ended.is_some()
+                && let Some(recall) = state.recalls.pop_front()
+            {
+                return Work::Read(recall);
+            }
             if !state.gathering.is_empty() && (is_due(state.due) || state.is_closing) {
                 self.batch.clear(BATCH_BYTES_KEPT);
                 std::mem::swap(&mut self.batch, &mut state.gathering);
@@ -388,6 +413,9 @@ impl<D: Disk> Runner<D> {
             }
             if state.is_closing {
                 return Work::End;
+            }
+            if let Some(recall) = state.recalls.pop_front() {
+                return Work::Read(recall);
             }
             if is_due(self.sync_at) {
                 return Work::Sync;
@@ -411,6 +439,27 @@ impl<D: Disk> Runner<D> {
                 }
             };
         }
+    }
+
+    fn read(&mut self, recall: Recall) {
+        let (first, last) = recall.changes();
+        let (mut messages, mut bytes) = (Vec::new(), 0_usize);
+        let upto = self.log.read_again(first, last, |number, kind, content| {
+            if record::is_message(kind)
+                && let Ok(Change::Accepted(accepted)) = record::decode(kind, content)
+                && recall.wants(&accepted)
+            {
+                bytes = bytes.saturating_add(content.len());
+                messages.push((number, *accepted));
+            }
+            bytes < RECALLED_BYTES
+        });
+        self.shared.lock().recalled.push_back(Recalled {
+            recall,
+            upto,
+            messages,
+        });
+        (self.wake)();
     }
 
     fn write(&mut self, taken: Taken) {

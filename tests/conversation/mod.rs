@@ -14,6 +14,7 @@ pub mod chance;
 pub mod judge;
 mod witness;
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -24,9 +25,11 @@ use slotmap::SlotMap;
 use smallvec::smallvec;
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial, Rights};
+use tidegate::broker::change::Accepted;
 use tidegate::broker::{
     Broker, Change, Event, Input, Kick, KickId, KickOptions, KickOutcome, Limits, LinkId, ListenerPolicy,
-    Message, MountPoint, Now, Output, Restored, Settings, Stats, StoreHealth, Target, Verdict,
+    Message, MountPoint, Now, Output, Recall, Recalled, Restored, Settings, Stats, StoreHealth, Target,
+    Verdict,
 };
 use tidegate::hooks::{Answered, Hook, Post};
 use tidegate::mqtt::{
@@ -37,6 +40,9 @@ use tidegate::mqtt::{
 use tidegate::storage::record;
 
 pub use ProtocolVersion::{V5, V31, V311};
+
+/// Messages that are read again at once: few, so that there are more readings.
+const RECALLED_MAX: usize = 5;
 
 /// A broker, its clock, and the door its links come through.
 pub struct House {
@@ -51,6 +57,13 @@ pub struct House {
     pub stores_at_once: bool,
     /// Every change that was given and is not lost.
     pub journal: Vec<Change>,
+    /// The number of each.
+    pub numbers: Vec<u64>,
+    /// Whether what is to be read again is read at once; otherwise when [`House::read_again`] says so.
+    pub recalls_at_once: bool,
+    recalls: VecDeque<Recall>,
+    /// The number of the last change that was given.
+    given: u64,
     /// What is stored is not whole before the checkpoint that goes on has ended.
     pub is_healing: bool,
     keys: SlotMap<LinkId, ()>,
@@ -126,6 +139,10 @@ impl House {
             stored: None,
             stores_at_once: false,
             journal: Vec::new(),
+            numbers: Vec::new(),
+            recalls_at_once: true,
+            recalls: VecDeque::new(),
+            given: 0,
             is_healing: false,
             keys: SlotMap::with_key(),
             witness: witness::Witness::default(),
@@ -167,19 +184,27 @@ impl House {
     /// What is sent has to be what each client can read.
     pub fn step(&mut self, input: Input) -> Vec<Output> {
         self.witness.hear(&input);
+        if let (Input::Store(_), Some(view)) = (&input, self.broker.store()) {
+            self.given = view.given; // what was given in vain is numbered, too
+        }
         self.broker.handle(self.now, input);
         let mut outputs = self.drain();
-        while self.stores_at_once
-            && let Some(view) = self.broker.store()
-            && view.health != StoreHealth::Failed
-            && view.stored < view.given
-        {
-            let before = view.given;
-            self.broker.handle(self.now, Input::Stored { upto: before });
-            outputs.extend(self.drain());
-            if self.broker.store().is_some_and(|view| view.given == before) {
-                break;
+        loop {
+            if self.stores_at_once
+                && let Some(view) = self.broker.store()
+                && view.health != StoreHealth::Failed
+                && view.stored < view.given
+            {
+                let before = view.given;
+                self.broker.handle(self.now, Input::Stored { upto: before });
+                outputs.extend(self.drain());
+                if self.broker.store().is_none_or(|view| view.given != before) {
+                    continue;
+                }
             }
+            let recall = (self.recalls_at_once).then(|| self.recalls.pop_front());
+            let Some(recall) = recall.flatten() else { break };
+            outputs.extend(self.answer_recall(recall));
         }
         self.witness.read(&outputs);
         if let Some(stored) = &self.stored
@@ -203,6 +228,45 @@ impl House {
         outputs.into_iter().filter(is_told).map(without_reason).collect()
     }
 
+    /// Reads again all that was asked for.
+    pub fn read_again(&mut self) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        while let Some(recall) = self.recalls.pop_front() {
+            outputs.extend(self.answer_recall(recall));
+        }
+        self.witness.read(&outputs);
+        outputs
+    }
+
+    /// How many readings were asked for and not answered.
+    pub fn recalls(&self) -> usize {
+        self.recalls.len()
+    }
+
+    fn answer_recall(&mut self, recall: Recall) -> Vec<Output> {
+        let (first, last) = recall.changes();
+        let (mut messages, mut upto) = (Vec::new(), last);
+        for (&number, change) in self.numbers.iter().zip(&self.journal) {
+            if let Change::Accepted(accepted) = change
+                && (first..=last).contains(&number)
+                && recall.wants(accepted)
+            {
+                messages.push((number, Accepted::clone(accepted)));
+                if messages.len() == RECALLED_MAX {
+                    upto = number;
+                    break;
+                }
+            }
+        }
+        let recalled = Recalled {
+            recall,
+            upto,
+            messages,
+        };
+        self.broker.handle(self.now, Input::Recalled(Box::new(recalled)));
+        self.drain()
+    }
+
     /// What the broker says, without what it gives to be stored, which is put together.
     fn drain(&mut self) -> Vec<Output> {
         let mut outputs = Vec::new();
@@ -218,7 +282,10 @@ impl House {
                         stored.apply(change.clone());
                     }
                     self.journal.push(change);
+                    self.given += 1;
+                    self.numbers.push(self.given);
                 }
+                Output::Recall(recall) => self.recalls.push_back(recall),
                 output => outputs.extend(one_by_one(output)),
             }
         }
@@ -258,11 +325,13 @@ impl House {
         let stored = self.broker.store().expect("there is a store").stored;
         let count = self.journal.len() - self.unstored();
         self.journal.truncate(count);
+        self.numbers.truncate(count);
+        self.recalls.clear();
+        self.given = stored;
         let mut restored = Restored::default();
-        self.journal
-            .iter()
-            .cloned()
-            .for_each(|change| restored.apply(change));
+        for (&number, change) in self.numbers.iter().zip(&self.journal) {
+            restored.apply_numbered(number, change.clone());
+        }
         restored.finish();
         self.now.wall += off;
         self.broker = broker.with_store(self.now);

@@ -4,6 +4,7 @@
 //! It need not be: whoever puts the records together from where it began comes to what is there now. For each session
 //! first its head and subscriptions are given, then what waits, then what was sent: a delivery that is sent while its
 //! turn to be given has not come is among the last, and one that was taken since the head was given was given then.
+//! What has spilled comes when all heads have been given: it is read and given again, message by message.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -12,7 +13,8 @@ use super::change::{
     Accepted, Author, Change, Delivery, DeliveryNumber, MessageNumber, SessionNumber, StoredSubscription,
     Unfinished, UnfinishedDelivery,
 };
-use super::{Durable, StoreHealth, filter_of, terms_of};
+use super::spill::Carrying;
+use super::{Durable, Stamp, StoreHealth, filter_of, terms_of};
 use crate::broker::inflight::Stage;
 use crate::broker::kept::Kept;
 use crate::broker::session::{Session, SessionKey};
@@ -31,6 +33,8 @@ pub(super) struct Checkpoint {
     first_new: u64,
     /// Retained messages up to this topic have been given.
     topic: Option<TopicName>,
+    /// How far what has spilled was moved; `None` while its turn has not come.
+    pub(super) carrying: Option<Carrying>,
 }
 
 /// Bytes of records given in one slice, roughly: what a slow card writes in a tenth of a second.
@@ -40,7 +44,8 @@ impl Broker {
     /// Begins to give everything again, where that is not being done already.
     pub(in crate::broker) fn begin_checkpoint(&mut self) {
         let Some(durable) = &mut self.durable else { return };
-        if durable.checkpoint.is_some() || durable.health == StoreHealth::Failed {
+        let is_running = durable.checkpoint.is_some() || durable.ended_at.is_some();
+        if is_running || durable.health == StoreHealth::Failed {
             return;
         }
         durable.epoch = durable.epoch.wrapping_add(1);
@@ -59,6 +64,7 @@ impl Broker {
             given_upto: None,
             first_new: 0,
             topic: None,
+            carrying: None,
         });
         self.go_on_with_checkpoint();
     }
@@ -101,7 +107,28 @@ impl Broker {
                 durable.give_message(outputs, &message, Vec::new(), Some(author), &mut left_bytes);
             }
         }
-        durable.give(outputs, Change::CheckpointEnded);
+        self.go_on_carrying(checkpoint);
+    }
+
+    /// Everything is given but for what has spilled.
+    fn go_on_carrying(&mut self, mut checkpoint: Checkpoint) {
+        let mut carrying = match checkpoint.carrying.take() {
+            Some(carrying) => carrying,
+            None => self.begin_carrying(),
+        };
+        let Some(durable) = self.durable.as_deref_mut() else {
+            return;
+        };
+        if let Some(recall) = carrying.next() {
+            self.outputs.push_back(Output::Recall(recall));
+        }
+        if !carrying.is_done() {
+            checkpoint.carrying = Some(carrying);
+            durable.checkpoint = Some(checkpoint);
+            return;
+        }
+        durable.give(&mut self.outputs, Change::CheckpointEnded);
+        durable.ended_at = Some(durable.given);
         if durable.whole_again_at.is_some() {
             durable.whole_again_at = Some(durable.given);
         }
@@ -129,6 +156,7 @@ impl Durable {
                     self.give_counted(outputs, change, left_bytes);
                 }
             }
+            self.give_fresh(outputs, tree, key, number, left_bytes);
         }
         let upto = checkpoint.given_upto.unwrap_or(0);
         checkpoint.given_upto = Some(upto);
@@ -172,8 +200,35 @@ impl Durable {
         true
     }
 
+    /// Gives again what of a session has spilled and is not stored: it cannot be read yet.
+    fn give_fresh(
+        &mut self,
+        outputs: &mut VecDeque<Output>,
+        tree: &Subscriptions,
+        key: SessionKey,
+        session: SessionNumber,
+        left_bytes: &mut usize,
+    ) {
+        let mut fresh = std::mem::take(&mut self.fresh);
+        for one in fresh.iter_mut().filter(|one| one.key == key) {
+            let delivery = Delivery {
+                session,
+                number: DeliveryNumber(one.queued.number),
+                packet_id: None,
+                terms: terms_of(tree, &one.queued),
+            };
+            // The body stands with it, whatever else has it.
+            let stamp = &one.queued.message.stamp;
+            let number = stamp.get().number().map_or(0, |number| number.0);
+            stamp.set(Stamp::new(number, self.epoch.wrapping_sub(1)));
+            self.give_message(outputs, &one.queued.message, vec![delivery], None, left_bytes);
+            one.record = self.given;
+        }
+        self.fresh = fresh;
+    }
+
     /// Gives a message with those who name it, and its body unless this checkpoint has it.
-    fn give_message(
+    pub(super) fn give_message(
         &mut self,
         outputs: &mut VecDeque<Output>,
         message: &Rc<Kept>,

@@ -2,7 +2,7 @@
 
 use super::change::{Change, DeliveryNumber, MessageNumber, SessionNumber, UnfinishedDelivery};
 use super::checkpoint::subscribed;
-use super::restored::Restored;
+use super::restored::{Elsewhere, Restored, Standing};
 use super::{Durable, terms_of};
 use crate::broker::Broker;
 use crate::broker::inflight::Stage;
@@ -46,7 +46,8 @@ impl Broker {
         for queued in session.queue.iter() {
             let message = add_message(durable, &queued.message, image);
             let terms = terms_of(&self.subscriptions, queued);
-            queue.push((DeliveryNumber(queued.number), (message, terms)));
+            let standing = Standing::default();
+            queue.push((DeliveryNumber(queued.number), (message, terms, standing)));
         }
         let mut sent = Vec::new();
         for entry in session.inflight.iter() {
@@ -59,6 +60,15 @@ impl Broker {
             };
             let packet_id = entry.packet_id;
             sent.push(UnfinishedDelivery { packet_id, message });
+        }
+        if let Some(spilled) = &session.spilled {
+            let fresh = durable.fresh.iter().filter(|fresh| fresh.key == key);
+            let fresh = fresh.map(|fresh| (fresh.queued.number, fresh.queued.number));
+            let elsewhere = Elsewhere {
+                count: spilled.count(),
+                deliveries: spilled.deliveries().chain(fresh).collect(),
+            };
+            image.elsewhere.insert(number, elsewhere);
         }
         if let Some(known) = image.sessions.get_mut(&number) {
             known.queue.extend(queue);
@@ -76,19 +86,25 @@ fn add_message(durable: &Durable, message: &Kept, image: &mut Restored) -> Messa
 
 impl Restored {
     /// Whether this is what `image` says: all of it, but that records still name a shared subscription by which a
-    /// message came and which has ended since.
+    /// message came and which has ended since, and that of what is in the journal alone an image knows no more than
+    /// how many deliveries there are, and between which.
     pub fn is_like(&self, image: &Self) -> bool {
         let mut like = self.clone();
+        for (number, elsewhere) in &image.elsewhere {
+            if !like.takes_away(*number, elsewhere) {
+                return false;
+            }
+        }
         for (number, session) in &mut like.sessions {
             let Some(other) = image.sessions.get(number) else {
                 return false;
             };
-            for (delivery, (_, terms)) in &mut session.queue {
+            for (delivery, (_, terms, _)) in &mut session.queue {
                 let told = other.queue.get(delivery);
                 terms.share = terms
                     .share
                     .take()
-                    .filter(|_| told.is_some_and(|(_, terms)| terms.share.is_some()));
+                    .filter(|_| told.is_some_and(|(_, terms, _)| terms.share.is_some()));
             }
             for (sent, told) in session.sent.iter_mut().zip(&other.sent) {
                 let has_share = (told.message.as_ref()).is_some_and(|(_, terms)| terms.share.is_some());

@@ -3,6 +3,7 @@
 //! - [`change`]: the records. [`restored`]: what they come to. `image`: what they should come to at any moment.
 //! - `given`: where the rest of the core gives what is to be stored. `promises`: what waits for that.
 //! - `restore`: a broker that goes on where another ended. `checkpoint`: everything given again, a slice at a time.
+//! - `spill`: what waits there alone, beyond what a queue holds in memory.
 //!
 //! **An acknowledgement is a promise.** PUBACK, PUBREC, PUBCOMP, SUBACK, UNSUBACK and the CONNACK of a stored session
 //! are parked until every change they rest on is stored ([`super::Input::Stored`]); so are PUBLISH at QoS 2 and PUBREL
@@ -19,6 +20,7 @@ mod image;
 mod promises;
 mod restore;
 pub(super) mod restored;
+pub(super) mod spill;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -29,10 +31,11 @@ use self::change::{
     SessionNumber, StoredSession, StoredWill, Terms,
 };
 use self::checkpoint::Checkpoint;
+use self::spill::{Carrying, Fresh};
 use super::budget::{Account, Charge};
 use super::kept::{Kept, Queued};
 use super::link::LinkId;
-use super::session::Session;
+use super::session::{Session, SessionKey};
 use super::subscriptions::{Place, Subscriptions};
 use super::{Broker, Now, Output};
 use crate::mqtt::{PacketId, TopicFilter};
@@ -92,6 +95,10 @@ pub(super) struct Durable {
     checkpoint: Option<Checkpoint>,
     /// What must be stored before anything is said to be: the checkpoint after a failure.
     whole_again_at: Option<u64>,
+    /// The end of a checkpoint that is given and not stored: what has spilled stands in two places until it is.
+    ended_at: Option<u64>,
+    /// What has spilled and is not stored, in the order of its changes as far as they are known.
+    fresh: VecDeque<Fresh>,
     /// When the journal's clock was `since`.
     started: Instant,
     since: JournalTime,
@@ -115,6 +122,8 @@ struct Parked {
 struct Accepting {
     message: Option<Rc<Kept>>,
     record: Accepted,
+    /// What of it has spilled.
+    spilled: Vec<(SessionKey, Queued)>,
 }
 
 /// From where a delivery comes that is sent for the first time.
@@ -178,6 +187,8 @@ impl Durable {
             epoch: 1,
             checkpoint: None,
             whole_again_at: None,
+            ended_at: None,
+            fresh: VecDeque::new(),
             started: now.mono,
             since: JournalTime::default(),
             clock: None,
@@ -200,6 +211,11 @@ impl Durable {
     /// Whether what was given may be lost: the store has failed, and is not whole again.
     pub(super) fn is_unsure(&self) -> bool {
         self.whole_again_at.is_some()
+    }
+
+    /// Whether what has spilled may stand elsewhere soon, so that it is not read now.
+    pub(super) fn is_moving(&self) -> bool {
+        self.ended_at.is_some() || self.is_unsure()
     }
 
     /// Whether so much waits to be stored that publishers should wait.
@@ -328,6 +344,9 @@ impl Durable {
             if let Some(change) = change {
                 self.give(outputs, change);
             }
+            for (key, queued) in accepting.spilled {
+                self.add_fresh(self.given, key, queued);
+            }
         }
         self.park_held(outputs);
     }
@@ -448,6 +467,47 @@ impl Durable {
         record.deliveries.push(delivery);
     }
 
+    /// The delivery that was just noted is kept in the journal alone.
+    fn note_spilled(&mut self, key: SessionKey, queued: Queued) {
+        let Some(mut accepting) = self.accepting.take() else {
+            return;
+        };
+        let body = || Box::new(self.body_of(&queued.message));
+        accepting.record.body.get_or_insert_with(body);
+        accepting.spilled.push((key, queued));
+        self.accepting = Some(accepting);
+    }
+
+    fn add_fresh(&mut self, record: u64, key: SessionKey, queued: Queued) {
+        self.charge.set(self.charge.bytes() + size_of::<Fresh>());
+        self.fresh.push_back(Fresh { record, key, queued });
+    }
+
+    /// What has spilled and is stored by now, one after the other.
+    fn take_settled(&mut self) -> Option<Fresh> {
+        let stored = self.stored;
+        let fresh = self.fresh.pop_front_if(|fresh| fresh.record <= stored)?;
+        self.charge.set(self.charge.bytes() - size_of::<Fresh>());
+        Some(fresh)
+    }
+
+    /// The messages that are held until they are stored, and nowhere else.
+    pub(super) fn fresh_messages(&self) -> impl Iterator<Item = &Rc<Kept>> {
+        self.fresh.iter().map(|fresh| &fresh.queued.message)
+    }
+
+    /// How the checkpoint that runs moves what has spilled, if it has come to that.
+    fn carrying(&mut self) -> Option<&mut Carrying> {
+        self.checkpoint.as_mut()?.carrying.as_mut()
+    }
+
+    /// A delivery has come back from the journal into the queue: a checkpoint that runs may have passed both.
+    fn give_if_moving(&mut self, outputs: &mut VecDeque<Output>, message: &Rc<Kept>, delivery: Delivery) {
+        if self.checkpoint.is_some() {
+            self.give_message(outputs, message, vec![delivery], None, &mut 0);
+        }
+    }
+
     /// A delivery of a stored session has ended without being sent.
     fn note_dropped(&mut self, outputs: &mut VecDeque<Output>, session: u64, number: u64) {
         if self.being_taken(number).is_some()
@@ -544,6 +604,7 @@ impl Default for Accepting {
                 received: None,
                 will_of: None,
             },
+            spilled: Vec::new(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::PARKED_BYTES;
 use super::StoreHealth;
 use super::change::Change;
+use super::spill::Fresh;
 use crate::auth::access::Action;
 use crate::broker::link::{Link, LinkId, wire_bytes};
 use crate::broker::session::{Session, SessionKey};
@@ -60,6 +61,10 @@ impl Broker {
         }
         let is_whole_again = durable.whole_again_at.take().is_some();
         durable.stored = durable.stored.max(upto.min(durable.given));
+        let has_moved = durable
+            .ended_at
+            .take_if(|ended| *ended <= durable.stored)
+            .is_some();
         let mut bytes = 0;
         while let Some(&(last, cost)) = durable.pending.front()
             && last <= durable.stored
@@ -118,6 +123,10 @@ impl Broker {
             self.attachments += 1;
             self.pump(now, key);
         }
+        if has_moved {
+            self.end_moving();
+        }
+        self.settle_spilled(now);
         if is_whole_again {
             self.pump_all(now); // what must not be sent before
         }
@@ -160,7 +169,9 @@ impl Broker {
                 let bytes: usize = durable.pending.drain(..).map(|(_, bytes)| bytes).sum();
                 durable.charge.set(durable.charge.bytes().saturating_sub(bytes));
                 durable.checkpoint = None;
+                durable.ended_at = None;
                 durable.whole_again_at = Some(u64::MAX);
+                self.stop_moving();
             }
             (StoreHealth::Failed, _) => self.begin_checkpoint(),
             _ => {}
@@ -232,7 +243,8 @@ impl Broker {
             last = parked.after;
         }
         let pending: usize = durable.pending.iter().map(|(_, bytes)| bytes).sum();
-        let bytes = pending + durable.parked.len() * PARKED_BYTES;
+        let fresh = durable.fresh.len() * size_of::<Fresh>();
+        let bytes = pending + durable.parked.len() * PARKED_BYTES + fresh;
         if bytes != durable.charge.bytes() {
             return Err(format!(
                 "{bytes} bytes wait to be stored, {} are charged",
@@ -247,6 +259,16 @@ impl Broker {
                 }
                 last = queued.number;
             }
+            let Some(spilled) = &session.spilled else { continue };
+            let first = spilled.deliveries().next();
+            if first.is_some_and(|(first, _)| first <= last) {
+                return Err(format!(
+                    "{} would be sent what has spilled too late",
+                    session.client
+                ));
+            }
+            let client = &session.client;
+            spilled.check().map_err(|error| format!("{client}: {error}"))?;
         }
         Ok(())
     }

@@ -1,14 +1,14 @@
 //! A broker that goes on where another ended.
 
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::change::{Author, JournalTime, MessageBody, MessageNumber, SessionNumber, Terms};
-use super::restored::{Restored, RestoredSession};
+use super::restored::{Restored, RestoredSession, Standing};
 use super::{Durable, Stamp};
 use crate::auth::Identity;
 use crate::auth::access::Action;
-use crate::broker::kept::{Kept, Queued, SubscriptionIds};
+use crate::broker::kept::{Kept, Queued};
 use crate::broker::limits::QueueClass;
 use crate::broker::retained::{self, Writer};
 use crate::broker::session::{Session, SessionKey};
@@ -18,8 +18,8 @@ use crate::broker::will::Testament;
 use crate::broker::{Broker, Now};
 use crate::mqtt::TopicName;
 
-/// The messages that have been put back, by their numbers.
-type Messages = std::collections::BTreeMap<MessageNumber, Rc<Kept>>;
+/// The messages that have been put back, by their numbers, and where they stand.
+type Messages = std::collections::BTreeMap<MessageNumber, (Rc<Kept>, Standing)>;
 
 impl Broker {
     /// Takes over what another broker had stored, `given` changes in all, before the first input; where the board's
@@ -53,7 +53,7 @@ impl Broker {
             .map(|(number, message)| {
                 let kept = self.keep_again(&durable, message.body);
                 kept.stamp.set(Stamp::new(number.0, durable.epoch));
-                (number, kept)
+                (number, (kept, message.standing))
             })
             .collect();
         for (topic, (number, author)) in retained {
@@ -88,7 +88,7 @@ impl Broker {
         self.end_input();
     }
 
-    fn keep_again(&self, durable: &Durable, body: MessageBody) -> Rc<Kept> {
+    pub(super) fn keep_again(&self, durable: &Durable, body: MessageBody) -> Rc<Kept> {
         Rc::new(Kept::copy(
             &self.budget.account,
             &body.topic,
@@ -108,6 +108,7 @@ impl Broker {
     ) {
         let Some(message) = messages
             .get(&number)
+            .map(|(message, _)| message)
             .filter(|message| message.topic_str() == topic.as_str())
         else {
             return;
@@ -180,23 +181,16 @@ impl Broker {
             usage.subscriptions += places.len();
         });
         let queued_of = |broker: &Self, (number, terms): (MessageNumber, Terms), delivery: u64| {
-            let place = terms
-                .share
-                .as_ref()
-                .and_then(|share| broker.subscriptions.find(key, share));
-            Some(Queued {
-                message: messages.get(&number)?.clone(),
-                subscription_ids: SubscriptionIds::new(terms.subscription_ids),
-                qos: terms.qos,
-                retain: terms.retain,
-                is_firm: terms.is_firm,
-                group: place.and_then(|place| place.group),
-                number: delivery,
-            })
+            let message = messages.get(&number)?.0.clone();
+            Some(broker.queued_again(key, message, terms, delivery))
         };
         let mut waiting = Vec::new();
-        for (delivery, named) in queue {
-            waiting.extend(queued_of(self, named, delivery.0));
+        for (delivery, (message, terms, standing)) in queue {
+            // To be read again it has to stand together, delivery and message.
+            let is_whole = (messages.get(&message)).is_some_and(|(_, known)| known.0 == standing.0);
+            let standing = is_whole.then_some(standing.0).filter(|record| *record != 0);
+            let queued = queued_of(self, (message, terms), delivery.0);
+            waiting.extend(queued.map(|queued| (queued, standing)));
         }
         let mut unfinished = Vec::new();
         for sent in sent {
@@ -213,12 +207,6 @@ impl Broker {
             return (key, false);
         };
         session.places = places;
-        for queued in waiting {
-            match session.queue.push(queued, QueueClass::N4096) {
-                Ok(()) => self.stats.queued_messages += 1,
-                Err(_) => self.stats.dropped_queue_full += 1,
-            }
-        }
         for (packet_id, queued) in unfinished {
             session.inflight.put_back(packet_id, queued);
             self.stats.inflight_messages += 1;
@@ -226,14 +214,47 @@ impl Broker {
         for packet_id in receiving {
             session.receiving.insert(packet_id);
         }
-        self.stats.queued_bytes += session.held_bytes() as u64;
-        if let Some(at) = session.expires_at {
+        let expires_at = session.expires_at;
+        let due = session.will.as_ref().and_then(|will| will.due);
+        self.queue_again(durable.now.mono, key, waiting);
+        if let Some(at) = expires_at {
             self.timers.set(at, Timer::SessionExpiry(key));
         }
-        if let Some(due) = session.will.as_ref().and_then(|will| will.due) {
+        if let Some(due) = due {
             self.timers.set(due, Timer::Will(key));
         }
         (key, head.left_at.is_none())
+    }
+
+    /// Puts back what waits for a session: as much as its queue holds, and the rest where it may stand in the journal
+    /// alone and does.
+    fn queue_again(&mut self, now: Instant, key: SessionKey, waiting: Vec<(Queued, Option<u64>)>) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let (class, bytes_max) = self.queues.size(session.fitting);
+        let may_spill = self.queues.spill_bytes_max(session.fitting) > 0;
+        let last_without = waiting.iter().rposition(|(_, standing)| standing.is_none());
+        for (index, (queued, standing)) in waiting.into_iter().enumerate() {
+            let size_bytes = queued.size_bytes();
+            let fits = session.queue.takes(1, class) && session.held_bytes() + size_bytes <= bytes_max;
+            let must_queue = last_without.is_some_and(|last| index <= last) || !may_spill;
+            if !must_queue
+                && let Some(record) = standing
+                && (session.spills() || !fits)
+            {
+                let spilled = session.spilled_mut(&self.budget.account);
+                spilled.add_standing(record, queued.number, size_bytes, now);
+                self.stats.spilled_messages += 1;
+                self.stats.spilled_bytes += size_bytes as u64;
+                continue;
+            }
+            match session.queue.push(queued, QueueClass::N4096) {
+                Ok(()) => self.stats.queued_messages += 1,
+                Err(_) => self.stats.dropped_queue_full += 1,
+            }
+        }
+        self.stats.queued_bytes += session.held_bytes() as u64;
     }
 
     /// A session is back: who was connected has lost its connection now.

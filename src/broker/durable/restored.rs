@@ -28,8 +28,20 @@ pub struct Restored {
     again: Option<Box<Restored>>,
     /// Whether a checkpoint has begun and not ended: what nobody names may be named yet.
     in_checkpoint: bool,
+    /// The number of the record that is applied; 0: not known.
+    record: u64,
     /// Messages that nobody names.
     unnamed: BTreeSet<MessageNumber>,
+    /// Of an image: what it knows of what has spilled.
+    pub(super) elsewhere: BTreeMap<SessionNumber, Elsewhere>,
+}
+
+/// What one session has spilled, as far as it is known without reading it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Elsewhere {
+    pub(super) count: usize,
+    /// Stretches of deliveries, with the first and the last of each.
+    pub(super) deliveries: Vec<(u64, u64)>,
 }
 
 /// One session with all that belongs to it.
@@ -37,7 +49,7 @@ pub struct Restored {
 pub(super) struct RestoredSession {
     pub(super) head: StoredSession,
     pub(super) subscriptions: BTreeMap<TopicFilter, StoredSubscription>,
-    pub(super) queue: BTreeMap<DeliveryNumber, (MessageNumber, Terms)>,
+    pub(super) queue: BTreeMap<DeliveryNumber, (MessageNumber, Terms, Standing)>,
     pub(super) sent: Vec<UnfinishedDelivery>,
     pub(super) receiving: BTreeSet<PacketId>,
 }
@@ -46,11 +58,35 @@ pub(super) struct RestoredSession {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct RestoredMessage {
     pub(super) body: MessageBody,
+    pub(super) standing: Standing,
     names: usize,
 }
 
+/// In which record something stands; says where, not what.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Standing(pub(super) u64);
+
+impl PartialEq for Standing {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
 impl Restored {
-    /// Takes the next record.
+    /// Takes the next record, the change of this number: by it what waits can be read again.
+    pub fn apply_numbered(&mut self, number: u64, change: Change) {
+        self.record = number;
+        if let Some(again) = &mut self.again {
+            again.record = number;
+        }
+        self.apply(change);
+        self.record = 0;
+        if let Some(again) = &mut self.again {
+            again.record = 0;
+        }
+    }
+
+    /// Takes the next record, where nobody reads it again.
     pub fn apply(&mut self, change: Change) {
         match change {
             Change::CheckpointBegun => return self.begin_again(),
@@ -120,9 +156,9 @@ impl Restored {
                 packet_id,
             } => {
                 if let Some(session) = self.sessions.get_mut(&session)
-                    && let Some(message) = session.queue.remove(&delivery)
+                    && let Some((message, terms, _)) = session.queue.remove(&delivery)
                 {
-                    let message = Some(message);
+                    let message = Some((message, terms));
                     let known = session.sent.iter_mut().find(|sent| sent.packet_id == packet_id);
                     debug_assert!(known.is_none(), "an identifier in use was given again");
                     session.sent.push(UnfinishedDelivery { packet_id, message });
@@ -137,7 +173,7 @@ impl Restored {
             Change::Finished { session, packet_id } => self.end_delivery(session, packet_id),
             Change::Dropped { session, delivery } => {
                 let session = self.sessions.get_mut(&session);
-                if let Some((message, _)) = session.and_then(|session| session.queue.remove(&delivery)) {
+                if let Some((message, ..)) = session.and_then(|session| session.queue.remove(&delivery)) {
                     self.unname(message);
                 }
             }
@@ -203,7 +239,7 @@ impl Restored {
         let Some(session) = self.sessions.remove(&number) else {
             return;
         };
-        for (message, _) in session.queue.into_values() {
+        for (message, ..) in session.queue.into_values() {
             self.unname(message);
         }
         for (message, _) in session.sent.into_iter().filter_map(|sent| sent.message) {
@@ -221,12 +257,20 @@ impl Restored {
             will_of,
         } = accepted;
         self.highest.1 = self.highest.1.max(message.0);
-        if let Some(body) = body
-            && let Entry::Vacant(vacant) = self.messages.entry(message)
-        {
-            let body = *body;
-            vacant.insert(RestoredMessage { body, names: 0 });
-            self.unnamed.insert(message);
+        let standing = Standing(self.record);
+        if let Some(body) = body {
+            match self.messages.entry(message) {
+                Entry::Occupied(known) => known.into_mut().standing = standing,
+                Entry::Vacant(vacant) => {
+                    let body = *body;
+                    vacant.insert(RestoredMessage {
+                        body,
+                        standing,
+                        names: 0,
+                    });
+                    self.unnamed.insert(message);
+                }
+            }
         }
         if let Some((session, packet_id)) = received
             && let Some(session) = self.sessions.get_mut(&session)
@@ -245,7 +289,11 @@ impl Restored {
                 continue;
             };
             let before = match delivery.packet_id {
-                None => session.queue.insert(delivery.number, (message, delivery.terms)),
+                None => {
+                    let waiting = (message, delivery.terms, standing);
+                    let before = session.queue.insert(delivery.number, waiting);
+                    before.map(|(message, terms, _)| (message, terms))
+                }
                 Some(packet_id) => {
                     let message = Some((message, delivery.terms));
                     let sent = UnfinishedDelivery { packet_id, message };
@@ -330,9 +378,29 @@ impl Restored {
     pub(super) fn add_named(&mut self, number: MessageNumber, body: impl FnOnce() -> MessageBody) {
         let message = self.messages.entry(number).or_insert_with(|| RestoredMessage {
             body: body(),
+            standing: Standing::default(),
             names: 0,
         });
         message.names += 1;
+    }
+
+    /// Takes away of a session what has spilled; whether it is as much as is known.
+    pub(super) fn takes_away(&mut self, session: SessionNumber, elsewhere: &Elsewhere) -> bool {
+        let Some(known) = self.sessions.get_mut(&session) else {
+            return false;
+        };
+        let is_there = |delivery: &DeliveryNumber| {
+            let mut stretches = elsewhere.deliveries.iter();
+            stretches.any(|(first, last)| (*first..=*last).contains(&delivery.0))
+        };
+        let taken: Vec<_> = known
+            .queue
+            .extract_if(.., |delivery, _| is_there(delivery))
+            .collect();
+        for (_, (message, ..)) in &taken {
+            self.unname(*message);
+        }
+        taken.len() == elsewhere.count
     }
 
     fn name(&mut self, message: MessageNumber) {
