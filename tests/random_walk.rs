@@ -101,6 +101,8 @@ struct Walk {
     letters: Arc<Letters>,
     /// Whether the power has gone, and with it what was told and not stored.
     restarted: bool,
+    /// Steps after which something waited in the journal alone.
+    has_spilled: u64,
     rights: Rights,
     /// Who each session of a client identifier belongs to, as far as we were told.
     owners: BTreeMap<ClientId, Identity>,
@@ -167,6 +169,7 @@ fn queue_rule(chance: &mut Chance) -> QueueRule {
         topics: topics.iter().map(|text| filter(text)).collect(),
         class: chance.of(&[None, Some(QueueClass::N16), Some(QueueClass::N256)]),
         bytes_max: chance.of(&[None, Some(200), Some(3000)]),
+        spill_bytes_max: chance.of(&[None, None, Some(0), Some(150)]),
         overflow: chance.one_in(2).then(|| chance.of(&POLICIES)),
         qos0: chance.of(&[None, Some(true), Some(false)]),
     }
@@ -188,6 +191,9 @@ impl Walk {
             queue_qos0: chance.one_in(3),
             publish_wait_max: chance.of(&[Duration::from_secs(1), Duration::from_secs(100)]),
             queued_bytes_total_max: chance.of(&[800, 5000]),
+            spill_bytes_max: chance.of(&[0, 100, 2000]),
+            spill_bytes_total_max: chance.of(&[300, 5000]),
+            spill_age_max: Duration::from_secs(chance.of(&[0, 10, 1000])),
             unsent_bytes_max: chance.of(&[200, 1000, 100_000]),
             sessions_max: 6,
             session_expiry_max: Duration::from_secs(500),
@@ -227,7 +233,11 @@ impl Walk {
         let (house, letters) = house.asking(hooks_of(&judge, &whims));
         // Every other walk has a store, and every other of these is kept waiting by it.
         let house = match seed % 4 {
-            0 => house.with_store().storing_when_told(),
+            0 => {
+                let mut house = house.with_store().storing_when_told();
+                house.recalls_at_once = false;
+                house
+            }
             2 => house.with_store(),
             _ => house,
         };
@@ -242,6 +252,7 @@ impl Walk {
             judge,
             letters,
             restarted: false,
+            has_spilled: 0,
             rights: Rights::default(),
             owners: BTreeMap::new(),
             trace: 0,
@@ -280,6 +291,7 @@ impl Walk {
         for output in outputs {
             self.see(output);
         }
+        self.has_spilled += u64::from(self.house.stats().spilled_messages > 0);
     }
 
     /// Something happens to what is stored.
@@ -320,6 +332,7 @@ impl Walk {
                 self.house.restart(broker, off, trusted)
             }
             6..=50 => self.house.store_one(),
+            51..=80 => self.house.read_again(),
             _ => self.house.store(),
         }
     }
@@ -705,7 +718,7 @@ impl Walk {
                 self.peers.get_mut(&link).expect("a link that lives").verifying = true
             }
             Output::Event(event) => self.see_event(event),
-            Output::Store(_) => unreachable!("the house keeps these"),
+            Output::Store(_) | Output::Recall(_) => unreachable!("the house keeps these"),
             Output::Kicked { outcome, .. } => {
                 self.seen.insert(KICKS[outcome.found() as usize]);
             }
@@ -866,6 +879,7 @@ fn walk(seed: u64, steps: u32) -> Walk {
         (stats.publishes_held, "a message that had to wait"),
         (stats.publishers_given_up, "a message that waited in vain"),
         (stats.sessions_overflowed, "a reader that had to go"),
+        (walk.has_spilled, "a message that waited in the journal alone"),
     ] {
         if count > 0 {
             walk.seen.insert(what);
@@ -889,7 +903,7 @@ fn twenty_thousand_random_inputs_leave_the_state_whole_and_break_no_promise() {
         );
     });
     let seen = seen.into_inner().expect("no walk panicked");
-    assert_eq!(seen.len(), 12, "the walk went past the rest: {seen:?}");
+    assert_eq!(seen.len(), 13, "the walk went past the rest: {seen:?}");
 }
 
 #[test]

@@ -93,14 +93,6 @@ fn restart(house: &mut House) {
     house.restart(Broker::new(limits, Rights::default(), 8), Duration::ZERO, true);
 }
 
-/// Lets go of every record that a checkpoint has made needless, as the journal does.
-fn let_go(house: &mut House) {
-    let begun = (house.journal.iter()).rposition(|change| *change == Change::CheckpointBegun);
-    let begun = begun.expect("a checkpoint");
-    house.journal.drain(..begun);
-    house.numbers.drain(..begun);
-}
-
 #[test]
 fn nothing_that_was_acknowledged_is_lost_beyond_a_full_queue_and_all_of_it_comes_in_its_order() {
     for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
@@ -288,7 +280,6 @@ fn a_checkpoint_moves_what_waits_there_while_life_goes_on() {
     restored.finish();
     assert!(restored.is_like(&image));
     outputs.extend(house.store());
-    let_go(&mut house);
     house.stores_at_once = true;
     house.recalls_at_once = true;
     outputs.extend(house.read_again());
@@ -313,14 +304,12 @@ fn one_checkpoint_after_the_other_keeps_all_of_it() {
         let writer = house.join(client(V5, "writer"));
         fill(&mut house, writer, round * 40..round * 40 + 40);
         house.step(Input::Checkpoint);
-        let_go(&mut house);
         if round == 2 {
             restart(&mut house);
         }
     }
     assert_eq!(drained(&mut house, "one"), texts(0..200));
     house.step(Input::Checkpoint);
-    let_go(&mut house);
     assert_eq!(drained(&mut house, "two"), texts(0..200));
 }
 
@@ -346,7 +335,6 @@ fn a_store_that_fails_takes_nothing_that_has_spilled() {
     assert!(house.broker.store().expect("a store").stored > given);
     let refused = puback_with(2, ReasonCode::QuotaExceeded);
     assert_eq!(outputs, [send(writer, puback(1)), send(writer, refused)]);
-    let_go(&mut house);
     restart(&mut house);
     house.stores_at_once = true;
     assert_eq!(drained(&mut house, "reader"), texts(0..101));
@@ -369,7 +357,6 @@ fn a_failure_in_the_middle_of_a_checkpoint_leaves_it_where_it_stood() {
     for _ in 0..100 {
         house.store();
     }
-    let_go(&mut house);
     house.stores_at_once = true;
     assert_eq!(drained(&mut house, "reader"), texts(0..100));
 }

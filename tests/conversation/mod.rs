@@ -61,7 +61,7 @@ pub struct House {
     pub numbers: Vec<u64>,
     /// Whether what is to be read again is read at once; otherwise when [`House::read_again`] says so.
     pub recalls_at_once: bool,
-    recalls: VecDeque<Recall>,
+    recalls: VecDeque<Recalled>,
     /// The number of the last change that was given.
     given: u64,
     /// What is stored is not whole before the checkpoint that goes on has ended.
@@ -202,10 +202,11 @@ impl House {
                     continue;
                 }
             }
-            let recall = (self.recalls_at_once).then(|| self.recalls.pop_front());
-            let Some(recall) = recall.flatten() else { break };
-            outputs.extend(self.answer_recall(recall));
+            let recalled = (self.recalls_at_once).then(|| self.recalls.pop_front());
+            let Some(recalled) = recalled.flatten() else { break };
+            outputs.extend(self.tell_recalled(recalled));
         }
+        self.let_go();
         self.witness.read(&outputs);
         if let Some(stored) = &self.stored
             && let Some(view) = self.broker.store()
@@ -228,14 +229,36 @@ impl House {
         outputs.into_iter().filter(is_told).map(without_reason).collect()
     }
 
-    /// Reads again all that was asked for.
+    /// Gives the broker all that was read again, and what is read for that.
     pub fn read_again(&mut self) -> Vec<Output> {
         let mut outputs = Vec::new();
-        while let Some(recall) = self.recalls.pop_front() {
-            outputs.extend(self.answer_recall(recall));
+        while let Some(recalled) = self.recalls.pop_front() {
+            outputs.extend(self.tell_recalled(recalled));
         }
         self.witness.read(&outputs);
+        self.broker
+            .check_invariants()
+            .expect("invariants hold after what was read again");
         outputs
+    }
+
+    /// Lets go of every change that a checkpoint that is stored has made needless, as the journal does.
+    fn let_go(&mut self) {
+        let stored = self.broker.store().map_or(0, |view| view.stored);
+        let is_stored =
+            |(change, number): (&Change, &u64)| *change == Change::CheckpointEnded && *number <= stored;
+        let ended = self.journal.iter().zip(&self.numbers).rposition(is_stored);
+        let begun = ended.and_then(|ended| {
+            let before = self.journal.iter().take(ended);
+            before
+                .rev()
+                .position(|change| *change == Change::CheckpointBegun)
+                .map(|back| ended - 1 - back)
+        });
+        if let Some(begun) = begun {
+            self.journal.drain(..begun);
+            self.numbers.drain(..begun);
+        }
     }
 
     /// How many readings were asked for and not answered.
@@ -243,7 +266,7 @@ impl House {
         self.recalls.len()
     }
 
-    fn answer_recall(&mut self, recall: Recall) -> Vec<Output> {
+    fn read(&mut self, recall: Recall) {
         let (first, last) = recall.changes();
         let (mut messages, mut upto) = (Vec::new(), last);
         for (&number, change) in self.numbers.iter().zip(&self.journal) {
@@ -258,11 +281,14 @@ impl House {
                 }
             }
         }
-        let recalled = Recalled {
+        self.recalls.push_back(Recalled {
             recall,
             upto,
             messages,
-        };
+        });
+    }
+
+    fn tell_recalled(&mut self, recalled: Recalled) -> Vec<Output> {
         self.broker.handle(self.now, Input::Recalled(Box::new(recalled)));
         self.drain()
     }
@@ -285,7 +311,7 @@ impl House {
                     self.given += 1;
                     self.numbers.push(self.given);
                 }
-                Output::Recall(recall) => self.recalls.push_back(recall),
+                Output::Recall(recall) => self.read(recall),
                 output => outputs.extend(one_by_one(output)),
             }
         }
