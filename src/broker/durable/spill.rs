@@ -64,6 +64,8 @@ pub(in crate::broker) struct Spilled {
     /// Of the count, those that are not stored yet, and are held until they are.
     fresh: usize,
     is_recalling: bool,
+    /// The size of the first, where it has come back and found no room.
+    first_bytes: usize,
     charge: Charge,
 }
 
@@ -128,6 +130,7 @@ impl Spilled {
             size_bytes: 0,
             fresh: 0,
             is_recalling: false,
+            first_bytes: 0,
             charge: Charge::new(account, size_of::<Self>() + ALLOCATION_BYTES),
         }
     }
@@ -322,17 +325,27 @@ impl Broker {
 
     /// Asks for what comes next for a session, where it has room for it.
     pub(in crate::broker) fn refill(&mut self, key: SessionKey) {
-        let (Some(session), Some(durable)) = (self.sessions.get_mut(key), &self.durable) else {
+        let (Some(session), Some(durable)) = (self.sessions.get(key), &self.durable) else {
+            return;
+        };
+        let Some(spilled) = &session.spilled else {
+            return;
+        };
+        let (class, _) = self.queues.size(session.fitting);
+        if spilled.is_recalling
+            || session.queue.len() * 2 > class.messages()
+            || durable.is_moving()
+            || !self.has_room_again(session, spilled.first_bytes)
+        {
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
         let Some(spilled) = &mut session.spilled else {
             return;
         };
-        let (class, _) = self.queues.size(session.fitting);
         let Some(run) = spilled.runs.front() else { return };
-        if spilled.is_recalling || session.queue.len() * 2 > class.messages() || durable.is_moving() {
-            return;
-        }
         spilled.is_recalling = true;
         self.outputs.push_back(Output::Recall(Recall {
             purpose: Purpose::Session(key, SessionNumber(session.number)),
@@ -345,25 +358,31 @@ impl Broker {
     #[inline(never)]
     pub(in crate::broker) fn handle_recalled(&mut self, now: Instant, recalled: Recalled) {
         match recalled.recall.purpose {
+            // What has not gone on by this goes on when its client has acknowledged something.
             Purpose::Session(key, _) => {
-                self.take_recalled(now, key, recalled);
-                self.pump(now, key);
+                if self.take_recalled(now, key, recalled) {
+                    self.pump(now, key);
+                }
             }
             Purpose::Checkpoint => self.carry(recalled),
         }
     }
 
-    fn take_recalled(&mut self, now: Instant, key: SessionKey, recalled: Recalled) {
+    /// Takes what was read into the queue; whether there may be more to do.
+    fn take_recalled(&mut self, now: Instant, key: SessionKey, recalled: Recalled) -> bool {
         let Some(session) = self.sessions.get_mut(key) else {
-            return;
+            return false;
         };
         let Some(spilled) = &mut session.spilled else {
-            return;
+            return false;
         };
         spilled.is_recalling = false;
-        let Some(run) = spilled.runs.front() else { return };
+        let count_before = spilled.count;
+        let Some(run) = spilled.runs.front() else {
+            return false;
+        };
         if run.records.0 != recalled.recall.first {
-            return; // it stands elsewhere by now
+            return true; // it stands elsewhere by now
         }
         let (deliveries, age_max) = (run.deliveries, self.limits.spill_age_max);
         let is_aged = now.saturating_duration_since(run.ended) > age_max && age_max > Duration::ZERO;
@@ -379,7 +398,7 @@ impl Broker {
             for delivery in of_all {
                 let number = delivery.number.0;
                 let (Some(session), Some(durable)) = (self.sessions.get(key), &self.durable) else {
-                    return;
+                    return false;
                 };
                 if delivery.session.0 != session.number || number < deliveries.0 || number > deliveries.1 {
                     continue;
@@ -399,11 +418,33 @@ impl Broker {
                     self.queue_recalled(key, queued, delivery);
                 } else {
                     next = record;
+                    self.note_first(key, queued.size_bytes());
                     break 'records;
                 }
             }
         }
+        let has_more = next > recalled.recall.first;
         self.end_run(key, next);
+        let spilled = |session: &Session| session.spilled.as_ref().map_or(0, |spilled| spilled.count);
+        has_more || self.sessions.get(key).map_or(0, spilled) < count_before
+    }
+
+    /// Remembers how much room the first message needs, which has none.
+    fn note_first(&mut self, key: SessionKey, size_bytes: usize) {
+        let session = self.sessions.get_mut(key);
+        if let Some(spilled) = session.and_then(|session| session.spilled.as_mut()) {
+            spilled.first_bytes = size_bytes;
+        }
+    }
+
+    /// Whether a message of this size that comes back will find room.
+    fn has_room_again(&self, session: &Session, size_bytes: usize) -> bool {
+        let load = Load {
+            count: 1,
+            size_bytes,
+            keeping_bytes: size_bytes,
+        };
+        is_next(session) || self.bound_in_the_ring(session, load).is_none()
     }
 
     /// Whether a message that comes back may: there is room for it, or nothing else is left to do for its client.
@@ -417,7 +458,7 @@ impl Broker {
             let Some(session) = self.sessions.get(key) else {
                 return false;
             };
-            let is_next = session.queue.is_empty() && session.inflight.len() == 0 && session.link.is_some();
+            let is_next = is_next(session);
             match self.bound_in_the_ring(session, load) {
                 None => return true,
                 Some(_) if is_next => return true,
@@ -454,6 +495,7 @@ impl Broker {
         };
         if let Some(spilled) = &mut session.spilled {
             spilled.take_off(size_bytes);
+            spilled.first_bytes = 0;
             if let Some(run) = spilled.runs.front_mut() {
                 run.deliveries.0 = queued.number + 1;
             }
@@ -654,6 +696,11 @@ impl Broker {
             }
         }
     }
+}
+
+/// Whether its client is there and has nothing else to wait for, so that one message goes whatever is full.
+fn is_next(session: &Session) -> bool {
+    session.link.is_some() && session.queue.is_empty() && session.inflight.len() == 0
 }
 
 impl Carrying {
