@@ -5,6 +5,7 @@ mod running;
 
 use tidegate::broker::{Overflow, QueueClass};
 use tidegate::mqtt::{Connect, Packet, ProtocolVersion, QoS, ReasonCode};
+use tidegate::storage;
 
 use running::{Doors, Peer, connect, publish, settings, stored, with_gateway};
 
@@ -114,5 +115,43 @@ fn a_reader_that_is_to_go_when_its_queue_is_full_is_told_and_finds_no_session() 
         reader.hear_farewell(ReasonCode::QuotaExceeded).await;
         let mut reader = Peer::stranger(doors.stream().await, ProtocolVersion::V5);
         assert!(!reader.enter(stored("reader")).await);
+    });
+}
+
+#[test]
+fn what_is_beyond_a_queue_waits_in_the_journal_and_comes_in_its_order_also_after_a_restart() {
+    const MESSAGES: u16 = 3000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut settings = settings();
+    settings.limits.queue_class = QueueClass::N16;
+    settings.storage = Some(storage::Settings {
+        directory: folder.path().join("state"),
+        journal: storage::JournalSettings::default(),
+    });
+    let drained = async |doors: &Doors, name: &str, numbers: std::ops::Range<u16>| {
+        let mut reader = doors.peer(stored(name)).await;
+        for number in numbers {
+            let publish = reader.hear_publish().await;
+            assert_eq!(publish.payload, number.to_string());
+            reader.acknowledge(publish.packet_id).await;
+        }
+        // Whatever more it is sent meanwhile it does not acknowledge.
+        reader.say(&Packet::PingReq).await;
+        while reader.hear().await != Some(Packet::PingResp) {}
+    };
+    with_gateway(settings.clone(), async |doors| {
+        for name in ["one", "two", "three"] {
+            absent(doors, name).await;
+        }
+        let mut publisher = doors.peer(connect("publisher")).await;
+        for hundred in 0..MESSAGES / 100 {
+            flood(&mut publisher, hundred * 100..(hundred + 1) * 100).await;
+        }
+        drained(doors, "one", 0..MESSAGES).await;
+        drained(doors, "two", 0..MESSAGES / 2).await;
+    });
+    with_gateway(settings, async |doors| {
+        drained(doors, "two", MESSAGES / 2..MESSAGES).await;
+        drained(doors, "three", 0..MESSAGES).await;
     });
 }

@@ -151,6 +151,31 @@ impl Writer {
         report
     }
 
+    /// Reads again, while the log is written, all that has to be there, `count` records at a time.
+    fn read_again(&mut self, count: usize) {
+        let Some(log) = self.log.as_mut() else { return };
+        let owed: Vec<_> = (self.history.range(self.needed_from..))
+            .map(|(&number, (kind, content))| (number, *kind, content.clone()))
+            .collect();
+        let (Some((mut next, ..)), Some(&(last, ..))) = (owed.first().cloned(), owed.last()) else {
+            return;
+        };
+        let mut found = Vec::new();
+        while next <= last {
+            let mut left = count;
+            let upto = log.read_again(next, last, |number, kind, content| {
+                found.push((number, kind, content.to_vec()));
+                left -= 1;
+                left > 0
+            });
+            assert!(upto >= next, "it goes on");
+            next = upto + 1;
+        }
+        let numbers = |records: &[Record]| records.iter().map(|(number, ..)| *number).collect::<Vec<_>>();
+        assert_eq!(numbers(&found), numbers(&owed));
+        assert_eq!(found, owed);
+    }
+
     fn read(&mut self) -> (Vec<Record>, Recovery) {
         self.log = None;
         let mut found = Vec::new();
@@ -293,12 +318,15 @@ fn what_was_committed_survives_a_power_cut_at_any_call() {
                 live(&mut writer, script);
                 disk.cut_power();
                 writer.recover();
+                writer.read_again(3);
                 // What is written on what was found holds as well.
                 for _ in 0..3 {
                     writer.commit(&[50, 600]).unwrap();
                 }
+                writer.read_again(100);
                 writer.checkpoint().unwrap();
                 writer.commit(&[7]).unwrap();
+                writer.read_again(2);
                 disk.cut_power();
                 writer.recover();
             }
@@ -320,6 +348,8 @@ fn what_was_committed_survives_any_call_that_fails() {
                 }
                 live(&mut writer, script);
                 writer.mend().unwrap();
+                disk.set_trap(u64::MAX, trap);
+                writer.read_again(5);
                 disk.cut_power();
                 writer.recover();
                 writer.commit(&[8, 1_000]).unwrap();
@@ -328,6 +358,43 @@ fn what_was_committed_survives_any_call_that_fails() {
             }
         }
     }
+}
+
+#[test]
+fn what_stands_in_the_journal_is_read_again_while_it_is_written() {
+    for script in 0..SCRIPTS {
+        for count in [1, 2, 7, 1_000] {
+            let mut writer = Writer::new(SimulatedDisk::new(1, CAPACITY), SMALL);
+            for _ in 0..3 {
+                live(&mut writer, script);
+                writer.read_again(count);
+                // Some of it is not committed yet.
+                writer.append(&[20, 300, 20]).unwrap();
+                writer.read_again(count);
+            }
+            writer.tend();
+            writer.read_again(count);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_read_again_is_passed_over() {
+    let disk = SimulatedDisk::new(1, CAPACITY);
+    let mut writer = Writer::new(disk.clone(), SMALL);
+    for _ in 0..30 {
+        writer.commit(&[400]).unwrap();
+    }
+    let name = segments(&disk).into_iter().nth(1).unwrap();
+    disk.lose(&name);
+    let mut found = Vec::new();
+    let log = writer.log.as_mut().unwrap();
+    let upto = log.read_again(1, 30, |number, _, _| {
+        found.push(number);
+        true
+    });
+    assert_eq!((upto, found.first(), found.last()), (30, Some(&1), Some(&30)));
+    assert!(found.len() < 30 && found.is_sorted());
 }
 
 #[test]

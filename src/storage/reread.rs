@@ -18,6 +18,9 @@ pub(super) struct Mark {
 /// So many readers find their places again: one for each client that comes back at the same time, in a small house.
 const MARKS_MAX: usize = 16;
 
+/// How often a file is opened that does not open: a medium may be tired for a moment.
+const TRIES: usize = 3;
+
 impl<D: Disk> Log<D> {
     /// Gives the records from change `first` to `last` that hold to `visit`, in order: number, kind and content, until
     /// `visit` says that it has enough. Says up to which change they were given, or would have been had they been
@@ -40,7 +43,8 @@ impl<D: Disk> Log<D> {
         }
         let ends_before = |&(.., bound): &(u64, Option<u64>, u64)| bound < first;
         for &(segment, after, bound) in segments.iter().rev().skip_while(|segment| ends_before(segment)) {
-            if after.is_none_or(|after| after >= last) {
+            let Some(after) = after else { continue }; // nothing stands in it
+            if after >= last {
                 break;
             }
             let upto = bound.min(last);
@@ -60,7 +64,8 @@ impl<D: Disk> Log<D> {
         last: u64,
         visit: &mut impl FnMut(u64, u8, &[u8]) -> bool,
     ) -> Option<u64> {
-        let file = self.disk.open(&Name::Segment(segment).to_text()).ok()?;
+        let name = Name::Segment(segment).to_text();
+        let file = (0..TRIES).find_map(|_| self.disk.open(&name).ok())?;
         let mut window = Window::new(&mut self.disk, &file).ok()?;
         let seal = Seal::new(self.key, segment);
         let marks = self.marks.iter();
