@@ -132,7 +132,8 @@ impl Gateway {
         let state = state.transpose().map_err(StartError::Storage)?;
         let journal = match (&state, settings.storage.as_ref()) {
             (Some(state), Some(storage)) if storage.journal.mode != Mode::Memory => {
-                Some(store::Opened::read(state, storage.journal)?)
+                let may_spill = settings.limits.spill_bytes_max > 0;
+                Some(store::Opened::read(state, storage.journal, may_spill)?)
             }
             _ => None,
         };

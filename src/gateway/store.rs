@@ -40,7 +40,11 @@ impl Opened {
     ///
     /// # Errors
     /// What stops the start; nothing was touched.
-    pub(super) fn read(directory: &StateDirectory, settings: JournalSettings) -> Result<Self, StartError> {
+    pub(super) fn read(
+        directory: &StateDirectory,
+        settings: JournalSettings,
+        may_spill: bool,
+    ) -> Result<Self, StartError> {
         let failed = |source| StartError::Journal(OpenError::Disk(source));
         let disk = directory.journal().map_err(failed)?;
         let log_settings = LogSettings {
@@ -49,19 +53,31 @@ impl Opened {
             ..LogSettings::default()
         };
         let fresh_key = u64::from_ne_bytes(super::random_bytes());
-        let mut restored = Restored::default();
+        let mut restored = match may_spill {
+            true => Restored::sparing(),
+            false => Restored::default(),
+        };
         let mut unreadable = 0;
-        let (log, found) = Log::open(
-            disk,
-            log_settings,
-            fresh_key,
-            |_, kind, content| match record::decode(kind, content) {
-                Ok(change) => restored.apply(change),
-                Err(_) => unreadable += 1,
-            },
-        )
-        .map_err(StartError::Journal)?;
+        let (mut log, found) =
+            Log::open(
+                disk,
+                log_settings,
+                fresh_key,
+                |number, kind, content| match record::decode(kind, content) {
+                    Ok(change) => restored.apply_numbered(number, change),
+                    Err(_) => unreadable += 1,
+                },
+            )
+            .map_err(StartError::Journal)?;
         restored.finish();
+        for number in restored.wanted() {
+            log.read_again(number, number, |_, kind, content| {
+                if let Ok(Change::Accepted(accepted)) = record::decode(kind, content) {
+                    restored.supply(*accepted);
+                }
+                false
+            });
+        }
         let (sessions, messages, retained) = restored.counts();
         info!(
             sessions,

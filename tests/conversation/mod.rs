@@ -354,14 +354,25 @@ impl House {
         self.numbers.truncate(count);
         self.recalls.clear();
         self.given = stored;
-        let mut restored = Restored::default();
+        let (mut restored, mut sparing) = (Restored::default(), Restored::sparing());
         for (&number, change) in self.numbers.iter().zip(&self.journal) {
             restored.apply_numbered(number, change.clone());
+            sparing.apply_numbered(number, change.clone());
         }
         restored.finish();
+        sparing.finish();
+        for number in sparing.wanted() {
+            let index = self
+                .numbers
+                .binary_search(&number)
+                .expect("a change that is there");
+            if let Some(Change::Accepted(accepted)) = self.journal.get(index) {
+                sparing.supply(Accepted::clone(accepted));
+            }
+        }
         self.now.wall += off;
         self.broker = broker.with_store(self.now);
-        self.broker.restore(self.now, restored.clone(), stored, trusted);
+        self.broker.restore(self.now, sparing, stored, trusted);
         self.stored = Some(restored);
         self.is_healing = false;
         self.witness = witness::Witness::default();

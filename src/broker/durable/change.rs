@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::auth::Identity;
 use crate::auth::groups::Groups;
 use crate::broker::bans::BanSubject;
+use crate::broker::kept::properties_bytes;
 use crate::broker::policy::MountPoint;
 use crate::mqtt::{ClientId, PacketId, PublishProperties, QoS, TopicFilter, TopicName};
 
@@ -227,7 +228,7 @@ pub struct Delivery {
 }
 
 /// How a message is delivered to one session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Terms {
     /// The lower of what was published and what was granted.
     pub qos: QoS,
@@ -270,6 +271,14 @@ pub struct UnfinishedDelivery {
     pub packet_id: PacketId,
     /// The message while PUBACK or PUBREC is owed; `None` once it was released.
     pub message: Option<(MessageNumber, Terms)>,
+}
+
+impl MessageBody {
+    /// What it counts against limits: topic, payload and properties.
+    pub(super) fn size_bytes(&self) -> usize {
+        let properties = self.properties.as_deref().map_or(0, properties_bytes);
+        self.topic.as_str().len() + self.payload.len() + properties
+    }
 }
 
 impl JournalTime {

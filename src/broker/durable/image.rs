@@ -1,5 +1,7 @@
 //! What the records that were given should come to: the core's own state, told in their words.
 
+use std::rc::Rc;
+
 use super::change::{Change, DeliveryNumber, MessageNumber, SessionNumber, UnfinishedDelivery};
 use super::checkpoint::subscribed;
 use super::restored::{Elsewhere, Restored, Standing};
@@ -47,7 +49,7 @@ impl Broker {
             let message = add_message(durable, &queued.message, image);
             let terms = terms_of(&self.subscriptions, queued);
             let standing = Standing::default();
-            queue.push((DeliveryNumber(queued.number), (message, terms, standing)));
+            queue.push((DeliveryNumber(queued.number), (message, Rc::new(terms), standing)));
         }
         let mut sent = Vec::new();
         for entry in session.inflight.iter() {
@@ -101,6 +103,7 @@ impl Restored {
             };
             for (delivery, (_, terms, _)) in &mut session.queue {
                 let told = other.queue.get(delivery);
+                let terms = Rc::make_mut(terms);
                 terms.share = terms
                     .share
                     .take()

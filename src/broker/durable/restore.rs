@@ -10,6 +10,7 @@ use crate::auth::Identity;
 use crate::auth::access::Action;
 use crate::broker::kept::{Kept, Queued};
 use crate::broker::limits::QueueClass;
+use crate::broker::losses::Loss;
 use crate::broker::retained::{self, Writer};
 use crate::broker::session::{Session, SessionKey};
 use crate::broker::subscriptions::Options;
@@ -18,8 +19,28 @@ use crate::broker::will::Testament;
 use crate::broker::{Broker, Now};
 use crate::mqtt::TopicName;
 
-/// The messages that have been put back, by their numbers, and where they stand.
-type Messages = std::collections::BTreeMap<MessageNumber, (Rc<Kept>, Standing)>;
+/// The messages that are there, by their numbers.
+type Messages = std::collections::BTreeMap<MessageNumber, Found>;
+
+/// A message that was stored.
+struct Found {
+    /// `None` where it is left where it stands.
+    kept: Option<Rc<Kept>>,
+    size_bytes: usize,
+    standing: Standing,
+}
+
+/// What waits for a session that is put back, in its order.
+enum Waiting {
+    /// At hand, with the number of its record where it can be read again from there.
+    Queued(Queued, Option<u64>),
+    /// Left where it stands.
+    Left {
+        record: u64,
+        delivery: u64,
+        size_bytes: usize,
+    },
+}
 
 impl Broker {
     /// Takes over what another broker had stored, `given` changes in all, before the first input; where the board's
@@ -51,9 +72,17 @@ impl Broker {
         let messages: Messages = messages
             .into_iter()
             .map(|(number, message)| {
-                let kept = self.keep_again(&durable, message.body);
-                kept.stamp.set(Stamp::new(number.0, durable.epoch));
-                (number, (kept, message.standing))
+                let kept = message.body.map(|body| {
+                    let kept = self.keep_again(&durable, *body);
+                    kept.stamp.set(Stamp::new(number.0, durable.epoch));
+                    kept
+                });
+                let found = Found {
+                    kept,
+                    size_bytes: message.size_bytes,
+                    standing: message.standing,
+                };
+                (number, found)
             })
             .collect();
         for (topic, (number, author)) in retained {
@@ -108,7 +137,7 @@ impl Broker {
     ) {
         let Some(message) = messages
             .get(&number)
-            .map(|(message, _)| message)
+            .and_then(|found| found.kept.as_ref())
             .filter(|message| message.topic_str() == topic.as_str())
         else {
             return;
@@ -181,16 +210,28 @@ impl Broker {
             usage.subscriptions += places.len();
         });
         let queued_of = |broker: &Self, (number, terms): (MessageNumber, Terms), delivery: u64| {
-            let message = messages.get(&number)?.0.clone();
+            let message = messages.get(&number)?.kept.clone()?;
             Some(broker.queued_again(key, message, terms, delivery))
         };
         let mut waiting = Vec::new();
         for (delivery, (message, terms, standing)) in queue {
+            let Some(found) = messages.get(&message) else {
+                continue;
+            };
             // To be read again it has to stand together, delivery and message.
-            let is_whole = (messages.get(&message)).is_some_and(|(_, known)| known.0 == standing.0);
-            let standing = is_whole.then_some(standing.0).filter(|record| *record != 0);
-            let queued = queued_of(self, (message, terms), delivery.0);
-            waiting.extend(queued.map(|queued| (queued, standing)));
+            let is_whole = found.standing.0 == standing.0 && standing.0 != 0;
+            let record = is_whole.then_some(standing.0);
+            let ids_bytes = size_of_val(terms.subscription_ids.as_slice());
+            waiting.extend(match (&found.kept, record) {
+                (Some(_), record) => queued_of(self, (message, Terms::clone(&terms)), delivery.0)
+                    .map(|queued| Waiting::Queued(queued, record)),
+                (None, Some(record)) => Some(Waiting::Left {
+                    record,
+                    delivery: delivery.0,
+                    size_bytes: found.size_bytes + ids_bytes,
+                }),
+                (None, None) => None, // damaged
+            });
         }
         let mut unfinished = Vec::new();
         for sent in sent {
@@ -228,30 +269,47 @@ impl Broker {
 
     /// Puts back what waits for a session: as much as its queue holds, and the rest where it may stand in the journal
     /// alone and does.
-    fn queue_again(&mut self, now: Instant, key: SessionKey, waiting: Vec<(Queued, Option<u64>)>) {
+    fn queue_again(&mut self, now: Instant, key: SessionKey, waiting: Vec<Waiting>) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
         let (class, bytes_max) = self.queues.size(session.fitting);
         let may_spill = self.queues.spill_bytes_max(session.fitting) > 0;
-        let last_without = waiting.iter().rposition(|(_, standing)| standing.is_none());
-        for (index, (queued, standing)) in waiting.into_iter().enumerate() {
-            let size_bytes = queued.size_bytes();
-            let fits = session.queue.takes(1, class) && session.held_bytes() + size_bytes <= bytes_max;
-            let must_queue = last_without.is_some_and(|last| index <= last) || !may_spill;
-            if !must_queue
-                && let Some(record) = standing
-                && (session.spills() || !fits)
-            {
-                let spilled = session.spilled_mut(&self.budget.account);
-                spilled.add_standing(record, queued.number, size_bytes, now);
-                self.stats.spilled_messages += 1;
-                self.stats.spilled_bytes += size_bytes as u64;
-                continue;
-            }
-            match session.queue.push(queued, QueueClass::N4096) {
-                Ok(()) => self.stats.queued_messages += 1,
-                Err(_) => self.stats.dropped_queue_full += 1,
+        let is_bound = |waiting: &Waiting| matches!(waiting, Waiting::Queued(_, None));
+        let last_bound = waiting.iter().rposition(is_bound);
+        for (index, waiting) in waiting.into_iter().enumerate() {
+            let must_queue = last_bound.is_some_and(|last| index <= last) || !may_spill && !session.spills();
+            let queued = match waiting {
+                Waiting::Queued(queued, record) => {
+                    let size_bytes = queued.size_bytes();
+                    let fits =
+                        session.queue.takes(1, class) && session.held_bytes() + size_bytes <= bytes_max;
+                    match record.filter(|_| !must_queue && (session.spills() || !fits)) {
+                        Some(record) => Err((record, queued.number, size_bytes)),
+                        None => Ok(queued),
+                    }
+                }
+                Waiting::Left { .. } if last_bound.is_some_and(|last| index <= last) => {
+                    session.lose(&mut self.stats, Loss::Damaged); // or it would have been read by now
+                    continue;
+                }
+                Waiting::Left {
+                    record,
+                    delivery,
+                    size_bytes,
+                } => Err((record, delivery, size_bytes)),
+            };
+            match queued {
+                Err((record, delivery, size_bytes)) => {
+                    let spilled = session.spilled_mut(&self.budget.account);
+                    spilled.add_standing(record, delivery, size_bytes, now);
+                    self.stats.spilled_messages += 1;
+                    self.stats.spilled_bytes += size_bytes as u64;
+                }
+                Ok(queued) => match session.queue.push(queued, QueueClass::N4096) {
+                    Ok(()) => self.stats.queued_messages += 1,
+                    Err(_) => self.stats.dropped_queue_full += 1,
+                },
             }
         }
         self.stats.queued_bytes += session.held_bytes() as u64;

@@ -1,12 +1,13 @@
 //! What was stored, put together again from its records.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 use std::time::SystemTime;
 
 use super::change::{
-    Accepted, Author, Change, DeliveryNumber, JournalTime, MessageBody, MessageNumber, SessionNumber,
-    StoredSession, StoredSubscription, Terms, Unfinished, UnfinishedDelivery,
+    Accepted, Author, Change, Delivery, DeliveryNumber, JournalTime, MessageBody, MessageNumber,
+    SessionNumber, StoredSession, StoredSubscription, Terms, Unfinished, UnfinishedDelivery,
 };
 use crate::broker::bans::BanSubject;
 use crate::mqtt::{PacketId, TopicFilter, TopicName};
@@ -30,6 +31,10 @@ pub struct Restored {
     in_checkpoint: bool,
     /// The number of the record that is applied; 0: not known.
     record: u64,
+    /// Whether what waits far back is only known by where it stands.
+    is_sparing: bool,
+    /// Terms that came lately: mostly they come again.
+    recent_terms: VecDeque<Rc<Terms>>,
     /// Messages that nobody names.
     unnamed: BTreeSet<MessageNumber>,
     /// Of an image: what it knows of what has spilled.
@@ -49,18 +54,27 @@ pub(super) struct Elsewhere {
 pub(super) struct RestoredSession {
     pub(super) head: StoredSession,
     pub(super) subscriptions: BTreeMap<TopicFilter, StoredSubscription>,
-    pub(super) queue: BTreeMap<DeliveryNumber, (MessageNumber, Terms, Standing)>,
+    pub(super) queue: BTreeMap<DeliveryNumber, (MessageNumber, Rc<Terms>, Standing)>,
     pub(super) sent: Vec<UnfinishedDelivery>,
     pub(super) receiving: BTreeSet<PacketId>,
 }
 
 /// A message and how many deliveries and topics name it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(super) struct RestoredMessage {
-    pub(super) body: MessageBody,
+    /// `None` where it is left where it stands.
+    pub(super) body: Option<Box<MessageBody>>,
+    /// What it counts against limits.
+    pub(super) size_bytes: usize,
     pub(super) standing: Standing,
     names: usize,
 }
+
+/// Deliveries of one session whose messages are kept at hand; what is behind them is left where it stands.
+const AT_HAND: usize = 64;
+
+/// Terms that are compared with those that come.
+const RECENT_TERMS: usize = 8;
 
 /// In which record something stands; says where, not what.
 #[derive(Debug, Clone, Copy, Default)]
@@ -73,6 +87,49 @@ impl PartialEq for Standing {
 }
 
 impl Restored {
+    /// One that leaves the messages that wait far back where they stand, so that it needs little memory however many
+    /// there are; what is [wanted](Self::wanted) after the last record has to be read once more.
+    pub fn sparing() -> Self {
+        Self {
+            is_sparing: true,
+            ..Self::default()
+        }
+    }
+
+    /// The changes that have to be read once more and [given](Self::supply), after the last record: messages that were
+    /// left where they stand and are needed at hand.
+    pub fn wanted(&self) -> Vec<u64> {
+        let of_missing = |number: &MessageNumber| {
+            let message = self.messages.get(number)?;
+            message.body.is_none().then_some(message.standing.0)
+        };
+        let mut wanted = BTreeSet::new();
+        for session in self.sessions.values() {
+            let sent = session.sent.iter().filter_map(|sent| sent.message.as_ref());
+            wanted.extend(sent.filter_map(|(message, _)| of_missing(message)));
+            // What does not stand together, delivery and message, cannot be read again later, and all before it is
+            // sent before it.
+            let is_apart = |(message, _, standing): &(MessageNumber, Rc<Terms>, Standing)| {
+                let message = self.messages.get(message);
+                message.is_some_and(|message| message.standing.0 != standing.0)
+            };
+            let behind = session
+                .queue
+                .values()
+                .rev()
+                .skip_while(|waiting| !is_apart(waiting));
+            wanted.extend(behind.filter_map(|(message, ..)| of_missing(message)));
+        }
+        wanted.into_iter().collect()
+    }
+
+    /// Takes a message again that was [wanted](Self::wanted).
+    pub fn supply(&mut self, accepted: Accepted) {
+        if let Some(message) = self.messages.get_mut(&accepted.message) {
+            message.body = accepted.body.or(message.body.take());
+        }
+    }
+
     /// Takes the next record, the change of this number: by it what waits can be read again.
     pub fn apply_numbered(&mut self, number: u64, change: Change) {
         self.record = number;
@@ -118,6 +175,7 @@ impl Restored {
                     in_checkpoint: true,
                     highest: self.highest,
                     clock: self.clock,
+                    is_sparing: self.is_sparing,
                     ..Self::default()
                 }));
             }
@@ -158,7 +216,7 @@ impl Restored {
                 if let Some(session) = self.sessions.get_mut(&session)
                     && let Some((message, terms, _)) = session.queue.remove(&delivery)
                 {
-                    let message = Some((message, terms));
+                    let message = Some((message, Terms::clone(&terms)));
                     let known = session.sent.iter_mut().find(|sent| sent.packet_id == packet_id);
                     debug_assert!(known.is_none(), "an identifier in use was given again");
                     session.sent.push(UnfinishedDelivery { packet_id, message });
@@ -259,12 +317,19 @@ impl Restored {
         self.highest.1 = self.highest.1.max(message.0);
         let standing = Standing(self.record);
         if let Some(body) = body {
+            let size_bytes = body.size_bytes();
+            let is_left = retained_by.is_none() && self.is_far(&deliveries);
+            let body = Some(body).filter(|_| !is_left);
             match self.messages.entry(message) {
-                Entry::Occupied(known) => known.into_mut().standing = standing,
+                Entry::Occupied(known) => {
+                    let known = known.into_mut();
+                    known.standing = standing;
+                    known.body = known.body.take().or(body);
+                }
                 Entry::Vacant(vacant) => {
-                    let body = *body;
                     vacant.insert(RestoredMessage {
                         body,
+                        size_bytes,
                         standing,
                         names: 0,
                     });
@@ -285,20 +350,27 @@ impl Restored {
             if !self.messages.contains_key(&message) {
                 continue; // the record that had it is damaged
             }
+            if !self.sessions.contains_key(&delivery.session) {
+                continue;
+            }
+            let terms = match delivery.packet_id {
+                None => self.shared(delivery.terms.clone()),
+                Some(_) => Rc::default(),
+            };
             let Some(session) = self.sessions.get_mut(&delivery.session) else {
                 continue;
             };
             let before = match delivery.packet_id {
                 None => {
-                    let waiting = (message, delivery.terms, standing);
+                    let waiting = (message, terms, standing);
                     let before = session.queue.insert(delivery.number, waiting);
-                    before.map(|(message, terms, _)| (message, terms))
+                    before.map(|(message, ..)| message)
                 }
                 Some(packet_id) => {
                     let message = Some((message, delivery.terms));
                     let sent = UnfinishedDelivery { packet_id, message };
                     match session.sent.iter_mut().find(|sent| sent.packet_id == packet_id) {
-                        Some(known) => std::mem::replace(known, sent).message,
+                        Some(known) => std::mem::replace(known, sent).message.map(|(message, _)| message),
                         None => {
                             session.sent.push(sent);
                             None
@@ -307,12 +379,12 @@ impl Restored {
                 }
             };
             self.name(message);
-            if let Some((before, _)) = before {
+            if let Some(before) = before {
                 self.unname(before);
             }
         }
         if let Some(author) = retained_by
-            && let Some(topic) = self.messages.get(&message).map(|known| known.body.topic.clone())
+            && let Some(topic) = self.topic_of(message)
         {
             self.name(message);
             if let Some((before, _)) = self.retained.insert(topic, (message, author)) {
@@ -377,11 +449,37 @@ impl Restored {
     /// Adds a message that something names, unless it is there; the one more name is counted.
     pub(super) fn add_named(&mut self, number: MessageNumber, body: impl FnOnce() -> MessageBody) {
         let message = self.messages.entry(number).or_insert_with(|| RestoredMessage {
-            body: body(),
+            body: Some(Box::new(body())),
+            size_bytes: 0,
             standing: Standing::default(),
             names: 0,
         });
         message.names += 1;
+    }
+
+    /// Whether a message waits far back wherever it is owed.
+    fn is_far(&self, deliveries: &[Delivery]) -> bool {
+        let is_far = |delivery: &Delivery| {
+            let session = self.sessions.get(&delivery.session);
+            delivery.packet_id.is_none() && session.is_none_or(|session| session.queue.len() >= AT_HAND)
+        };
+        self.is_sparing && self.record != 0 && !deliveries.is_empty() && deliveries.iter().all(is_far)
+    }
+
+    /// The same terms, in one place where they came lately.
+    fn shared(&mut self, terms: Terms) -> Rc<Terms> {
+        if let Some(known) = self.recent_terms.iter().find(|known| ***known == terms) {
+            return known.clone();
+        }
+        let terms = Rc::new(terms);
+        self.recent_terms.truncate(RECENT_TERMS - 1);
+        self.recent_terms.push_front(terms.clone());
+        terms
+    }
+
+    fn topic_of(&self, message: MessageNumber) -> Option<TopicName> {
+        let body = self.messages.get(&message)?.body.as_ref()?;
+        Some(body.topic.clone())
     }
 
     /// Takes away of a session what has spilled; whether it is as much as is known.
@@ -431,5 +529,12 @@ impl PartialEq for Restored {
             && self.messages == other.messages
             && self.retained == other.retained
             && self.bans == other.bans
+    }
+}
+
+/// Where it stands apart: that says where, not what.
+impl PartialEq for RestoredMessage {
+    fn eq(&self, other: &Self) -> bool {
+        self.body == other.body && self.names == other.names
     }
 }
