@@ -549,6 +549,41 @@ fn a_segment_that_is_there_twice_counts_once() {
 }
 
 #[test]
+fn nothing_is_promised_in_a_file_with_a_number_that_would_not_be_found_again() {
+    for stray in [
+        "journal-7fffffffffffffff",
+        "spare-7fffffffffffffff",
+        "journal-7ffffffffffffffb",
+    ] {
+        let disk = SimulatedDisk::new(1, CAPACITY);
+        disk.put(stray, b"");
+        let mut writer = Writer::new(disk.clone(), SMALL);
+        let failure = (0..20)
+            .find_map(|_| writer.commit(&[900]).err())
+            .expect("numbers end");
+        assert!(failure.to_string().contains("last number"), "{failure}");
+        let failure = writer.log.as_mut().and_then(|log| log.begin_anew().err());
+        assert!(matches!(failure, Some(Failure::Disk(_))), "{failure:?}");
+        let promised = writer.promised;
+        disk.cut_power();
+        assert_eq!(writer.recover().last, promised);
+        if stray.ends_with('b') {
+            assert!(promised > 0, "what could be stored is");
+        }
+        // The way out that the message names.
+        for name in disk.names() {
+            if name.contains("-7ffffffff") {
+                disk.lose(&name);
+            }
+        }
+        let mut writer = Writer::new(disk.clone(), SMALL);
+        writer.commit(&[900]).unwrap();
+        disk.cut_power();
+        writer.recover();
+    }
+}
+
+#[test]
 fn a_record_in_a_payload_is_never_taken_for_one_of_the_journals() {
     let (disk, mut writer) = sample();
     let stolen = disk.content(&segments(&disk)[1])[512..1_700].to_vec();
