@@ -333,6 +333,7 @@ fn what_was_committed_survives_any_call_that_fails() {
 #[test]
 fn what_was_committed_survives_any_mixture_of_failures_and_power_cuts() {
     for seed in seeds(60) {
+        println!("seed {seed}");
         let disk = SimulatedDisk::new(seed, CAPACITY);
         let mut writer = Writer::new(disk.clone(), SMALL);
         let one_in = 5 + seed % 60;

@@ -1,6 +1,6 @@
 //! What the records that were given should come to: the core's own state, told in their words.
 
-use super::change::{Change, DeliveryNumber, MessageNumber, SessionNumber, UnfinishedDelivery};
+use super::change::{Change, DeliveryNumber, MessageNumber, Owed, SessionNumber, UnfinishedDelivery};
 use super::checkpoint::subscribed;
 use super::restored::Restored;
 use super::{Durable, terms_of};
@@ -38,7 +38,7 @@ impl Broker {
         let number = SessionNumber(session.number);
         image.apply(Change::Session(Box::new(durable.head_of(session))));
         for &place in &session.places {
-            if let Some(change) = subscribed(&self.subscriptions, key, number, place) {
+            if let Some(change) = subscribed(&self.subscriptions, key, session, place) {
                 image.apply(change);
             }
         }
@@ -76,7 +76,7 @@ fn add_message(durable: &Durable, message: &Kept, image: &mut Restored) -> Messa
 
 impl Restored {
     /// Whether this is what `image` says: all of it, but that records still name a shared subscription by which a
-    /// message came and which has ended since.
+    /// message came and which has ended since, and do not say which retained messages nobody was to be sent.
     pub fn is_like(&self, image: &Self) -> bool {
         let mut like = self.clone();
         for (number, session) in &mut like.sessions {
@@ -89,6 +89,15 @@ impl Restored {
                     .share
                     .take()
                     .filter(|_| told.is_some_and(|(_, terms)| terms.share.is_some()));
+            }
+            for (filter, subscription) in &mut session.subscriptions {
+                if let (Owed::After(after), Some(Owed::After(told))) = (
+                    &mut subscription.owed,
+                    other.subscriptions.get(filter).map(|told| &told.owed),
+                ) && *after <= *told
+                {
+                    after.clone_from(told);
+                }
             }
             for (sent, told) in session.sent.iter_mut().zip(&other.sent) {
                 let has_share = (told.message.as_ref()).is_some_and(|(_, terms)| terms.share.is_some());

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use super::change::{
-    Accepted, Author, Change, DeliveryNumber, JournalTime, MessageBody, MessageNumber, SessionNumber,
+    Accepted, Author, Change, DeliveryNumber, JournalTime, MessageBody, MessageNumber, Owed, SessionNumber,
     StoredSession, StoredSubscription, Terms, Unfinished, UnfinishedDelivery,
 };
 use crate::broker::bans::BanSubject;
@@ -236,14 +236,21 @@ impl Restored {
         if let Some(session) = will_of {
             self.forget_will(session);
         }
-        for delivery in deliveries {
+        for mut delivery in deliveries {
             self.highest.2 = self.highest.2.max(delivery.number.0);
-            if !self.messages.contains_key(&message) {
+            let Some(known) = self.messages.get(&message) else {
                 continue; // the record that had it is damaged
-            }
+            };
             let Some(session) = self.sessions.get_mut(&delivery.session) else {
                 continue;
             };
+            let is_new = |filter: &mut TopicFilter| filter.share().is_none();
+            if let Some(filter) = delivery.terms.share.take_if(is_new)
+                && let Some(subscription) = session.subscriptions.get_mut(&filter)
+                && subscription.owed != Owed::Nothing
+            {
+                subscription.owed = Owed::After(Some(known.body.topic.clone()));
+            }
             let before = match delivery.packet_id {
                 None => session.queue.insert(delivery.number, (message, delivery.terms)),
                 Some(packet_id) => {
