@@ -5,7 +5,7 @@
 #[path = "simulator/disk.rs"]
 mod disk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ struct Writer {
     next: u64,
     /// Everything appended that was not told to be lost, by number.
     history: BTreeMap<u64, (u8, Vec<u8>)>,
+    /// Of what was appended, what was told to be lost.
+    told_lost: BTreeSet<u64>,
     /// Up to here it was promised.
     promised: u64,
     /// Before this, what a checkpoint has made needless may be gone.
@@ -52,6 +54,7 @@ impl Writer {
             log: None,
             next: 1,
             history: BTreeMap::new(),
+            told_lost: BTreeSet::new(),
             promised: 0,
             needed_from: 1,
             owes_checkpoint: false,
@@ -88,6 +91,7 @@ impl Writer {
                 .push(number, kind, |bytes| bytes.extend_from_slice(&content))
                 .unwrap();
             self.history.insert(number, (kind, content));
+            self.told_lost.remove(&number);
             self.next += 1;
         }
         log.append(&mut batch)
@@ -128,7 +132,8 @@ impl Writer {
         }
         log.begin_anew()?;
         let holds = log.committed();
-        self.history.retain(|number, _| *number <= holds);
+        let lost = self.history.split_off(&(holds + 1));
+        self.told_lost.extend(lost.into_keys());
         self.owes_checkpoint = true;
         self.checkpoint()
     }
@@ -198,7 +203,9 @@ impl Writer {
             .collect();
         let numbers: Vec<u64> = found.iter().map(|(number, ..)| *number).collect();
         assert_eq!(numbers, expected, "there is a hole: {report:?}");
-        assert!(report.is_sound(), "{report:?}");
+        // Where all that followed a gap was written again, what is left does not tell that the gap was told.
+        assert!(report.missing <= self.told_lost.len() as u64, "{report:?}");
+        assert_eq!((report.damaged, report.unreadable), (0, 0), "{report:?}");
         assert_eq!(report.last, last);
         assert_eq!(report.records, found.len() as u64);
     }
