@@ -455,6 +455,26 @@ fn a_disk_that_lied_about_its_last_syncs_costs_those_and_nothing_else() {
     }
 }
 
+#[test]
+fn a_disk_that_fails_once_or_twice_while_it_is_read_costs_nothing() {
+    let (disk, mut writer) = sample();
+    let (all, _) = writer.read();
+    let before = disk.calls();
+    writer.read();
+    let calls = disk.calls() - before;
+    // Calls that fail, from the first.
+    for failing in [1, 2] {
+        for call in 0..calls {
+            let disk = disk.copy();
+            writer.disk = disk.clone();
+            disk.set_traps(call..call + failing, Trap::Fails);
+            let (found, report) = writer.read();
+            assert_eq!(found, all, "call {call}");
+            assert!(report.is_sound(), "call {call}: {report:?}");
+        }
+    }
+}
+
 /// A journal of some segments, closed.
 fn sample() -> (SimulatedDisk, Writer) {
     let disk = SimulatedDisk::new(7, CAPACITY);
