@@ -297,6 +297,68 @@ fn after_a_power_cut_topics_have_their_retained_messages_and_those_that_were_cle
     assert_eq!(payloads(&outputs, reader), ["3", "2"]);
 }
 
+/// A reader that takes one message at a time.
+fn narrow() -> Connect {
+    let mut connect = kept(V5, "reader");
+    connect.properties.receive_maximum = Some(1);
+    connect
+}
+
+#[test]
+fn retained_messages_that_a_new_subscription_is_still_owed_come_after_a_power_cut_each_once() {
+    for (granted, with_checkpoint) in [
+        (QoS::AtLeastOnce, false),
+        (QoS::ExactlyOnce, false),
+        (QoS::ExactlyOnce, true),
+    ] {
+        let mut house = house();
+        let writer = house.join(client(V5, "writer"));
+        house.publish(writer, retained(message("t/0", "not kept for anybody")));
+        for (number, topic) in [(1, "t/1"), (2, "t/2"), (3, "t/3"), (4, "u/4"), (5, "t/5")] {
+            house.publish(writer, retained(message2(number, topic, topic)));
+            house.store();
+            house.receive(writer, pubrel(number));
+            house.store();
+        }
+        let (mut reader, _) = house.connect(narrow());
+        house.store();
+        let filters = [subscription("t/+", granted), subscription("u/#", granted)];
+        house.receive(reader, subscribe_packet(&filters));
+        let outputs = house.store();
+        assert_eq!(suback(&outputs, reader).len(), 2, "it is promised");
+        let mut heard = Vec::new();
+        for _ in 0..5 {
+            cut(&mut house);
+            (reader, _) = house.connect(narrow());
+            let outputs = house.store();
+            let messages = messages(&outputs, reader);
+            assert_eq!(messages.len(), 1, "the window is full: {outputs:?}");
+            assert!(messages[0].retain);
+            heard.extend(payloads(&outputs, reader));
+            let number = messages[0].packet_id.expect("QoS 1 or 2").get();
+            if granted == QoS::AtLeastOnce {
+                house.receive(reader, puback(number));
+            } else {
+                house.receive(reader, pubrec(number));
+                house.store();
+                house.receive(reader, pubcomp(number));
+            }
+            if with_checkpoint {
+                house.step(Input::Checkpoint);
+            }
+            house.store();
+        }
+        assert_eq!(heard, ["t/1", "t/2", "t/3", "t/5", "u/4"]);
+        cut(&mut house);
+        let (reader, _) = house.connect(narrow());
+        assert_eq!(
+            payloads(&house.store(), reader),
+            Vec::<String>::new(),
+            "all is paid"
+        );
+    }
+}
+
 #[test]
 fn what_the_gateway_tells_of_itself_below_dollar_topics_is_not_stored() {
     let mut house = house();

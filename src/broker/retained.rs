@@ -142,6 +142,16 @@ impl Cursor {
         Self(TopicName::try_from(topic).ok())
     }
 
+    /// The cursor that stands after this topic; `None`: at the beginning.
+    pub(super) fn behind(topic: Option<TopicName>) -> Self {
+        Self(topic)
+    }
+
+    /// The topic it stands after.
+    pub(super) fn stands_behind(&self) -> &Option<TopicName> {
+        &self.0
+    }
+
     /// What it stands after; empty at the beginning.
     pub(super) fn topic(&self) -> &str {
         self.0.as_ref().map_or("", TopicName::as_str)

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use super::budget::{ALLOCATION_BYTES, Charge, SHARED_BYTES, Use};
+use super::budget::{ALLOCATION_BYTES, Account, Charge, SHARED_BYTES, Use};
 use super::deliver::{attached, outgoing_properties};
 use super::durable::{Origin, filter_of};
 use super::hooked::may_receive;
@@ -19,7 +19,7 @@ use crate::auth::access::Action;
 use crate::hooks::Interests;
 use crate::mqtt::{
     Packet, ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, Subscription,
-    TopicFilter, UnsubAck, Unsubscribe,
+    TopicFilter, TopicName, UnsubAck, Unsubscribe,
 };
 
 /// Retained messages owed to a new subscription: a place in the store, not a copy of it, so that `#` with
@@ -29,6 +29,8 @@ pub(super) struct Replay {
     filter: TopicFilter,
     pub(super) place: Place,
     cursor: Cursor,
+    /// It is owed from before a restart: what goes at QoS 0 is not, for it may have been sent.
+    is_restored: bool,
     charge: Charge,
 }
 
@@ -36,6 +38,35 @@ pub(super) struct Replay {
 const REPLAY_BYTES: usize = size_of::<Replay>() * 3 / 2 + SHARED_BYTES + ALLOCATION_BYTES;
 
 impl Replay {
+    fn new(filter: &TopicFilter, place: Place, account: &Account) -> Self {
+        Self {
+            filter: filter.detached(),
+            place,
+            cursor: Cursor::default(),
+            is_restored: false,
+            charge: Charge::new(account, REPLAY_BYTES + filter.as_str().len()),
+        }
+    }
+
+    /// One that had come as far as this topic when the gateway stopped.
+    pub(super) fn again(
+        filter: &TopicFilter,
+        place: Place,
+        topic: Option<TopicName>,
+        account: &Account,
+    ) -> Self {
+        Self {
+            cursor: Cursor::behind(topic),
+            is_restored: true,
+            ..Self::new(filter, place, account)
+        }
+    }
+
+    /// The topic it has come to.
+    pub(super) fn cursor(&self) -> &Option<TopicName> {
+        self.cursor.stands_behind()
+    }
+
     pub(super) fn charged_bytes(&self) -> usize {
         self.charge.bytes()
     }
@@ -44,6 +75,9 @@ impl Replay {
 /// Retained messages looked at in one go for one client: some tenths of a millisecond on a small board, however
 /// many filters that match nothing a SUBSCRIBE holds.
 const LOOKS_MAX: usize = 512;
+
+/// Of these, looked at to find out whether a new subscription brings any.
+const FIRST_LOOKS: usize = 8;
 
 /// How long everybody else has before they are looked at again.
 const LOOKS_PAUSE: Duration = Duration::from_millis(1);
@@ -156,7 +190,6 @@ impl Broker {
             return Err(ReasonCode::QuotaExceeded);
         }
         let place = self.subscriptions.insert(key, filter, options);
-        self.store_subscription(key, place);
         let Some(session) = self.sessions.get_mut(key) else {
             return Err(ReasonCode::UnspecifiedError);
         };
@@ -177,13 +210,18 @@ impl Broker {
         // 4.8.2.
         if wanted && place.group.is_none() {
             session.replays.retain(|replay| replay.place != place);
-            session.replays.push(Replay {
-                filter: filter.detached(),
-                place,
-                cursor: Cursor::default(),
-                charge: Charge::new(&self.budget.account, REPLAY_BYTES + filter.as_str().len()),
-            });
+            // Where there is nothing, nothing is to be stored either.
+            let mut looks = FIRST_LOOKS;
+            if !matches!(
+                self.retained.next(filter, &mut Cursor::default(), &mut looks),
+                Next::End
+            ) {
+                session
+                    .replays
+                    .push(Replay::new(filter, place, &self.budget.account));
+            }
         }
+        self.store_subscription(key, place);
         Ok(())
     }
 
@@ -319,10 +357,10 @@ impl Broker {
         if attachment.retained_left == 0 || attachment.is_stalled(self.budget.unsent_bytes_max()) {
             return false;
         }
-        let mut cursor = replay.cursor.clone();
+        let (place, is_restored, mut cursor) = (replay.place, replay.is_restored, replay.cursor.clone());
         *looks = looks.saturating_sub(1);
         let next = self.retained.next(&replay.filter, &mut cursor, looks);
-        let options = self.subscriptions.options(key, replay.place);
+        let options = self.subscriptions.options(key, place);
         let (message, options) = match (next, options) {
             (Next::Message(message), Some(options)) => (message, options),
             (Next::Pause, Some(_)) => {
@@ -331,10 +369,14 @@ impl Broker {
                 }
                 return false;
             }
-            (Next::End, _) | (_, None) => {
+            (Next::End, options) | (_, options @ None) => {
                 session.replays.remove(0);
                 if session.replays.is_empty() {
                     session.replays = Vec::new();
+                }
+                if options.is_some_and(|options| options.qos != QoS::AtMostOnce) {
+                    self.settle();
+                    self.store_subscription(key, place); // it brings nothing more
                 }
                 return true;
             }
@@ -360,6 +402,8 @@ impl Broker {
             texts.as_seen(message.qos, true),
         ) {
             session.lose(&mut self.stats, Loss::Denied);
+        } else if qos == QoS::AtMostOnce && is_restored {
+            // It may have been sent, and must not be twice [MQTT-4.3.1-1].
         } else if qos == QoS::AtMostOnce {
             let properties = (message.properties(), message.expires_at());
             let publish = Publish {
@@ -393,7 +437,10 @@ impl Broker {
                     is_firm: false,
                     number: 0,
                 };
-                if self.start(now, key, queued, texts, Origin::Retained).is_err() {
+                if self
+                    .start(now, key, queued, texts, Origin::Retained(place))
+                    .is_err()
+                {
                     self.stats.queued_bytes -= size_bytes as u64;
                     return false; // the cursor has not moved: an acknowledgement brings us back
                 }

@@ -7,7 +7,9 @@ use std::io;
 use super::batch::Entry;
 use super::recover::{OpenError, Recovered, Recovery, Segment, recover};
 use super::reread::Mark;
-use super::segment::{HEAD_BYTES, HEADER_BYTES, Head, Header, Name, SECTOR_BYTES, Seal, next_sector};
+use super::segment::{
+    HEAD_BYTES, HEADER_BYTES, Head, Header, NUMBERS_MAX, Name, SECTOR_BYTES, Seal, next_sector,
+};
 use super::{Batch, Disk};
 
 /// Changes in the order they were given, of which those that were committed survive.
@@ -411,8 +413,8 @@ impl<D: Disk> Log<D> {
         if length > SEGMENT_BYTES_MAX {
             return Err(Failure::Full);
         }
+        let number = self.take_file_number().map_err(Failure::Disk)?;
         let spare = self.take_spare(length)?;
-        let number = self.take_file_number();
         let name = Name::Segment(number).to_text();
         if let Err(error) = self.disk.rename(&Name::Spare(spare).to_text(), &name) {
             if error.kind() != io::ErrorKind::NotFound {
@@ -478,7 +480,7 @@ impl<D: Disk> Log<D> {
     }
 
     fn begin_spare(&mut self) -> io::Result<Growing<D::File>> {
-        let number = self.take_file_number();
+        let number = self.take_file_number()?;
         Ok(Growing {
             file: self.disk.create(&Name::Spare(number).to_text())?,
             number,
@@ -761,10 +763,17 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    fn take_file_number(&mut self) -> u64 {
+    /// Fails at the last number, which nothing but a file that others named so leads to: a segment with a number
+    /// beyond would not be found again.
+    fn take_file_number(&mut self) -> io::Result<u64> {
         let number = self.next_file;
+        if number >= NUMBERS_MAX {
+            return Err(io::Error::other(
+                "a file of it has the last number there is: move that file away and start again",
+            ));
+        }
         self.next_file = number.saturating_add(1);
-        number
+        Ok(number)
     }
 
     fn sync(&mut self, file: &D::File) -> io::Result<()> {

@@ -15,7 +15,7 @@ use crate::auth::Identity;
 use crate::auth::groups::Groups;
 use crate::auth::network::Network;
 use crate::broker::change::{
-    Accepted, Author, Delivery, DeliveryNumber, JournalTime, MessageBody, MessageNumber, SessionNumber,
+    Accepted, Author, Delivery, DeliveryNumber, JournalTime, MessageBody, MessageNumber, Owed, SessionNumber,
     StoredSession, StoredSubscription, StoredWill, Terms, Unfinished, UnfinishedDelivery,
 };
 use crate::broker::{BanSubject, Change, MountPoint};
@@ -100,9 +100,13 @@ pub fn encode(change: &Change, to: &mut Vec<u8>) {
             to.byte(
                 subscription.qos as u8
                     | u8::from(subscription.no_local) << 2
-                    | u8::from(subscription.retain_as_published) << 3,
+                    | u8::from(subscription.retain_as_published) << 3
+                    | u8::from(subscription.owed != Owed::Nothing) << 4,
             );
             to.number(subscription.subscription_id.into());
+            if let Owed::After(topic) = &subscription.owed {
+                to.option(topic.as_ref(), |to, topic| to.text(topic.as_str()));
+            }
         }
         Change::Unsubscribed { session, filter } => {
             to.number(session.0);
@@ -602,7 +606,7 @@ impl<'b> Reader<'b> {
     fn subscription(&mut self) -> Result<StoredSubscription, Unreadable> {
         let (session, filter) = (self.session_number()?, self.filter()?);
         let bits = self.byte()?;
-        if bits > 0b1111 {
+        if bits > 0b1_1111 {
             return Err(Unreadable);
         }
         Ok(StoredSubscription {
@@ -612,6 +616,10 @@ impl<'b> Reader<'b> {
             no_local: bits & 0b100 != 0,
             retain_as_published: bits & 0b1000 != 0,
             subscription_id: self.number32()?,
+            owed: match bits & 0b1_0000 {
+                0 => Owed::Nothing,
+                _ => Owed::After(self.option(Self::topic)?),
+            },
         })
     }
 

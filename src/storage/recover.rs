@@ -8,7 +8,7 @@
 use std::fmt;
 use std::io;
 
-use super::scan::{Found, Scan, Step, Survey, Window};
+use super::scan::{Found, Scan, Step, Survey, Window, persist};
 use super::segment::{HEADER_BYTES, Header, HeaderFound, Name, Seal};
 use super::{Batch, Disk};
 
@@ -27,11 +27,12 @@ pub struct Recovery {
     pub given_up: u64,
     /// Stretches of damage that were passed over.
     pub damaged: u64,
-    /// Changes that stood in damaged or missing places, as far as the numbers of those around them tell.
+    /// Changes that stood in damaged or missing places, as far as the numbers of those around them tell: once a disk has
+    /// failed, some may be counted that were told to be lost then.
     pub missing: u64,
     /// Records with a number that was there before: every start writes again what the last one may not have synced.
     pub repeated: u64,
-    /// Segments, or parts of them, that the disk did not give.
+    /// Segments, or parts of them, that the disk did not give, asked more than once.
     pub unreadable: u64,
     /// Files in the folder that are not the journal's. They are left alone.
     pub foreign: u64,
@@ -124,7 +125,7 @@ pub(super) fn recover<D: Disk>(
     let mut spares = Vec::new();
     let mut any_key = None;
     let mut names: Vec<Name> = Vec::new();
-    for name in disk.list().map_err(OpenError::Disk)? {
+    for name in persist(|| disk.list()).map_err(OpenError::Disk)? {
         match Name::parse(&name) {
             Some(name) => names.push(name),
             None => report.foreign += 1,
@@ -197,7 +198,10 @@ pub(super) fn recover<D: Disk>(
     }
     report.last = progress.known();
 
-    let open = |disk: &mut D, candidate: &Candidate| disk.open(&candidate.name()).ok();
+    let open = |disk: &mut D, candidate: &Candidate| {
+        let name = candidate.name();
+        persist(|| disk.open(&name)).ok()
+    };
     let mut resume = None;
     if let Some(candidate) = candidates.last()
         && let Some(position) = candidate.end()
@@ -235,7 +239,7 @@ impl Candidate {
             survey: None,
             is_readable: false,
         };
-        let Ok(file) = disk.open(&name.to_text()) else {
+        let Ok(file) = persist(|| disk.open(&name.to_text())) else {
             return Ok((candidate, None));
         };
         let Ok(mut window) = Window::new(disk, &file) else {
@@ -346,8 +350,8 @@ impl Candidate {
     }
 
     fn with_window<D: Disk>(&mut self, disk: &mut D, look: impl FnOnce(&mut Window<'_, D>, &mut Self)) {
-        let opened = disk.open(&self.name());
-        let Ok(file) = opened else {
+        let name = self.name();
+        let Ok(file) = persist(|| disk.open(&name)) else {
             self.is_readable = false;
             return;
         };

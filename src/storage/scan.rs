@@ -21,12 +21,27 @@ pub(super) struct Window<'a, D: Disk> {
 const WINDOW_BYTES: usize = 64 * 1024;
 /// How finely an area is read that could not be read at once: a page, which is what a medium fails by.
 const PAGE_BYTES: usize = 4096;
+/// How often the disk is asked before what it does not give counts as lost: a bus or a card may err once.
+const TRIES_MAX: usize = 3;
+/// Where so many pages were not given however often they were asked for, the others are asked for once.
+const RETRIED_MAX: usize = 8;
 /// A dead medium takes its time for every page it does not give; after this many no more are asked for.
 const FAILURES_MAX: usize = 64;
 
+/// Asks the disk, and again where it fails.
+pub(super) fn persist<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut tries = 1;
+    loop {
+        match ask() {
+            Err(_) if tries < TRIES_MAX => tries += 1,
+            other => return other,
+        }
+    }
+}
+
 impl<'a, D: Disk> Window<'a, D> {
     pub(super) fn new(disk: &'a mut D, file: &'a D::File) -> io::Result<Self> {
-        let length = disk.length(file)?;
+        let length = persist(|| disk.length(file))?;
         Ok(Self {
             disk,
             file,
@@ -88,6 +103,7 @@ impl<'a, D: Disk> Window<'a, D> {
         self.bytes.resize(length, 0);
         let mut at = 0;
         let mut step = usize::MAX;
+        let mut tries = 1;
         while at < length && self.failures < FAILURES_MAX {
             let end = at.saturating_add(step).min(length);
             let Some(part) = self.bytes.get_mut(at..end) else {
@@ -95,12 +111,17 @@ impl<'a, D: Disk> Window<'a, D> {
             };
             match self.disk.read_at(self.file, offset + at as u64, part) {
                 Ok(0) => return,
-                Ok(read) => at += read.min(end - at),
+                Ok(read) => {
+                    at += read.min(end - at);
+                    tries = 1;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) if step > PAGE_BYTES => step = PAGE_BYTES,
+                Err(_) if tries < TRIES_MAX && self.failures < RETRIED_MAX => tries += 1,
                 Err(_) => {
                     part.fill(0);
                     self.failures += 1;
+                    tries = 1;
                     at = end;
                 }
             }

@@ -219,7 +219,7 @@ pub(super) fn next_sector(offset: u64) -> u64 {
 }
 
 /// Numbers of files end here; one a microsecond takes 292,000 years.
-const NUMBERS_MAX: u64 = 1 << 63;
+pub(super) const NUMBERS_MAX: u64 = 1 << 63;
 
 /// What a file in the journal's folder is by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -238,7 +238,7 @@ impl Name {
             (Self::Spare, name.strip_prefix("spare-")?)
         };
         let parsed = make(u64::from_str_radix(digits, 16).ok()?);
-        // One number has one name, and there is always a next number.
+        // One number has one name.
         (parsed.to_text() == name && parsed.number() < NUMBERS_MAX).then_some(parsed)
     }
 

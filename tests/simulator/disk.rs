@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tidegate::storage::Disk;
@@ -56,7 +57,7 @@ struct Medium {
     chance: u64,
     faults: Faults,
     calls: u64,
-    trap: Option<(u64, Trap)>,
+    trap: Option<(Range<u64>, Trap)>,
     has_power: bool,
     capacity: u64,
     inodes: BTreeMap<u64, Inode>,
@@ -124,7 +125,12 @@ impl SimulatedDisk {
 
     /// Sets a trap at call `number`, counted from 0 at the disk's making.
     pub fn set_trap(&self, number: u64, trap: Trap) {
-        self.lock().trap = Some((number, trap));
+        self.set_traps(number..number + 1, trap);
+    }
+
+    /// Sets a trap at each of these calls, in place of the one that was set.
+    pub fn set_traps(&self, numbers: Range<u64>, trap: Trap) {
+        self.lock().trap = Some((numbers, trap));
     }
 
     /// How many calls there were.
@@ -239,14 +245,18 @@ impl Medium {
         if !self.has_power {
             return Err(failure());
         }
-        match self.trap {
-            Some((at, Trap::PowerGoes)) if at == number => {
+        let trap = self
+            .trap
+            .as_ref()
+            .filter(|(numbers, _)| numbers.contains(&number));
+        match trap.map(|(_, trap)| *trap) {
+            Some(Trap::PowerGoes) => {
                 self.has_power = false;
                 return Err(failure());
             }
-            Some((at, Trap::Fails)) if at == number => return Err(failure()),
-            Some((at, Trap::Full)) if at == number => return Err(io::ErrorKind::StorageFull.into()),
-            _ => {}
+            Some(Trap::Fails) => return Err(failure()),
+            Some(Trap::Full) => return Err(io::ErrorKind::StorageFull.into()),
+            None => {}
         }
         if self.one_in(one_in) {
             return Err(failure());

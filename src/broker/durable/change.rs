@@ -180,6 +180,17 @@ pub struct StoredSubscription {
     pub retain_as_published: bool,
     /// Subscription Identifier; 0: none.
     pub subscription_id: u32,
+    /// The retained messages it brings.
+    pub owed: Owed,
+}
+
+/// What a new subscription brings at QoS 1 or 2 of what topics retain, as far as that was not sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owed {
+    /// Nothing, or nothing more.
+    Nothing,
+    /// What the topics behind this one retain, in the order of their names; `None`: what all do.
+    After(Option<TopicName>),
 }
 
 /// The parts of an Application Message.
@@ -238,7 +249,8 @@ pub struct Terms {
     pub is_firm: bool,
     /// Subscription Identifiers of the delivery.
     pub subscription_ids: Vec<u32>,
-    /// The shared subscription that chose the session, whole.
+    /// The shared subscription that chose the session, whole; or the new one that brought what the topic retains, which
+    /// is not owed by that any more, and all before it neither.
     pub share: Option<TopicFilter>,
 }
 

@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::change::{
-    Accepted, Author, Change, Delivery, DeliveryNumber, MessageNumber, SessionNumber, StoredSubscription,
-    Unfinished, UnfinishedDelivery,
+    Accepted, Author, Change, Delivery, DeliveryNumber, MessageNumber, Owed, SessionNumber,
+    StoredSubscription, Unfinished, UnfinishedDelivery,
 };
 use super::spill::Carrying;
 use super::{Durable, Stamp, StoreHealth, filter_of, terms_of};
@@ -20,7 +20,7 @@ use crate::broker::kept::Kept;
 use crate::broker::session::{Session, SessionKey};
 use crate::broker::subscriptions::{Place, Subscriptions};
 use crate::broker::{Broker, Output};
-use crate::mqtt::TopicName;
+use crate::mqtt::{QoS, TopicName};
 
 /// How far a checkpoint has come.
 #[derive(Debug)]
@@ -152,7 +152,7 @@ impl Durable {
             checkpoint.first_new = self.next_delivery;
             self.give_counted(outputs, Change::Session(Box::new(head)), left_bytes);
             for &place in &session.places {
-                if let Some(change) = subscribed(tree, key, number, place) {
+                if let Some(change) = subscribed(tree, key, session, place) {
                     self.give_counted(outputs, change, left_bytes);
                 }
             }
@@ -275,16 +275,19 @@ impl Durable {
 pub(super) fn subscribed(
     tree: &Subscriptions,
     key: SessionKey,
-    session: SessionNumber,
+    session: &Session,
     place: Place,
 ) -> Option<Change> {
     let options = tree.options(key, place)?;
+    let mut replays = session.replays.iter().filter(|_| options.qos != QoS::AtMostOnce);
+    let replay = replays.find(|replay| replay.place == place);
     Some(Change::Subscribed(Box::new(StoredSubscription {
-        session,
+        session: SessionNumber(session.number),
         filter: filter_of(tree, place)?,
         qos: options.qos,
         no_local: options.no_local,
         retain_as_published: options.retain_as_published,
         subscription_id: options.subscription_id,
+        owed: replay.map_or(Owed::Nothing, |replay| Owed::After(replay.cursor().clone())),
     })))
 }

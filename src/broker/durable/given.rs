@@ -77,7 +77,7 @@ impl Broker {
         if let Some(durable) = &mut self.durable
             && let Some(session) = self.sessions.get(key)
             && session.number != 0
-            && let Some(change) = subscribed(&self.subscriptions, key, SessionNumber(session.number), place)
+            && let Some(change) = subscribed(&self.subscriptions, key, session, place)
         {
             durable.give(&mut self.outputs, change);
         }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::change::{Change, DeliveryNumber, MessageNumber, SessionNumber, UnfinishedDelivery};
+use super::change::{Change, DeliveryNumber, MessageNumber, Owed, SessionNumber, UnfinishedDelivery};
 use super::checkpoint::subscribed;
 use super::restored::{Elsewhere, Restored, Standing};
 use super::{Durable, terms_of};
@@ -40,7 +40,7 @@ impl Broker {
         let number = SessionNumber(session.number);
         image.apply(Change::Session(Box::new(durable.head_of(session))));
         for &place in &session.places {
-            if let Some(change) = subscribed(&self.subscriptions, key, number, place) {
+            if let Some(change) = subscribed(&self.subscriptions, key, session, place) {
                 image.apply(change);
             }
         }
@@ -88,8 +88,9 @@ fn add_message(durable: &Durable, message: &Kept, image: &mut Restored) -> Messa
 
 impl Restored {
     /// Whether this is what `image` says: all of it, but that records still name a shared subscription by which a
-    /// message came and which has ended since, and that of what is in the journal alone an image knows no more than
-    /// how many deliveries there are, and between which.
+    /// message came and which has ended since, that they do not say which retained messages nobody was to be sent, and
+    /// that of what is in the journal alone an image knows no more than how many deliveries there are, and between
+    /// which.
     pub fn is_like(&self, image: &Self) -> bool {
         let mut like = self.clone();
         for (number, elsewhere) in &image.elsewhere {
@@ -108,6 +109,15 @@ impl Restored {
                     .share
                     .take()
                     .filter(|_| told.is_some_and(|(_, terms, _)| terms.share.is_some()));
+            }
+            for (filter, subscription) in &mut session.subscriptions {
+                if let (Owed::After(after), Some(Owed::After(told))) = (
+                    &mut subscription.owed,
+                    other.subscriptions.get(filter).map(|told| &told.owed),
+                ) && *after <= *told
+                {
+                    after.clone_from(told);
+                }
             }
             for (sent, told) in session.sent.iter_mut().zip(&other.sent) {
                 let has_share = (told.message.as_ref()).is_some_and(|(_, terms)| terms.share.is_some());

@@ -133,8 +133,8 @@ pub(super) enum Origin {
     New,
     /// It has waited.
     Queue,
-    /// Its topic retains it, and its receiver has just subscribed.
-    Retained,
+    /// Its topic retains it, and its receiver has just subscribed here.
+    Retained(Place),
 }
 
 /// What one change not yet stored costs beside the texts it has.
@@ -421,15 +421,14 @@ impl Durable {
         origin: Origin,
     ) {
         match origin {
-            Origin::New | Origin::Retained => {
-                let is_named = origin == Origin::Retained && !queued.message.is_reserved();
-                self.note_new(
-                    outputs,
-                    subscriptions,
-                    session,
-                    (queued, Some(packet_id)),
-                    is_named,
-                );
+            Origin::New => self.note_new(outputs, subscriptions, session, (queued, Some(packet_id)), false),
+            Origin::Retained(place) => {
+                let is_named = !queued.message.is_reserved();
+                let delivery = (queued, Some(packet_id));
+                self.note_new(outputs, subscriptions, session, delivery, is_named);
+                if let Some(delivery) = self.being_taken(queued.number) {
+                    delivery.terms.share = filter_of(subscriptions, place);
+                }
             }
             Origin::Queue if self.being_taken(queued.number).is_some() => {
                 if let Some(delivery) = self.being_taken(queued.number) {

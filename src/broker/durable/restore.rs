@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::change::{Author, JournalTime, MessageBody, MessageNumber, SessionNumber, Terms};
+use super::change::{Author, JournalTime, MessageBody, MessageNumber, Owed, SessionNumber, Terms};
 use super::restored::{Restored, RestoredSession, Standing};
 use super::{Durable, Stamp};
 use crate::auth::Identity;
@@ -13,6 +13,7 @@ use crate::broker::limits::QueueClass;
 use crate::broker::losses::Loss;
 use crate::broker::retained::{self, Writer};
 use crate::broker::session::{Session, SessionKey};
+use crate::broker::subscribe::Replay;
 use crate::broker::subscriptions::Options;
 use crate::broker::timers::Timer;
 use crate::broker::will::Testament;
@@ -195,7 +196,7 @@ impl Broker {
         }
         let key = self.sessions.insert(session);
         self.stats.sessions += 1;
-        let mut places = Vec::new();
+        let (mut places, mut replays) = (Vec::new(), Vec::new());
         for (filter, subscription) in subscriptions {
             let options = Options {
                 qos: subscription.qos,
@@ -203,7 +204,11 @@ impl Broker {
                 retain_as_published: subscription.retain_as_published,
                 subscription_id: subscription.subscription_id,
             };
-            places.push(self.subscriptions.insert(key, &filter, options));
+            let place = self.subscriptions.insert(key, &filter, options);
+            places.push(place);
+            if let Owed::After(topic) = subscription.owed {
+                replays.push(Replay::again(&filter, place, topic, &self.budget.account));
+            }
         }
         self.owners.change(owner, |usage| {
             usage.sessions += 1;
@@ -248,6 +253,7 @@ impl Broker {
             return (key, false);
         };
         session.places = places;
+        session.replays = replays;
         for (packet_id, queued) in unfinished {
             session.inflight.put_back(packet_id, queued);
             self.stats.inflight_messages += 1;

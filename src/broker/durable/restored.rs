@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use super::change::{
-    Accepted, Author, Change, Delivery, DeliveryNumber, JournalTime, MessageBody, MessageNumber,
+    Accepted, Author, Change, Delivery, DeliveryNumber, JournalTime, MessageBody, MessageNumber, Owed,
     SessionNumber, StoredSession, StoredSubscription, Terms, Unfinished, UnfinishedDelivery,
 };
 use crate::broker::bans::BanSubject;
@@ -345,14 +345,14 @@ impl Restored {
         if let Some(session) = will_of {
             self.forget_will(session);
         }
-        for delivery in deliveries {
+        for mut delivery in deliveries {
             self.highest.2 = self.highest.2.max(delivery.number.0);
             if !self.messages.contains_key(&message) {
                 continue; // the record that had it is damaged
             }
-            if !self.sessions.contains_key(&delivery.session) {
-                continue;
-            }
+            let is_new = |filter: &mut TopicFilter| filter.share().is_none();
+            let new = delivery.terms.share.take_if(is_new);
+            let topic = new.as_ref().and_then(|_| self.topic_of(message));
             let terms = match delivery.packet_id {
                 None => self.shared(delivery.terms.clone()),
                 Some(_) => Rc::default(),
@@ -360,6 +360,12 @@ impl Restored {
             let Some(session) = self.sessions.get_mut(&delivery.session) else {
                 continue;
             };
+            if let Some(filter) = new
+                && let Some(subscription) = session.subscriptions.get_mut(&filter)
+                && subscription.owed != Owed::Nothing
+            {
+                subscription.owed = Owed::After(topic);
+            }
             let before = match delivery.packet_id {
                 None => {
                     let waiting = (message, terms, standing);
