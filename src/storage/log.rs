@@ -41,6 +41,8 @@ pub struct Log<D: Disk> {
     /// Since a failure, until a checkpoint has come to its end.
     anew: Option<Anew>,
     checkpoint: Checkpoint,
+    /// What is kept, by the caller's measure.
+    kept: u64,
     statistics: LogStatistics,
 }
 
@@ -148,6 +150,8 @@ struct Checkpoint {
     before: u64,
     /// What the segments took when the last one had let go what it could.
     bytes: u64,
+    /// The most that was kept at any moment since the last one began, as [`Log::note_kept`] was told.
+    kept_max: u64,
 }
 
 /// What is written at once when a file is filled ahead: it holds up others for no longer than a batch does.
@@ -169,8 +173,8 @@ const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// What is kept, in hundredths of all there may be, up to which new promises are taken. What is kept is written again
 /// by a checkpoint before it can go, and meanwhile acknowledgements go on.
 const PROMISES_PERCENT: u64 = 40;
-/// From here on a checkpoint must not wait.
-const CHECKPOINT_PERCENT: u64 = 45;
+/// In how many parts what was kept is counted to see whether one has gone.
+const KEPT_PARTS: u64 = 8;
 /// The same while a checkpoint runs.
 const CHECKPOINTING_PERCENT: u64 = 90;
 /// Below so many segments a checkpoint is not worth its bytes.
@@ -221,6 +225,7 @@ impl<D: Disk> Log<D> {
             is_given_up: false,
             anew: None,
             checkpoint: Checkpoint::default(),
+            kept: 0,
             statistics: LogStatistics::default(),
         };
         log.go_on(recovered);
@@ -577,6 +582,14 @@ impl<D: Disk> Log<D> {
     /// Says that the caller gives everything again, from its next change on.
     pub fn begin_checkpoint(&mut self) {
         self.checkpoint.is_running = true;
+        self.checkpoint.kept_max = self.kept;
+    }
+
+    /// Says how much is kept, by any measure that follows what a checkpoint would write: where there is no room for new
+    /// promises, it shows when a checkpoint would make some.
+    pub fn note_kept(&mut self, kept: u64) {
+        self.kept = kept;
+        self.checkpoint.kept_max = self.checkpoint.kept_max.max(kept);
     }
 
     /// Says that everything there is stands, committed, from change `first` on: all segments that end before it go, by
@@ -603,8 +616,12 @@ impl<D: Disk> Log<D> {
             >= last
                 .saturating_mul(2)
                 .max(step.saturating_mul(CHECKPOINT_SEGMENTS_MIN));
-        let is_pressing = bytes > percent(self.settings.bytes_max, CHECKPOINT_PERCENT)
-            && bytes >= last.saturating_add(step.max(last / 8));
+        // Nothing new is promised from here on, and little may be written any more: where a checkpoint makes room, it
+        // must not wait for that. The eighths see to it that one that does not help is not followed by another.
+        let kept_max = self.checkpoint.kept_max;
+        let is_pressing = bytes > percent(self.settings.bytes_max, PROMISES_PERCENT)
+            && (bytes >= last.saturating_add(step.max(last / 8))
+                || self.kept < kept_max - kept_max / KEPT_PARTS);
         is_worth_it || is_pressing
     }
 
