@@ -173,6 +173,9 @@ const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// What is kept, in hundredths of all there may be, up to which new promises are taken. What is kept is written again
 /// by a checkpoint before it can go, and meanwhile acknowledgements go on.
 const PROMISES_PERCENT: u64 = 40;
+/// From here on a checkpoint must not wait: before new promises end, so that one that makes room has begun by then.
+const CHECKPOINT_PERCENT: u64 = 35;
+const _: () = assert!(CHECKPOINT_PERCENT < PROMISES_PERCENT);
 /// In how many parts what was kept is counted to see whether one has gone.
 const KEPT_PARTS: u64 = 8;
 /// The same while a checkpoint runs.
@@ -616,10 +619,10 @@ impl<D: Disk> Log<D> {
             >= last
                 .saturating_mul(2)
                 .max(step.saturating_mul(CHECKPOINT_SEGMENTS_MIN));
-        // Nothing new is promised from here on, and little may be written any more: where a checkpoint makes room, it
-        // must not wait for that. The eighths see to it that one that does not help is not followed by another.
+        // Once nothing new is promised little may be written any more: where a checkpoint makes room, it must not wait
+        // for that. The eighths see to it that one that does not help is not followed by another.
         let kept_max = self.checkpoint.kept_max;
-        let is_pressing = bytes > percent(self.settings.bytes_max, PROMISES_PERCENT)
+        let is_pressing = bytes > percent(self.settings.bytes_max, CHECKPOINT_PERCENT)
             && (bytes >= last.saturating_add(step.max(last / 8))
                 || self.kept < kept_max - kept_max / KEPT_PARTS);
         is_worth_it || is_pressing
