@@ -90,6 +90,7 @@ class Client:
             except (OSError, asyncio.TimeoutError):
                 pass
             await asyncio.sleep(0.05)
+        self.drop()
         return False
 
     @property
