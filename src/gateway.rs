@@ -29,6 +29,7 @@ mod reports;
 mod state;
 mod store;
 mod supervisor;
+mod ticks;
 mod trust;
 mod turns;
 
@@ -37,7 +38,6 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustls::time_provider::TimeProvider;
@@ -66,6 +66,7 @@ use operator::Office;
 use own_hooks::OwnHooks;
 use reload::{OpenDoor, ReloadHandle, Running, Source, reload_when_asked};
 use state::{Hold, LINGER, now};
+use ticks::tick;
 
 pub use builder::{Builder, HOOK_TIMEOUT};
 pub use supervisor::Supervisor;
@@ -502,26 +503,6 @@ async fn serve_link(core: Hold, link: LinkId) {
 
 async fn flush_links(core: Hold) {
     poll_fn(|cx| core.borrow_mut().poll_flush(cx)).await;
-}
-
-/// Wakes at the next deadline, whichever it has become.
-async fn tick(core: Hold) {
-    let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
-    poll_fn(|cx| {
-        let mut core = core.borrow_mut();
-        core.tick_task = Some(cx.waker().clone());
-        loop {
-            core.armed = core.tick(cx.waker());
-            let Some(deadline) = core.armed else {
-                return Poll::Pending;
-            };
-            sleep.as_mut().reset(deadline.into());
-            if sleep.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-        }
-    })
-    .await
 }
 
 /// Keeps the latest time known, for the next start of a board without a clock. What it writes is synced, which a

@@ -89,6 +89,40 @@ fn the_will_of_a_client_that_falls_silent_comes_after_one_and_a_half_keep_alives
     });
 }
 
+/// A process that was stopped while it waited learns of the time when it goes on, and of nothing that has arrived: so the
+/// gateway took everybody for silent whose time was over, with what they had said unread.
+#[test]
+fn after_the_gateway_stood_still_who_spoke_meanwhile_stays_and_who_was_silent_goes() {
+    const STOOD_STILL: Duration = Duration::from_secs(2);
+    watched(Setup::default(), async |program| {
+        let mut heir = Heir::new(program).await;
+        let alive = |id: &str| Connect {
+            keep_alive_secs: 1,
+            ..mortal(ProtocolVersion::V5, id, 0)
+        };
+        let mut talkers = Vec::new();
+        for number in 0..20 {
+            talkers.push(program.peer(alive(&format!("talker-{number}"))).await);
+        }
+        let mut silent = program.peer(alive("silent")).await;
+        program
+            .frozen(async {
+                tokio::time::sleep(STOOD_STILL).await;
+                for talker in &mut talkers {
+                    talker.say(&Packet::PingReq).await;
+                }
+            })
+            .await;
+        for talker in &mut talkers {
+            assert_eq!(talker.hear().await, Some(Packet::PingResp));
+            talker.say(&Packet::Disconnect(Box::default())).await;
+        }
+        silent.hear_farewell(ReasonCode::KeepAliveTimeout).await;
+        heir.hears("silent").await;
+        heir.hears_nothing_more().await;
+    });
+}
+
 #[test]
 fn a_delayed_will_comes_after_its_delay_or_with_the_end_of_the_session_and_not_when_its_client_returns() {
     watched(Setup::default(), async |program| {

@@ -796,6 +796,46 @@ fn the_journal_asks_for_a_checkpoint_before_it_is_half_full_and_then_lets_go() {
     writer.recover();
 }
 
+/// Nothing new was promised any more until acknowledgements had filled a segment, and where all was acknowledged
+/// already, not before the next start.
+#[test]
+fn a_journal_that_is_full_asks_for_a_checkpoint_when_what_was_kept_has_gone() {
+    let disk = SimulatedDisk::new(3, CAPACITY);
+    let mut writer = Writer::new(disk.clone(), SMALL);
+    let is_full = |writer: &mut Writer| writer.log.as_mut().unwrap().room() == Room::ReserveOnly;
+    let wants_checkpoint = |writer: &mut Writer, kept: u64| {
+        let log = writer.log.as_mut().unwrap();
+        log.note_kept(kept);
+        log.wants_checkpoint()
+    };
+    // All of it is kept, so a checkpoint writes as much again.
+    let mut kept = 0;
+    while !is_full(&mut writer) {
+        writer.commit(&[1000]).unwrap();
+        writer.tend();
+        kept += 1000;
+    }
+    assert!(wants_checkpoint(&mut writer, kept));
+    writer.log.as_mut().unwrap().begin_checkpoint();
+    let first = writer.next;
+    for _ in 0..kept / 1000 {
+        writer.commit(&[1000]).unwrap();
+    }
+    writer.log.as_mut().unwrap().end_checkpoint(first);
+    writer.needed_from = first;
+    writer.tend();
+    assert!(is_full(&mut writer));
+    assert!(!wants_checkpoint(&mut writer, kept), "it would make no room");
+    // What ends all that is kept takes less than a segment.
+    writer.commit(&[20]).unwrap();
+    assert!(!wants_checkpoint(&mut writer, kept - kept / 10));
+    assert!(wants_checkpoint(&mut writer, kept / 2));
+    writer.checkpoint().unwrap();
+    assert!(!is_full(&mut writer));
+    disk.cut_power();
+    writer.recover();
+}
+
 /// A writer on its thread, and what wakes the gateway.
 struct Running {
     writer: JournalWriter,
@@ -1005,6 +1045,18 @@ fn the_writer_asks_for_checkpoints_and_lets_go_what_they_replace() {
     running.writer.close();
     assert!(disk.bytes() < SMALL.bytes_max / 2);
     assert_eq!(changes(disk).last(), Some(&(last, Change::CheckpointEnded)));
+}
+
+/// It looked for room when something was written, and nothing is written while nothing new is promised.
+#[test]
+fn room_that_others_made_is_found_though_nothing_is_written() {
+    let disk = SimulatedDisk::new(3, 40_000);
+    disk.put("film", &vec![0; 40_000]);
+    let mut running = Running::start(disk.clone(), AT_ONCE);
+    running.wait_for(Answer::Health(StoreHealth::Full));
+    disk.lose("film");
+    running.wait_for(Answer::Health(StoreHealth::Ready));
+    running.writer.close();
 }
 
 #[test]

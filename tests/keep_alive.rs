@@ -118,6 +118,28 @@ fn a_tick_before_its_time_does_nothing_and_a_late_one_everything() {
 }
 
 #[test]
+fn what_is_handed_over_before_a_tick_counts_however_late_both_are() {
+    let mut house = House::new();
+    let bill = house.join(alive(V311, 10));
+    let anna = house.join(Connect {
+        keep_alive_secs: 10,
+        ..client(V311, "anna")
+    });
+    let arrived = house.arrive();
+    // The house stood still; what was said meanwhile is read first.
+    house.now.mono += secs(600);
+    assert_eq!(
+        house.receive(bill, Packet::PingReq),
+        [send(bill, Packet::PingResp)]
+    );
+    house.receive(arrived, Packet::Connect(Box::new(client(V311, "carl"))));
+    assert_eq!(acts(house.step(Input::Tick)), [close(anna)]);
+    // From then on bill has the whole of his time again.
+    assert_eq!(acts(house.wait(secs(14))), []);
+    assert_eq!(acts(house.wait(secs(1))), [close(bill)]);
+}
+
+#[test]
 fn a_client_that_comes_and_goes_leaves_no_deadline_behind() {
     let mut house = House::new();
     for _ in 0..100 {

@@ -241,7 +241,7 @@ pub enum Input {
     RightsChanged(Rights),
     /// The operator has other rules.
     Reconfigured(Box<Reconfiguration>),
-    /// A deadline is due.
+    /// A deadline is due. What arrived before it did is to be handed over first, or who spoke is taken for silent.
     Tick,
     /// The gateway stops: 5.0 clients are told 0x8B, everybody is closed.
     Shutdown,

@@ -32,7 +32,7 @@ use crate::watch::Shop;
 
 /// The least time between two goes of the tick task: what is due in the same tenth of a second, as the keep-alive of
 /// clients that came together, wakes the processor once. Deadlines are whole seconds, and may be this late.
-const TICK_INTERVAL_MIN: Duration = Duration::from_millis(100);
+pub(super) const TICK_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// How long a closed link may take to receive what it is still owed, such as its DISCONNECT.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
@@ -343,6 +343,14 @@ impl Core {
             self.tell_statistics(now);
         }
         self.next_deadline()
+    }
+
+    /// Whether the next tick ends somebody who did not speak, or did not listen, in time.
+    pub(super) fn has_deadline_come(&self) -> bool {
+        let lingering = self.lingering.front().map(|(deadline, _)| *deadline);
+        let deadlines = [self.broker.poll_timeout(), lingering];
+        let deadline = deadlines.into_iter().flatten().min();
+        deadline.is_some_and(|deadline| deadline <= Instant::now())
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {

@@ -177,6 +177,7 @@ impl Core {
             true => Duration::ZERO,
             false => store.idle_interval,
         };
+        store.writer.note_kept(self.broker.kept_bytes());
         store.writer.flush(within);
     }
 

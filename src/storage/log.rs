@@ -46,6 +46,8 @@ pub struct Log<D: Disk> {
     checkpoint: Checkpoint,
     /// Where records were read again last.
     pub(super) marks: VecDeque<Mark>,
+    /// What is kept, by the caller's measure.
+    kept: u64,
     statistics: LogStatistics,
 }
 
@@ -153,6 +155,8 @@ struct Checkpoint {
     before: u64,
     /// What the segments took when the last one had let go what it could.
     bytes: u64,
+    /// The most that was kept at any moment since the last one began, as [`Log::note_kept`] was told.
+    kept_max: u64,
 }
 
 /// What is written at once when a file is filled ahead: it holds up others for no longer than a batch does.
@@ -174,8 +178,11 @@ const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// What is kept, in hundredths of all there may be, up to which new promises are taken. What is kept is written again
 /// by a checkpoint before it can go, and meanwhile acknowledgements go on.
 const PROMISES_PERCENT: u64 = 40;
-/// From here on a checkpoint must not wait.
-const CHECKPOINT_PERCENT: u64 = 45;
+/// From here on a checkpoint must not wait: before new promises end, so that one that makes room has begun by then.
+const CHECKPOINT_PERCENT: u64 = 35;
+const _: () = assert!(CHECKPOINT_PERCENT < PROMISES_PERCENT);
+/// In how many parts what was kept is counted to see whether one has gone.
+const KEPT_PARTS: u64 = 8;
 /// The same while a checkpoint runs.
 const CHECKPOINTING_PERCENT: u64 = 90;
 /// Below so many segments a checkpoint is not worth its bytes.
@@ -227,6 +234,7 @@ impl<D: Disk> Log<D> {
             anew: None,
             checkpoint: Checkpoint::default(),
             marks: VecDeque::new(),
+            kept: 0,
             statistics: LogStatistics::default(),
         };
         log.go_on(recovered);
@@ -583,6 +591,14 @@ impl<D: Disk> Log<D> {
     /// Says that the caller gives everything again, from its next change on.
     pub fn begin_checkpoint(&mut self) {
         self.checkpoint.is_running = true;
+        self.checkpoint.kept_max = self.kept;
+    }
+
+    /// Says how much is kept, by any measure that follows what a checkpoint would write: where there is no room for new
+    /// promises, it shows when a checkpoint would make some.
+    pub fn note_kept(&mut self, kept: u64) {
+        self.kept = kept;
+        self.checkpoint.kept_max = self.checkpoint.kept_max.max(kept);
     }
 
     /// Says that everything there is stands, committed, from change `first` on: all segments that end before it go, by
@@ -609,8 +625,12 @@ impl<D: Disk> Log<D> {
             >= last
                 .saturating_mul(2)
                 .max(step.saturating_mul(CHECKPOINT_SEGMENTS_MIN));
+        // Once nothing new is promised little may be written any more: where a checkpoint makes room, it must not wait
+        // for that. The eighths see to it that one that does not help is not followed by another.
+        let kept_max = self.checkpoint.kept_max;
         let is_pressing = bytes > percent(self.settings.bytes_max, CHECKPOINT_PERCENT)
-            && bytes >= last.saturating_add(step.max(last / 8));
+            && (bytes >= last.saturating_add(step.max(last / 8))
+                || self.kept < kept_max - kept_max / KEPT_PARTS);
         is_worth_it || is_pressing
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -37,6 +38,7 @@ pub struct WriterSettings {
     /// From how many bytes written within a day on a warning is logged; 0: never.
     pub bytes_per_day_max: u64,
     /// How long after a failure the disk is tried again the first time; then twice as long each time, up to 64 times.
+    /// While there is no room, it is looked for as often as the first time.
     pub retry_pause: Duration,
 }
 
@@ -99,6 +101,8 @@ const STACK_BYTES: usize = 256 * 1024;
 struct Shared {
     state: Mutex<State>,
     has_work: Condvar,
+    /// As [`Log::note_kept`] is to be told.
+    kept: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -164,6 +168,7 @@ impl JournalWriter {
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             has_work: Condvar::new(),
+            kept: AtomicU64::new(0),
         });
         let runner = Runner::new(log, settings, shared.clone(), Box::new(wake));
         let thread = thread::Builder::new()
@@ -225,6 +230,11 @@ impl JournalWriter {
     pub fn recall(&mut self, recall: Recall) {
         self.shared.lock().recalls.push_back(recall);
         self.shared.has_work.notify_one();
+    }
+
+    /// Says how much is kept; see [`Log::note_kept`].
+    pub fn note_kept(&self, kept: u64) {
+        self.shared.kept.store(kept, Ordering::Relaxed);
     }
 
     /// What is new, until `None`.
@@ -313,6 +323,8 @@ struct Runner<D: Disk> {
     retry_times: u32,
     /// When what need not be done at once goes on.
     tend_at: Option<Instant>,
+    /// When it is looked again whether there is room: nothing that is written may tell, for nothing new is.
+    look_at: Option<Instant>,
     day: Day,
 }
 
@@ -332,6 +344,7 @@ enum Work {
     Sync,
     Retry,
     Tend,
+    Look,
     End,
 }
 
@@ -362,6 +375,7 @@ impl<D: Disk> Runner<D> {
             retry_times: 1,
             // Files are got ready before anybody needs them.
             tend_at: Some(now),
+            look_at: None,
             day: Day {
                 began: now,
                 bytes_before: 0,
@@ -379,6 +393,7 @@ impl<D: Disk> Runner<D> {
                 Work::Sync => self.sync(),
                 Work::Retry => self.retry(),
                 Work::Tend => self.tend(),
+                Work::Look => {} // for what it tells then
                 Work::End => break,
             }
             self.tell();
@@ -426,7 +441,10 @@ impl<D: Disk> Runner<D> {
             if is_due(self.tend_at) {
                 return Work::Tend;
             }
-            let times = [state.due, self.sync_at, self.retry_at, self.tend_at];
+            if is_due(self.look_at) {
+                return Work::Look;
+            }
+            let times = [state.due, self.sync_at, self.retry_at, self.tend_at, self.look_at];
             state = match times.into_iter().flatten().min() {
                 None => shared
                     .has_work
@@ -555,12 +573,15 @@ impl<D: Disk> Runner<D> {
 
     /// Shows the gateway how it stands.
     fn tell(&mut self) {
+        self.log.note_kept(self.shared.kept.load(Ordering::Relaxed));
         let log = self.log.statistics();
         self.health = match self.log.room() {
             _ if self.log.is_given_up() => StoreHealth::Failed,
             Room::Plenty => StoreHealth::Ready,
             Room::ReserveOnly | Room::None => StoreHealth::Full,
         };
+        let is_full = self.health == StoreHealth::Full;
+        self.look_at = is_full.then(|| Instant::now() + self.settings.retry_pause);
         let statistics = JournalStatistics {
             log,
             bytes_today: self.day.count(log.device_bytes, self.settings.bytes_per_day_max),

@@ -636,6 +636,14 @@ impl Broker {
         })
     }
 
+    /// What is kept that a checkpoint would give again, roughly, in bytes.
+    pub fn kept_bytes(&self) -> u64 {
+        let stats = &self.stats;
+        let places = stats.sessions + stats.subscriptions;
+        let bytes = stats.queued_bytes + stats.spilled_bytes + stats.retained_bytes + stats.wills_bytes;
+        bytes + (places + stats.spilled_messages) * CHANGE_BYTES as u64
+    }
+
     /// Whether somebody waits for what was given to be stored; otherwise it may take its time.
     pub fn waits_for_store(&self) -> bool {
         (self.durable.as_ref()).is_some_and(|durable| !durable.parked.is_empty())

@@ -188,6 +188,9 @@ async def one_round(options, number, broker, crew, late, trouble):
         await crew.settle(port)
         ended = time.monotonic()
     wanted = books.promised + 20
+    # What is kept for who is away takes room as well: it comes back for that. It leaves when all is settled.
+    if not await crew.away.connect(port):
+        books.fault("no answer", f"{crew.away.name} cannot come back")
     while time.monotonic() - ended < RECOVERY_SECS_MAX and books.promised < wanted:
         await back_on_board(crew, port)
         for writer in crew.writers:
