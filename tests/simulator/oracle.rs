@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial};
 use tidegate::broker::{Change, Event, Kick, LinkId, Output, Stats, StoreHealth, Target};
-use tidegate::mqtt::{Packet, PublishProperties, QoS};
+use tidegate::mqtt::{Ack, Packet, PublishProperties, QoS};
 
 use model::{Filter, Group, Link, Message, Owed, Session, SessionNumber, Stage, matches};
 
@@ -147,6 +147,15 @@ struct Retained {
     author: Identity,
 }
 
+/// An acknowledgement that a client had said behind its CONNECT.
+#[derive(Debug, Clone)]
+struct Ahead {
+    link: LinkId,
+    number: SessionNumber,
+    packet: Packet,
+    ack: Ack,
+}
+
 /// A SUBSCRIBE that is not answered: by which connection and identifier, and what each filter was before.
 type Subscribing = (LinkId, u16, Vec<(Rc<str>, Option<Filter>)>);
 
@@ -193,9 +202,8 @@ pub struct Oracle {
     rests_on: u64,
     /// Whether something was just said before what it rests on was stored.
     early: bool,
-    /// Whether what a client had said behind its CONNECT was heard in this step, which the broker hears after it has
-    /// repeated what was unfinished.
-    heard_ahead: bool,
+    /// Acknowledgements that clients had said behind their CONNECT and that are heard in this step.
+    ahead: Vec<Ahead>,
     /// Messages delivered, for whoever wants to know that something happened.
     pub delivered: u64,
     /// Messages accepted at QoS 1 and 2.
@@ -232,7 +240,7 @@ impl Oracle {
             progress: Progress::default(),
             rests_on: 0,
             early: false,
-            heard_ahead: false,
+            ahead: Vec::new(),
             delivered: 0,
             accepted: 0,
         }
@@ -252,12 +260,12 @@ impl Oracle {
         self.step += 1;
         self.batch += 1;
         self.just_ended.clear();
-        self.heard_ahead = false;
         hold(outputs.len() <= self.terms.outputs_max, "L2", || {
             format!("{} outputs of one input", outputs.len())
         })?;
         self.hear(cause, outputs)?;
-        for output in outputs {
+        for (index, output) in outputs.iter().enumerate() {
+            self.purge_ahead(&outputs[index..]);
             self.see(output)?;
         }
         self.settle(cause, stats)
@@ -402,6 +410,7 @@ impl Oracle {
 
     /// The end of a step: what had to follow at once has followed.
     fn settle(&mut self, cause: &Cause, stats: &Stats) -> Held {
+        self.take_ahead(|_, _| true);
         for (_, owed) in self.instant.drain(..) {
             self.lost += 1;
             self.lost_expired += u64::from(owed.message.is_expired(self.now));
@@ -507,12 +516,15 @@ impl Oracle {
                 lost += 1;
                 lost_expired += u64::from(owed.is_expired(self.now));
             }
-            hold(session.flights.is_empty(), "L1", || {
-                format!(
-                    "{} was sent {:?} and it never ended",
-                    session.client, session.flights
-                )
-            })?;
+            for flight in &session.flights {
+                // What was denied when its client came back is not sent again: counted like all that is dropped.
+                let is_dropped = !flight.released && flight.sent_on != session.link;
+                hold(is_dropped, "L1", || {
+                    format!("{} was sent {flight:?} and it never ended", session.client)
+                })?;
+                lost += 1;
+                lost_expired += u64::from(flight.owed.message.is_expired(self.now));
+            }
         }
         let unsure = self.shared.iter().filter(|shared| shared.is_unsure).count() as u64;
         slack += unsure;

@@ -82,8 +82,6 @@ pub struct Flight {
     pub released: bool,
     /// On which connection it was sent last.
     pub sent_on: Option<LinkId>,
-    /// Whether that was the first time.
-    pub is_new: bool,
 }
 
 /// One topic filter of a session.

@@ -222,7 +222,7 @@ impl Oracle {
 
     fn sent_pubrel(&mut self, link: LinkId, ack: &Ack) -> Held {
         let packet_id = ack.packet_id.get();
-        let (stores, heard_ahead) = (self.terms.stores, self.heard_ahead);
+        let stores = self.terms.stores;
         let answer = self.answer(link, |answer| *answer == Answer::PubRel(packet_id));
         let session = self.links.get(&link).and_then(|known| known.session);
         let flight = session.and_then(|session| self.flight(session, packet_id));
@@ -235,7 +235,6 @@ impl Oracle {
             }
             // Its PUBREC came behind CONNECT, and was answered before.
             (None, Some(flight)) if stores && flight.released => return Ok(()),
-            (None, None) if heard_ahead => return Ok(()),
             _ => false,
         };
         let is_v5 = self
@@ -456,7 +455,6 @@ impl Oracle {
                 groups,
                 released: false,
                 sent_on: Some(link),
-                is_new: !publish.dup,
             };
             session
                 .flights
@@ -483,9 +481,6 @@ impl Oracle {
             .iter()
             .position(|flight| flight.packet_id == packet_id);
         let Some(index) = index else {
-            if self.heard_ahead {
-                return Ok(());
-            }
             // It was about to be sent when its connection, or the process, ended.
             hold(self.terms.stores, "D3", || {
                 format!("{publish:?} is repeated and was never sent")
@@ -493,23 +488,10 @@ impl Oracle {
             return self.sent_first(link, number, topic, publish, packet_id, version);
         };
         // What waited to be stored was overtaken by what did not; of each quality the order is kept.
-        let batch = session.flights[index].owed.batch;
-        // What came by shared subscriptions may have come to this session late, and empty messages are alike.
-        let is_certain = session.groups_ever.is_empty() && !publish.payload.is_empty();
-        let was_later = match self.terms.stores {
-            true => {
-                is_certain
-                    && (session.flights.iter()).any(|flight| {
-                        flight.sent_on == Some(link)
-                            && flight.owed.qos == publish.qos
-                            && flight.owed.batch > batch
-                            && !flight.is_new
-                    })
-            }
-            false => session.flights[index + 1..]
-                .iter()
-                .any(|flight| flight.sent_on == Some(link)),
-        };
+        let stores = self.terms.stores;
+        let was_later = session.flights[index + 1..].iter().any(|flight| {
+            flight.sent_on == Some(link) && (!stores || flight.owed.qos == publish.qos)
+        });
         let Some(flight) = session.flights.get_mut(index) else {
             return Ok(());
         };
@@ -523,7 +505,6 @@ impl Oracle {
             format!("{publish:?} is repeated after what came after it")
         })?;
         flight.sent_on = Some(link);
-        flight.is_new = false;
         let is_same = is_owed(&flight.owed, topic, publish, version);
         let message = flight.owed.message.clone();
         hold(is_same, "D6", || {
@@ -540,7 +521,9 @@ impl Oracle {
         let (outstanding, receive_maximum) = (known.outstanding.len(), known.receive_maximum);
         hold(outstanding <= usize::from(receive_maximum), "P1", || {
             format!("{outstanding} are unfinished, Receive Maximum is {receive_maximum}")
-        })
+        })?;
+        self.take_ahead(|to, ack| to == link && ack.packet_id.get() == packet_id);
+        Ok(())
     }
 
     /// Takes a delivery that any member of a shared subscription may get, and this session is one; only of this very
