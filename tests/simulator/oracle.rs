@@ -26,6 +26,7 @@
 //! world's to check, and E1 the runner's.
 
 mod ends;
+pub mod found;
 mod hearing;
 pub mod model;
 mod sending;
@@ -202,6 +203,8 @@ pub struct Oracle {
     rests_on: u64,
     /// Whether something was just said before what it rests on was stored.
     early: bool,
+    /// The identifiers of QoS 2 messages that were given to be stored as taken, in this step.
+    taken: Vec<u16>,
     /// Acknowledgements that clients had said behind their CONNECT and that are heard in this step.
     ahead: Vec<Ahead>,
     /// Messages delivered, for whoever wants to know that something happened.
@@ -240,6 +243,7 @@ impl Oracle {
             progress: Progress::default(),
             rests_on: 0,
             early: false,
+            taken: Vec::new(),
             ahead: Vec::new(),
             delivered: 0,
             accepted: 0,
@@ -256,6 +260,7 @@ impl Oracle {
     ) -> Held {
         self.now = now;
         self.rests_on = rests_on(cause, outputs, progress.given);
+        self.taken = taken(outputs);
         self.progress = progress;
         self.step += 1;
         self.batch += 1;
@@ -598,6 +603,14 @@ fn dropped(stats: &Stats) -> u64 {
         + stats.deliveries_denied
 }
 
+/// The shared subscription that a filter stands for, if it does, and what it asks for.
+fn parts_of(filter: &Rc<str>) -> (Option<Group>, Rc<str>) {
+    match filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/')) {
+        Some((_, matched)) => (Some(filter.clone()), Rc::from(matched)),
+        None => (None, filter.clone()),
+    }
+}
+
 /// Whether `identity` may do it by the denials of the moment.
 fn may(denials: &[Denial], identity: &Identity, action: Action, topic: &str) -> bool {
     *identity == Identity::Gateway
@@ -606,6 +619,15 @@ fn may(denials: &[Denial], identity: &Identity, action: Action, topic: &str) -> 
                 && denial.identity.as_ref().is_none_or(|denied| denied == identity)
                 && matches(denial.topics.as_str(), topic)
         })
+}
+
+/// The identifiers of QoS 2 messages that are given to be stored as taken.
+fn taken(outputs: &[Output]) -> Vec<u16> {
+    let received = outputs.iter().filter_map(|output| match output {
+        Output::Store(Change::Accepted(accepted)) => accepted.received,
+        _ => None,
+    });
+    received.map(|(_, packet_id)| packet_id.get()).collect()
 }
 
 /// The last change that the answer to an input rests on; 0: none.

@@ -12,7 +12,7 @@ use tidegate::mqtt::{
 };
 
 use super::model::{self, Answer, Filter, Link, Reached, Session, SessionNumber, Stage, matches};
-use super::{Ahead, Cause, Held, Oracle, Retained, hold, may};
+use super::{Ahead, Cause, Held, Oracle, Retained, hold, may, parts_of};
 
 impl Oracle {
     pub(super) fn hear(&mut self, cause: &Cause, outputs: &[Output]) -> Held {
@@ -276,19 +276,20 @@ impl Oracle {
         }
     }
 
-    /// PUBREC of what was sent; whether it was not of the wrong kind.
+    /// PUBREC of what was sent, or was not; whether it may be answered.
     fn hear_pubrec(&mut self, link: LinkId, session: SessionNumber, packet_id: u16) -> bool {
-        match self.flight(session, packet_id) {
-            Some(flight) if flight.owed.qos != QoS::ExactlyOnce => {
-                known_mut(&mut self.links, link, |link| link.provoked = true);
-                return false;
-            }
-            Some(flight) => {
-                flight.released = true;
-                flight.sent_on = Some(link);
-            }
-            None => {}
+        let Some(flight) = self.flight(session, packet_id) else {
+            return true;
+        };
+        // Where it was not sent on this connection, it may have been dropped instead.
+        let is_unseen = flight.sent_on != Some(link);
+        flight.is_in_doubt |= is_unseen && !flight.released;
+        if flight.owed.qos != QoS::ExactlyOnce {
+            known_mut(&mut self.links, link, |link| link.provoked = true);
+            return is_unseen;
         }
+        flight.released = true;
+        flight.sent_on = Some(link);
         true
     }
 
@@ -457,8 +458,13 @@ impl Oracle {
             QoS::AtLeastOnce => link.owe(Answer::PubAck(packet_id, reached), rests_on),
             QoS::ExactlyOnce => link.owe(Answer::PubRec(packet_id, reached), rests_on),
         });
-        // [MQTT-4.3.3-9]: one that is refused is not remembered.
-        let is_taken = reached != Reached::Denied || version != ProtocolVersion::V5;
+        // [MQTT-4.3.3-9]: one that is refused is not remembered. For want of room that shows in what is stored, long
+        // before the answer, which its client may never get.
+        let is_cramped = !self.terms.is_roomy
+            && self.health != StoreHealth::Failed
+            && (self.sessions.get(&session)).is_some_and(|session| self.terms.stores && session.is_stored);
+        let is_taken = (reached != Reached::Denied || version != ProtocolVersion::V5)
+            && (!is_cramped || self.taken.contains(&packet_id));
         if publish.qos == QoS::ExactlyOnce
             && is_taken
             && let Some(session) = self.sessions.get_mut(&session)
@@ -502,10 +508,7 @@ impl Oracle {
                 return;
             };
             let text: Rc<str> = Rc::from(subscription.filter.as_str());
-            let (group, matched) = match text.strip_prefix("$share/").and_then(|rest| rest.split_once('/')) {
-                Some((_, matched)) => (Some(text.clone()), Rc::from(matched)),
-                None => (None, text.clone()),
-            };
+            let (group, matched) = parts_of(&text);
             if is_refused {
                 continue;
             }

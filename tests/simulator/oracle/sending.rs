@@ -226,7 +226,14 @@ impl Oracle {
         let answer = self.answer(link, |answer| *answer == Answer::PubRel(packet_id));
         let session = self.links.get(&link).and_then(|known| known.session);
         let flight = session.and_then(|session| self.flight(session, packet_id));
+        let is_unknown = ack.reason == ReasonCode::PacketIdentifierNotFound;
         let is_right = match (answer, flight) {
+            (Some(_), Some(flight)) if flight.is_in_doubt && is_unknown => {
+                let message = flight.owed.message.clone();
+                self.forget_flight(session, packet_id);
+                self.lose(&message);
+                return Ok(());
+            }
             (Some(_), flight) => flight.is_some() == (ack.reason == ReasonCode::Success),
             // [MQTT-4.4.0-1]: repeated on a new connection, once.
             (None, Some(flight)) if flight.released && flight.sent_on != Some(link) => {
@@ -242,6 +249,12 @@ impl Oracle {
             .get(&link)
             .is_some_and(|known| known.version == ProtocolVersion::V5);
         hold(is_right || !is_v5, "D2", || format!("{ack:?} answers nothing"))
+    }
+
+    fn forget_flight(&mut self, session: Option<SessionNumber>, packet_id: u16) {
+        if let Some(session) = session.and_then(|number| self.sessions.get_mut(&number)) {
+            session.flights.retain(|flight| flight.packet_id != packet_id);
+        }
     }
 
     /// SUBACK: what it refuses is as it was before.
@@ -445,20 +458,20 @@ impl Oracle {
         self.early |= is_stored && publish.qos == QoS::ExactlyOnce && owed.after > self.progress.stored;
         if let Some(session) = self.sessions.get_mut(&number) {
             // One that was about to be sent takes its place among those that were.
-            let rest = session
-                .flights
-                .iter()
-                .position(|flight| publish.dup && flight.sent_on != Some(link));
+            let was_repeated = |flight: &Flight| flight.sent_on == Some(link);
+            let place = match publish.dup {
+                true => (session.flights.iter().rposition(was_repeated)).map_or(0, |last| last + 1),
+                false => session.flights.len(),
+            };
             let flight = Flight {
                 packet_id,
                 owed,
                 groups,
                 released: false,
                 sent_on: Some(link),
+                is_in_doubt: false,
             };
-            session
-                .flights
-                .insert(rest.unwrap_or(session.flights.len()), flight);
+            session.flights.insert(place, flight);
         }
         self.note_outstanding(link, packet_id)
     }
