@@ -320,6 +320,23 @@ fn what_a_member_had_not_acknowledged_goes_to_another_when_its_session_ends() {
 }
 
 #[test]
+fn what_goes_to_another_member_has_retain_as_published_where_that_one_asks_for_it() {
+    let mut house = House::new();
+    let leaving = member_with_window_of_one(&mut house, "leaving");
+    let outputs = house.step(own("jobs/a", "sent", QoS::AtLeastOnce, true));
+    assert!(!messages(&outputs, leaving)[0].retain);
+    let staying = house.join(client(V5, "staying"));
+    let filter = Subscription {
+        retain_as_published: true,
+        ..subscription("$share/team/jobs/#", QoS::AtLeastOnce)
+    };
+    house.receive(staying, subscribe_packet(&[filter]));
+    let (_, outputs) = house.connect(client(V5, "leaving"));
+    assert_eq!(payloads(&outputs, staying), ["sent"]);
+    assert!(messages(&outputs, staying)[0].retain);
+}
+
+#[test]
 fn a_qos_2_message_that_was_sent_to_a_member_is_nobody_elses() {
     let mut house = House::new();
     let leaving = member_with_window_of_one(&mut house, "leaving");

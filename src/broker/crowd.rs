@@ -39,7 +39,6 @@ pub(super) struct Crowd {
 #[derive(Debug)]
 struct Held {
     message: Rc<Kept>,
-    retain: bool,
     packet_id: Option<PacketId>,
     /// The line it stands in.
     scarce: Scarce,
@@ -159,7 +158,6 @@ impl Broker {
         }
         let due = now.checked_add(self.limits.publish_wait_max).unwrap_or(now);
         let held = Held {
-            retain: passing.retain,
             message: passing.keep(&self.budget.account),
             packet_id,
             scarce,
@@ -320,7 +318,7 @@ impl Broker {
         let topic = held.message.topic_str();
         let is_allowed = self.rights.authorize(session.who(), Action::Publish, topic);
         let (packet_id, before) = (held.packet_id, held.scarce);
-        let mut passing = Passing::of_kept(&held.message, held.retain, held.message.expires_at());
+        let mut passing = Passing::of_kept(&held.message, held.message.expires_at());
         if is_allowed && let Some(scarce) = self.lacks_room(now, Some(key), &mut passing) {
             if scarce != before
                 && let Some(crowd) = &mut self.crowd

@@ -82,13 +82,13 @@ impl Passing {
     }
 
     /// A message that was kept, and sets out now.
-    pub(super) fn of_kept(message: &Rc<Kept>, retain: bool, expires_at: Option<Instant>) -> Self {
+    pub(super) fn of_kept(message: &Rc<Kept>, expires_at: Option<Instant>) -> Self {
         Self {
             topic: message.topic(),
             payload: message.payload(),
             properties: message.properties().cloned().map(Box::new),
             qos: message.qos,
-            retain,
+            retain: message.retain,
             expires_at,
             group: None,
             kept: (message.expires_at() == expires_at).then(|| message.clone()),
@@ -131,7 +131,7 @@ impl Passing {
                 &self.topic,
                 &self.payload,
                 properties,
-                self.qos,
+                (self.qos, self.retain),
                 self.expires_at,
             ))
         };
@@ -484,7 +484,7 @@ impl Broker {
             self.stats.dropped_expired += 1;
             return;
         }
-        let mut passing = Passing::of_kept(message, queued.retain, message.expires_at());
+        let mut passing = Passing::of_kept(message, message.expires_at());
         let is_taken = match queued.group {
             Some(group) => self.deliver_to_one(now, group, &mut passing),
             None => false,

@@ -28,6 +28,8 @@ pub(super) struct Kept {
     topic_bytes: u16,
     /// As published.
     pub(super) qos: QoS,
+    /// RETAIN, as published.
+    pub(super) retain: bool,
     /// By which it is stored.
     pub(super) stamp: Cell<Stamp>,
 }
@@ -82,7 +84,7 @@ impl Kept {
         topic: &TopicName,
         payload: &Bytes,
         properties: Option<&PublishProperties>,
-        qos: QoS,
+        (qos, retain): (QoS, bool),
         expires_at: Option<Instant>,
     ) -> Self {
         let topic = topic.as_str().as_bytes();
@@ -108,6 +110,7 @@ impl Kept {
             topic_bytes: u16::try_from(topic.len())
                 .expect("a topic has no more bytes than its length can say"),
             qos,
+            retain,
             stamp: Cell::default(),
         };
         account.add(kept.charged_bytes());
@@ -309,7 +312,7 @@ mod tests {
         let topic = TopicName::try_from("site/7/temperature").expect("a topic");
         let expires_at = properties.and_then(|properties| expiry(Some(properties), Instant::now()));
         let cost = Kept::cost_bytes(&topic, payload, properties, expires_at);
-        let kept = Kept::copy(account, &topic, payload, properties, QoS::AtLeastOnce, expires_at);
+        let kept = Kept::copy(account, &topic, payload, properties, (QoS::AtLeastOnce, false), expires_at);
         assert_eq!(
             (kept.charged_bytes(), account.bytes()),
             (cost, cost),

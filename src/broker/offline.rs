@@ -329,7 +329,7 @@ mod tests {
             &topic,
             &payload,
             None,
-            QoS::AtLeastOnce,
+            (QoS::AtLeastOnce, false),
             expires_at,
         ));
         Queued {

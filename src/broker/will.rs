@@ -20,7 +20,6 @@ use crate::mqtt::{PublishProperties, TopicName, Will};
 #[derive(Debug)]
 pub(super) struct Testament {
     message: Rc<Kept>,
-    retain: bool,
     pub(super) delay: Duration,
     /// When it is to be sent; [`Timer::Will`] runs until then.
     pub(super) due: Option<Instant>,
@@ -37,20 +36,18 @@ impl Testament {
                 topic,
                 &will.payload,
                 properties,
-                will.qos,
+                (will.qos, will.retain),
                 None,
             )),
-            retain: will.retain,
             delay: Duration::from_secs(u64::from(will.properties.delay_secs.unwrap_or(0))),
             due: None,
         }
     }
 
     /// The same will after the gateway was stopped.
-    pub(super) fn again(message: Rc<Kept>, retain: bool, delay: Duration, due: Option<Instant>) -> Self {
+    pub(super) fn again(message: Rc<Kept>, delay: Duration, due: Option<Instant>) -> Self {
         Self {
             message,
-            retain,
             delay,
             due,
         }
@@ -62,7 +59,7 @@ impl Testament {
 
     /// Whether it becomes its topic's retained message.
     pub(super) fn retain(&self) -> bool {
-        self.retain
+        self.message.retain
     }
 }
 
@@ -127,11 +124,7 @@ impl Broker {
         // The Message Expiry Interval counts from the moment the will is sent.
         let expires_at = expiry(will.message.properties(), now);
         // With its own RETAIN [MQTT-3.1.2-14] [MQTT-3.1.2-15] and properties [MQTT-3.1.3-10].
-        self.route(
-            now,
-            Some(key),
-            Passing::of_kept(&will.message, will.retain, expires_at),
-        );
+        self.route(now, Some(key), Passing::of_kept(&will.message, expires_at));
         self.settle();
     }
 }

@@ -323,7 +323,6 @@ impl Writer<'_> {
         self.option(session.left_at, |to, at| to.number(at.0));
         self.option(session.will.as_deref(), |to, will| {
             to.body(&will.message);
-            to.byte(will.retain.into());
             to.duration(will.delay);
             to.option(will.due_at, |to, at| to.number(at.0));
         });
@@ -332,7 +331,7 @@ impl Writer<'_> {
     fn body(&mut self, body: &MessageBody) {
         self.text(body.topic.as_str());
         self.bytes(&body.payload);
-        self.byte(body.qos as u8);
+        self.byte(body.qos as u8 | u8::from(body.retain) << 2);
         self.option(body.expires_at, |to, at| to.number(at.0));
         self.option(body.properties.as_deref(), Self::properties);
     }
@@ -594,7 +593,6 @@ impl<'b> Reader<'b> {
                 .option(|from| {
                     Ok(StoredWill {
                         message: from.body()?,
-                        retain: from.flag()?,
                         delay: from.duration()?,
                         due_at: from.option(Self::time)?,
                     })
@@ -624,10 +622,15 @@ impl<'b> Reader<'b> {
     }
 
     fn body(&mut self) -> Result<MessageBody, Unreadable> {
+        let (topic, payload, bits) = (self.topic()?, self.shared()?, self.byte()?);
+        if bits > 0b111 {
+            return Err(Unreadable);
+        }
         Ok(MessageBody {
-            topic: self.topic()?,
-            payload: self.shared()?,
-            qos: self.byte().and_then(Self::quality)?,
+            topic,
+            payload,
+            qos: Self::quality(bits & 0b11)?,
+            retain: bits & 0b100 != 0,
             expires_at: self.option(Self::time)?,
             properties: self.option(Self::properties)?.map(Box::new),
         })

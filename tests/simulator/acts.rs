@@ -190,7 +190,7 @@ impl World {
             Kind::WallJump => {
                 let years = chance.next() % 80;
                 let year = Duration::from_secs(365 * 24 * 3600);
-                self.now.wall = std::time::SystemTime::UNIX_EPOCH + year * years as u32;
+                self.set_wall(std::time::SystemTime::UNIX_EPOCH + year * years as u32);
                 Ok(())
             }
             Kind::Verify => self.verify(&mut chance),

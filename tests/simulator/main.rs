@@ -7,8 +7,9 @@
 //! SEED=42 STEPS=20000 cargo test --test simulator seed   with more steps than the 10,000 of every world
 //! SIM_SECONDS=120 cargo test --profile quick --test simulator volume
 //!                                                        as many seeds as fit so many seconds of each processor, other
-//!                                                        ones each time
-//! SEEDS=10000 FIRST=1 cargo test --profile quick --test simulator volume
+//!                                                        ones each time; stops at the first that fails
+//! SEEDS=10000 FIRST=1 FAILURES=20 cargo test --profile quick --test simulator volume
+//!                                                        these seeds; goes on until so many have failed, a line each
 //! ```
 //!
 //! For volume the profile `quick` is meant: it is near the release profile's speed and keeps its debug assertions with
@@ -39,7 +40,7 @@ mod shrink;
 mod store;
 mod world;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use world::{draw, run};
@@ -61,17 +62,26 @@ fn number(name: &str) -> Option<u64> {
     )
 }
 
-/// Runs one seed; a failure is told with the shortest history that was found.
-fn check(seed: u64, steps: usize, walk_every: u64) -> world::Outcome {
+/// Runs one seed; whether it failed is told in a line.
+fn try_one(seed: u64, steps: usize, walk_every: u64) -> world::Outcome {
     let (setup, history) = draw(seed, steps);
     let outcome = run(&setup, &history, walk_every, false);
+    if let Err(violation) = &outcome.held {
+        eprintln!(
+            "{}: SEED={seed} after {} steps: {}",
+            violation.id, outcome.steps, violation.text
+        );
+    }
+    outcome
+}
+
+/// Runs one seed; a failure is told with the shortest history that was found.
+fn check(seed: u64, steps: usize, walk_every: u64) -> world::Outcome {
+    let outcome = try_one(seed, steps, walk_every);
     let Err(violation) = &outcome.held else {
         return outcome;
     };
-    eprintln!(
-        "{}: SEED={seed} after {} steps: {}",
-        violation.id, outcome.steps, violation.text
-    );
+    let (setup, history) = draw(seed, steps);
     let (setup, history) = shrink::shrink(&setup, &history, violation);
     let told = run(&setup, &history, 1, true);
     eprintln!("{setup:#?}");
@@ -127,24 +137,28 @@ fn a_volume_of_seeds_keeps_every_promise() {
     let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     let first = number("FIRST").unwrap_or(since_1970.as_secs() * 1_000);
     let began = Instant::now();
-    let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
+    let failures_max = number("FAILURES").unwrap_or(1);
+    let (next, failures) = (AtomicU64::new(first), AtomicU64::new(0));
     let (done, delivered) = (AtomicU64::new(0), AtomicU64::new(0));
     let threads = number("THREADS")
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |count| count.get() as u64));
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while !failed.load(Ordering::Relaxed) {
+                while failures.load(Ordering::Relaxed) < failures_max {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     let is_over = seeds.is_some_and(|seeds| seed >= first + seeds)
                         || seconds.is_some_and(|seconds| processor_seconds() >= seconds);
                     if is_over {
                         return;
                     }
-                    let outcome = std::panic::catch_unwind(|| check(seed, steps, 32));
-                    let Ok(outcome) = outcome else {
-                        failed.store(true, Ordering::Relaxed);
-                        return;
+                    let outcome = std::panic::catch_unwind(|| match failures_max {
+                        1 => check(seed, steps, 32),
+                        _ => try_one(seed, steps, 32),
+                    });
+                    let Ok(outcome) = outcome.map_err(|_| ()).and_then(held) else {
+                        failures.fetch_add(1, Ordering::Relaxed);
+                        continue;
                     };
                     done.fetch_add(1, Ordering::Relaxed);
                     delivered.fetch_add(outcome.delivered, Ordering::Relaxed);
@@ -158,5 +172,14 @@ fn a_volume_of_seeds_keeps_every_promise() {
         began.elapsed().as_secs_f64(),
         delivered.into_inner()
     );
-    assert!(!failed.into_inner(), "a world failed, see above");
+    let failures = failures.into_inner();
+    assert_eq!(failures, 0, "worlds failed, see above");
+}
+
+/// The outcome of a world that kept every promise.
+fn held(outcome: world::Outcome) -> Result<world::Outcome, ()> {
+    match outcome.held {
+        Ok(()) => Ok(outcome),
+        Err(_) => Err(()),
+    }
 }

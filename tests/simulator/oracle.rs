@@ -26,6 +26,7 @@
 //! world's to check, and E1 the runner's.
 
 mod ends;
+pub mod found;
 mod hearing;
 pub mod model;
 mod sending;
@@ -37,7 +38,7 @@ use std::time::{Duration, Instant};
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial};
 use tidegate::broker::{Change, Event, Kick, LinkId, Output, Stats, StoreHealth, Target};
-use tidegate::mqtt::{Packet, PublishProperties, QoS};
+use tidegate::mqtt::{Ack, Packet, PublishProperties, QoS};
 
 use model::{Filter, Group, Link, Message, Owed, Session, SessionNumber, Stage, matches};
 
@@ -147,6 +148,15 @@ struct Retained {
     author: Identity,
 }
 
+/// An acknowledgement that a client had said behind its CONNECT.
+#[derive(Debug, Clone)]
+struct Ahead {
+    link: LinkId,
+    number: SessionNumber,
+    packet: Packet,
+    ack: Ack,
+}
+
 /// A SUBSCRIBE that is not answered: by which connection and identifier, and what each filter was before.
 type Subscribing = (LinkId, u16, Vec<(Rc<str>, Option<Filter>)>);
 
@@ -193,9 +203,10 @@ pub struct Oracle {
     rests_on: u64,
     /// Whether something was just said before what it rests on was stored.
     early: bool,
-    /// Whether what a client had said behind its CONNECT was heard in this step, which the broker hears after it has
-    /// repeated what was unfinished.
-    heard_ahead: bool,
+    /// The identifiers of QoS 2 messages that were given to be stored as taken, in this step.
+    taken: Vec<u16>,
+    /// Acknowledgements that clients had said behind their CONNECT and that are heard in this step.
+    ahead: Vec<Ahead>,
     /// Messages delivered, for whoever wants to know that something happened.
     pub delivered: u64,
     /// Messages accepted at QoS 1 and 2.
@@ -232,7 +243,8 @@ impl Oracle {
             progress: Progress::default(),
             rests_on: 0,
             early: false,
-            heard_ahead: false,
+            taken: Vec::new(),
+            ahead: Vec::new(),
             delivered: 0,
             accepted: 0,
         }
@@ -248,16 +260,17 @@ impl Oracle {
     ) -> Held {
         self.now = now;
         self.rests_on = rests_on(cause, outputs, progress.given);
+        self.taken = taken(outputs);
         self.progress = progress;
         self.step += 1;
         self.batch += 1;
         self.just_ended.clear();
-        self.heard_ahead = false;
         hold(outputs.len() <= self.terms.outputs_max, "L2", || {
             format!("{} outputs of one input", outputs.len())
         })?;
         self.hear(cause, outputs)?;
-        for output in outputs {
+        for (index, output) in outputs.iter().enumerate() {
+            self.purge_ahead(&outputs[index..]);
             self.see(output)?;
         }
         self.settle(cause, stats)
@@ -402,6 +415,7 @@ impl Oracle {
 
     /// The end of a step: what had to follow at once has followed.
     fn settle(&mut self, cause: &Cause, stats: &Stats) -> Held {
+        self.take_ahead(|_, _| true);
         for (_, owed) in self.instant.drain(..) {
             self.lost += 1;
             self.lost_expired += u64::from(owed.message.is_expired(self.now));
@@ -507,12 +521,15 @@ impl Oracle {
                 lost += 1;
                 lost_expired += u64::from(owed.is_expired(self.now));
             }
-            hold(session.flights.is_empty(), "L1", || {
-                format!(
-                    "{} was sent {:?} and it never ended",
-                    session.client, session.flights
-                )
-            })?;
+            for flight in &session.flights {
+                // What was denied when its client came back is not sent again: counted like all that is dropped.
+                let is_dropped = !flight.released && flight.sent_on != session.link;
+                hold(is_dropped, "L1", || {
+                    format!("{} was sent {flight:?} and it never ended", session.client)
+                })?;
+                lost += 1;
+                lost_expired += u64::from(flight.owed.message.is_expired(self.now));
+            }
         }
         let unsure = self.shared.iter().filter(|shared| shared.is_unsure).count() as u64;
         slack += unsure;
@@ -586,6 +603,14 @@ fn dropped(stats: &Stats) -> u64 {
         + stats.deliveries_denied
 }
 
+/// The shared subscription that a filter stands for, if it does, and what it asks for.
+fn parts_of(filter: &Rc<str>) -> (Option<Group>, Rc<str>) {
+    match filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/')) {
+        Some((_, matched)) => (Some(filter.clone()), Rc::from(matched)),
+        None => (None, filter.clone()),
+    }
+}
+
 /// Whether `identity` may do it by the denials of the moment.
 fn may(denials: &[Denial], identity: &Identity, action: Action, topic: &str) -> bool {
     *identity == Identity::Gateway
@@ -594,6 +619,15 @@ fn may(denials: &[Denial], identity: &Identity, action: Action, topic: &str) -> 
                 && denial.identity.as_ref().is_none_or(|denied| denied == identity)
                 && matches(denial.topics.as_str(), topic)
         })
+}
+
+/// The identifiers of QoS 2 messages that are given to be stored as taken.
+fn taken(outputs: &[Output]) -> Vec<u16> {
+    let received = outputs.iter().filter_map(|output| match output {
+        Output::Store(Change::Accepted(accepted)) => accepted.received,
+        _ => None,
+    });
+    received.map(|(_, packet_id)| packet_id.get()).collect()
 }
 
 /// The last change that the answer to an input rests on; 0: none.

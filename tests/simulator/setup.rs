@@ -103,10 +103,6 @@ impl Setup {
             }
         }
         let crashes = weights[weight_of(Kind::Crash)] > 0;
-        if crashes {
-            // How long the process was off is known by a clock that nobody moves.
-            weights[weight_of(Kind::WallJump)] = 0;
-        }
         let mut limits = limits(chance, is_roomy);
         if stores {
             // A SUBACK that tells of a refusal for want of memory may come long after it.

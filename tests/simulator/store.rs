@@ -10,11 +10,13 @@ use tidegate::broker::{Broker, Change, Restored, StoreHealth};
 use tidegate::storage::{Batch, Log, LogSettings, Room, record};
 
 use crate::disk::{Faults, SimulatedDisk};
-use crate::oracle::{Held, Oracle, hold};
+use crate::oracle::{Held, Oracle, Violation, hold};
 
 pub struct Store {
     /// What was committed.
     stored: Restored,
+    /// The same as records, where no journal keeps them.
+    records: Vec<Change>,
     /// The number of the last change of it.
     committed: u64,
     /// What was given, and is not.
@@ -49,6 +51,18 @@ const CAPACITY: u64 = 4 * 1024 * 1024;
 
 const KEY: u64 = 0x5EED;
 
+/// What the end of a process leaves.
+pub struct Left {
+    /// What is found, the number of its last change, and the records it comes from.
+    pub restored: Restored,
+    pub last: u64,
+    pub records: Vec<Change>,
+    /// What the oracle held when all of it, or all that was promised, had been given.
+    pub promised: Oracle,
+    /// Whether what is found is what was at one moment.
+    pub is_whole: bool,
+}
+
 /// What became of an attempt to store something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
@@ -73,6 +87,7 @@ impl Store {
         });
         Self {
             stored: Restored::default(),
+            records: Vec::new(),
             committed: 0,
             pending: VecDeque::new(),
             written: 0,
@@ -89,7 +104,7 @@ impl Store {
 
     /// Remembers what the oracle holds now that `given` changes were given.
     pub fn remember(&mut self, given: u64, oracle: &Oracle) {
-        if self.minds.back().is_none_or(|(known, _)| *known < given) {
+        if self.health != StoreHealth::Failed && self.minds.back().is_none_or(|(known, _)| *known < given) {
             self.minds.push_back((given, oracle.clone()));
         }
     }
@@ -143,6 +158,9 @@ impl Store {
                 _ => {}
             }
             self.is_healing &= change != Change::CheckpointEnded;
+            if self.journal.is_none() {
+                self.records.push(change.clone());
+            }
             self.stored.apply(change);
         }
         self.written = 0;
@@ -151,10 +169,9 @@ impl Store {
         }
         self.tend();
         self.committed = first + count as u64;
-        while self
-            .minds
-            .get(1)
-            .is_some_and(|(known, _)| *known <= self.committed)
+        // Until what is stored is whole again, what was promised is what was before.
+        while !self.is_healing
+            && (self.minds.get(1)).is_some_and(|(known, _)| *known <= self.committed)
         {
             self.minds.pop_front();
         }
@@ -199,6 +216,7 @@ impl Store {
         self.is_healing = true;
         self.pending.clear();
         self.written = 0;
+        self.minds.truncate(1);
     }
 
     /// Tries to begin anew after a failure; whether that worked.
@@ -214,19 +232,32 @@ impl Store {
         }
     }
 
-    /// The process ends, with the power or without, and so many of the changes are on disk as luck, or `pick`, has it:
-    /// what is found there, how many changes that were, and what the oracle held then.
+    /// The process ends, with the power or without, and so many of the changes are on disk as luck, or `pick`, has it.
     ///
     /// # Errors
     /// R1 or D1: what is found is not what was given, or not all that was promised.
-    pub fn cut(
-        &mut self,
-        pick: usize,
-        given: u64,
-    ) -> Result<(Restored, u64, Oracle), crate::oracle::Violation> {
-        let found = match self.journal.is_some() {
+    pub fn cut(&mut self, pick: usize, given: u64) -> Result<Left, Violation> {
+        let left = match self.is_whole() {
+            true => self.cut_whole(pick, given)?,
+            false => self.cut_amid_failure(pick, given)?,
+        };
+        self.stored = left.restored.clone();
+        self.committed = left.last;
+        self.written = 0;
+        self.pending.clear();
+        self.health = StoreHealth::Ready;
+        self.is_healing = false;
+        self.minds.clear();
+        if self.journal.is_none() {
+            self.records.clone_from(&left.records);
+        }
+        Ok(left)
+    }
+
+    fn cut_whole(&mut self, pick: usize, given: u64) -> Result<Left, Violation> {
+        let (found, mut records) = match self.journal.is_some() {
             true => self.recover(pick.is_multiple_of(2), given)?,
-            false => self.committed,
+            false => (self.committed, self.records.clone()),
         };
         let possible: Vec<_> = self.minds.iter().filter(|(last, _)| *last >= found).collect();
         let index = match self.journal.is_some() {
@@ -236,11 +267,9 @@ impl Store {
         let (last, oracle) = possible.get(index).expect("the last was after all that is given");
         let (last, oracle) = (*last, oracle.clone());
         let count = usize::try_from(last - self.committed).unwrap_or(usize::MAX);
-        if let Some(journal) = &mut self.journal {
+        let there = usize::try_from(found - self.committed).unwrap_or(usize::MAX);
+        if self.journal.is_some() {
             // The end of an input of which a part is there might as well have been: it is written now.
-            let faults = Faults::default();
-            journal.disk.set_faults(faults);
-            let there = usize::try_from(found - self.committed).unwrap_or(usize::MAX);
             self.written = there;
             let written = self.write(count, given);
             let synced = self.log().is_some_and(|log| log.commit().is_ok());
@@ -248,21 +277,56 @@ impl Store {
                 "a journal that was recovered takes nothing".into()
             })?;
         }
-        for change in self.pending.drain(..).take(count) {
+        for (place, change) in self.pending.drain(..).enumerate().take(count) {
+            if place >= there {
+                records.push(change.clone());
+            }
             self.stored.apply(change);
         }
         self.stored.finish();
-        self.committed = last;
-        self.written = 0;
-        self.health = StoreHealth::Ready;
-        self.minds = VecDeque::from([(last, oracle.clone())]);
-        Ok((self.stored.clone(), last, oracle))
+        Ok(Left {
+            restored: self.stored.clone(),
+            last,
+            records,
+            promised: oracle,
+            is_whole: true,
+        })
     }
 
-    /// Opens the journal again after the end of the process: the last change that is found.
-    fn recover(&mut self, with_power: bool, given: u64) -> Result<u64, crate::oracle::Violation> {
+    /// The same while what is stored is not whole, and what is found no moment that ever was.
+    fn cut_amid_failure(&mut self, pick: usize, given: u64) -> Result<Left, Violation> {
+        let (mut restored, last, records) = match self.journal.is_some() {
+            true => self.reopen(pick.is_multiple_of(2), given)?,
+            false => {
+                let count = pick % (self.pending.len() + 1);
+                self.records.extend(self.pending.drain(..).take(count));
+                let mut restored = Restored::default();
+                for change in &self.records {
+                    restored.apply(change.clone());
+                }
+                (restored, self.committed + count as u64, self.records.clone())
+            }
+        };
+        restored.finish();
+        let (_, promised) = self.minds.pop_front().expect("there always is one");
+        Ok(Left {
+            restored,
+            last,
+            records,
+            promised,
+            is_whole: false,
+        })
+    }
+
+    /// Opens the journal again after the end of the process: what is found, the last of it, and its records.
+    fn reopen(
+        &mut self,
+        with_power: bool,
+        given: u64,
+    ) -> Result<(Restored, u64, Vec<Change>), Violation> {
+        let committed = self.committed;
         let Some(journal) = &mut self.journal else {
-            return Ok(self.committed);
+            return Ok((self.stored.clone(), committed, Vec::new()));
         };
         journal.log = None;
         journal.disk.set_faults(Faults::default());
@@ -270,22 +334,25 @@ impl Store {
             true => journal.disk.cut_power(),
             false => journal.disk.kill(),
         }
-        let mut found = Restored::default();
+        let (mut found, mut records) = (Restored::default(), Vec::new());
         let mut damaged = None;
         let mut replay = |number: u64, kind: u8, content: &[u8]| match record::decode(kind, content) {
-            Ok(change) => found.apply(change),
+            Ok(change) => {
+                records.push(change.clone());
+                found.apply(change);
+            }
             Err(error) => damaged = Some((number, error)),
         };
         let opened = Log::open(journal.disk.clone(), SETTINGS, KEY, &mut replay);
         let (log, report) = match opened {
             Ok(opened) => opened,
-            Err(error) => return Err(crate::oracle::Violation::new("R1", format!("{error}"))),
+            Err(error) => return Err(Violation::new("R1", format!("{error}"))),
         };
         found.finish();
         hold(damaged.is_none(), "R1", || {
             format!("what was written cannot be read: {damaged:?}")
         })?;
-        let (last, committed) = (report.last, self.committed);
+        let last = report.last;
         hold(last >= committed, "D1", || {
             format!("{committed} changes were committed, {last} are found: {report:?}")
         })?;
@@ -293,6 +360,13 @@ impl Store {
             format!("{given} changes were given, {last} are found")
         })?;
         journal.log = Some(log);
+        Ok((found, last, records))
+    }
+
+    /// The same where what is stored is whole: the last change that is found, and the records.
+    fn recover(&mut self, with_power: bool, given: u64) -> Result<(u64, Vec<Change>), Violation> {
+        let committed = self.committed;
+        let (found, last, records) = self.reopen(with_power, given)?;
         // Recovering twice is recovering once, and comes to what was given.
         let mut expected = self.stored.clone();
         let count = usize::try_from(last - committed).unwrap_or(usize::MAX);
@@ -303,7 +377,7 @@ impl Store {
         hold(found.is_like(&expected), "R1", || {
             format!("what is found comes to\n{found:#?}\nand should come to\n{expected:#?}")
         })?;
-        Ok(last)
+        Ok((last, records))
     }
 
     /// The disk may fail again.

@@ -14,9 +14,10 @@ use crate::acts::Act;
 use crate::chance::Chance;
 use crate::clients::Client;
 use crate::network::{Connection, Read};
+use crate::oracle::found::Found;
 use crate::oracle::{Cause, Held, Oracle, Progress, Terms, Violation, hold};
 use crate::setup::Setup;
-use crate::store::{self, Committed, Store};
+use crate::store::{self, Committed, Left, Store};
 
 /// Everything there is.
 pub struct World {
@@ -24,6 +25,10 @@ pub struct World {
     pub broker: Broker,
     pub oracle: Oracle,
     pub now: Now,
+    /// When the journal's clock was 0.
+    began: Instant,
+    /// How many changes had been given when the board's clock was set last; it is not trusted until that is told.
+    set_at: Option<u64>,
     pub connections: SlotMap<LinkId, Connection>,
     pub clients: Vec<Client>,
     pub doors: [Rc<ListenerPolicy>; 2],
@@ -82,6 +87,8 @@ impl World {
                 .then(|| Store::new(&oracle, setup.journal_seed.map(|seed| (seed, setup.disk_faults)))),
             oracle,
             denials: Vec::new(),
+            began: now.mono,
+            set_at: None,
             now,
             connections: SlotMap::with_key(),
             clients,
@@ -223,22 +230,36 @@ impl World {
     /// The process ends at once, and another one goes on with what was stored, `off` later.
     pub fn crash(&mut self, pick: usize, off: Duration) -> Held {
         let given = self.progress().given;
-        let Some(store) = self.store.as_mut().filter(|store| store.is_whole()) else {
+        let Some(store) = self.store.as_mut() else {
             return Ok(());
         };
-        let (restored, given, oracle) = store.cut(pick, given)?;
+        let left = store.cut(pick, given)?;
+        let given = left.last;
         for who in 0..self.clients.len() {
             self.clients[who].end();
         }
         self.connections.clear();
         self.verifying.clear();
-        self.advance(off);
+        // How long the process was off is known by a clock that nobody has set since it was told.
+        let is_trusted = self.set_at.is_none_or(|at| left.is_whole && given > at);
+        self.now.wall += off;
+        if is_trusted {
+            self.now.mono += off;
+        }
+        self.set_at = (!is_trusted).then_some(given);
+        let oracle = match left.is_whole && is_trusted {
+            true => left.promised,
+            false => self.oracle_of(&left, is_trusted)?,
+        };
         let rights = Rights::denying(self.denials.clone());
         let limits = self.broker.limits().clone();
         self.broker = Broker::new(limits, rights, 7).with_store(self.now);
-        self.broker.restore(self.now, restored, given, true);
+        self.broker.restore(self.now, left.restored, given, is_trusted);
         let (seen, accepted) = (self.oracle.delivered, self.oracle.accepted);
         self.oracle = oracle;
+        if let Some(store) = &mut self.store {
+            store.remember(given, &self.oracle);
+        }
         (self.oracle.delivered, self.oracle.accepted) = (seen, accepted);
         let outputs: Vec<_> = std::iter::from_fn(|| self.broker.poll_output()).collect();
         if let Some(story) = &mut self.story {
@@ -259,6 +280,28 @@ impl World {
             store.set_faults(self.setup.disk_faults);
         }
         self.walk()
+    }
+
+    /// What the oracle holds after a crash that left no moment that ever was, or no idea of the time since.
+    fn oracle_of(&mut self, left: &Left, is_trusted: bool) -> Result<Oracle, Violation> {
+        let found = Found::of(left.records.iter().cloned());
+        let mut oracle = match left.is_whole {
+            true => left.promised.clone(),
+            false => self.oracle.clone(),
+        };
+        oracle.check_promised(&left.promised, &found)?;
+        if !is_trusted {
+            // The journal's clock goes on where it was told last.
+            self.began = self.now.mono - Duration::from_millis(found.told_at().0);
+        }
+        oracle.go_on_from(&found, self.began);
+        Ok(oracle)
+    }
+
+    /// Sets the board's clock.
+    pub fn set_wall(&mut self, wall: SystemTime) {
+        self.now.wall = wall;
+        self.set_at = Some(self.progress().given);
     }
 
     /// Moves both clocks.

@@ -157,8 +157,6 @@ pub struct StoredSession {
 pub struct StoredWill {
     /// The message.
     pub message: MessageBody,
-    /// Whether it is to be retained.
-    pub retain: bool,
     /// Will Delay Interval.
     pub delay: Duration,
     /// When it is to be sent; `None` while its client is connected.
@@ -204,6 +202,8 @@ pub struct MessageBody {
     pub properties: Option<Box<PublishProperties>>,
     /// As published.
     pub qos: QoS,
+    /// RETAIN, as published.
+    pub retain: bool,
     /// When it has lost its meaning.
     pub expires_at: Option<JournalTime>,
 }

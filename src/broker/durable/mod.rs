@@ -372,6 +372,7 @@ impl Durable {
             payload: message.payload(),
             properties: message.properties().cloned().map(Box::new),
             qos: message.qos,
+            retain: message.retain,
             expires_at: message.expires_at().map(|at| self.at(at)),
         }
     }
@@ -392,7 +393,6 @@ impl Durable {
             will: session.will.as_ref().map(|will| {
                 Box::new(StoredWill {
                     message: self.body_of(will.message()),
-                    retain: will.retain(),
                     delay: will.delay,
                     due_at: will.due.map(|due| self.at(due)),
                 })

@@ -124,7 +124,7 @@ impl Broker {
             &body.topic,
             &body.payload,
             body.properties.as_deref(),
-            body.qos,
+            (body.qos, body.retain),
             body.expires_at.map(|at| durable.instant(at)),
         ))
     }
@@ -192,7 +192,7 @@ impl Broker {
             let message = self.keep_again(durable, will.message);
             self.stats.wills_bytes += message.size_bytes() as u64;
             let due = will.due_at.map(|due| durable.instant(due));
-            session.will = Some(Box::new(Testament::again(message, will.retain, will.delay, due)));
+            session.will = Some(Box::new(Testament::again(message, will.delay, due)));
         }
         let key = self.sessions.insert(session);
         self.stats.sessions += 1;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tidegate::auth::access::{Action, Denial};
 use tidegate::broker::{
-    DetachReason, KeptOut, KickOutcome, KickedSession, KickedWill, LinkId, Refusal, Stats, StoreHealth,
+    DetachReason, KeptOut, KickOutcome, KickedSession, KickedWill, LinkId, Output, Refusal, Stats, StoreHealth,
     Target,
 };
 use tidegate::mqtt::{QoS, ReasonCode};
@@ -16,6 +16,7 @@ use super::{Held, Oracle, Progress, Shared, hold, may, means};
 impl Oracle {
     /// A connection of a client that was in has ended, as the broker tells it.
     pub(super) fn left(&mut self, link: LinkId, reason: DetachReason) -> Held {
+        self.take_ahead(|to, _| to == link);
         let Some(known) = self.links.get(&link) else {
             return hold(false, "T1", || "a link nobody knows has ended".into());
         };
@@ -332,6 +333,27 @@ impl Oracle {
         Ok(())
     }
 
+    /// Ends the session that the next kick purges, if its client is away and the kick is among `outputs`: what follows
+    /// from its end is told before the kick is.
+    pub(super) fn purge_ahead(&mut self, outputs: &[Output]) {
+        let Some(kick) = self.kicks.front() else { return };
+        let Target::Client(client) = &kick.target else {
+            return;
+        };
+        let is_told = |output: &Output| matches!(output, Output::Kicked { id, .. } if *id == kick.id);
+        if kick.options.session != KickedSession::Purge || !outputs.iter().any(is_told) {
+            return;
+        }
+        let Some(&number) = self.names.get(client.as_str()) else {
+            return;
+        };
+        let sends_will = kick.options.will == KickedWill::Publish;
+        if let Some(session) = self.sessions.get_mut(&number).filter(|session| session.link.is_none()) {
+            session.will = session.will.take().filter(|_| sends_will);
+            self.end_session(number);
+        }
+    }
+
     /// A kick was carried out.
     pub(super) fn kicked(&mut self, id: tidegate::broker::KickId, outcome: &KickOutcome) -> Held {
         let kick = self.kicks.pop_front();
@@ -354,20 +376,10 @@ impl Oracle {
             return Ok(());
         };
         let number = self.names.get(client.as_str()).copied();
-        let session = number.and_then(|number| self.sessions.get_mut(&number));
-        hold(
-            session.as_ref().is_none_or(|session| session.link.is_none()),
-            "T2",
-            || format!("{client} is still there after its kick"),
-        )?;
-        if kick.options.session == KickedSession::Purge
-            && let (Some(number), Some(session)) = (number, session)
-        {
-            if kick.options.will == KickedWill::Discard {
-                session.will = None;
-            }
-            self.end_session(number);
-        }
-        Ok(())
+        let session = number.and_then(|number| self.sessions.get(&number));
+        let is_gone = session.is_none_or(|session| {
+            session.link.is_none() && kick.options.session == KickedSession::Keep
+        });
+        hold(is_gone, "T2", || format!("{client} is still there after its kick"))
     }
 }

@@ -8,11 +8,11 @@ use tidegate::auth::Identity;
 use tidegate::auth::access::Action;
 use tidegate::broker::{Event, LinkId, Output, StoreHealth};
 use tidegate::mqtt::{
-    Connect, Packet, ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling, Subscribe, Unsubscribe,
+    Ack, Connect, Packet, ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling, Subscribe, Unsubscribe,
 };
 
 use super::model::{self, Answer, Filter, Link, Reached, Session, SessionNumber, Stage, matches};
-use super::{Cause, Held, Oracle, Retained, hold, may};
+use super::{Ahead, Cause, Held, Oracle, Retained, hold, may, parts_of};
 
 impl Oracle {
     pub(super) fn hear(&mut self, cause: &Cause, outputs: &[Output]) -> Held {
@@ -235,11 +235,62 @@ impl Oracle {
             known.silence_max = Duration::from_millis(u64::from(keep_alive_secs) * 1500);
         }
         for packet in &waiting {
-            self.heard_ahead = true;
             self.batch += 1;
-            self.hear_client(link, number, packet);
+            self.hear_ahead(link, number, packet);
         }
         Ok(())
+    }
+
+    /// A packet that its client said behind CONNECT: acknowledgements among them mean what its new connection is sent
+    /// first, and that has yet to be seen.
+    fn hear_ahead(&mut self, link: LinkId, number: SessionNumber, packet: &Packet) {
+        let ack = match packet {
+            Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubComp(ack) => ack.clone(),
+            _ => return self.hear_client(link, number, packet),
+        };
+        let Some(known) = self.links.get_mut(&link).filter(|known| known.goodbye.is_none()) else {
+            return;
+        };
+        if matches!(packet, Packet::PubRec(_)) && !ack.reason.is_error() {
+            known.owe(Answer::PubRel(ack.packet_id.get()), self.rests_on);
+        }
+        self.ahead.push(Ahead { link, number, packet: packet.clone(), ack });
+    }
+
+    /// What was acknowledged ahead is, of `which`.
+    pub(super) fn take_ahead(&mut self, which: impl Fn(LinkId, &Ack) -> bool) {
+        if self.ahead.is_empty() {
+            return;
+        }
+        let (taken, left) = std::mem::take(&mut self.ahead)
+            .into_iter()
+            .partition(|ahead| which(ahead.link, &ahead.ack));
+        self.ahead = left;
+        for Ahead { link, number, packet, ack } in taken {
+            match packet {
+                Packet::PubRec(_) if !ack.reason.is_error() => {
+                    self.hear_pubrec(link, number, ack.packet_id.get());
+                }
+                packet => self.hear_client(link, number, &packet),
+            }
+        }
+    }
+
+    /// PUBREC of what was sent, or was not; whether it may be answered.
+    fn hear_pubrec(&mut self, link: LinkId, session: SessionNumber, packet_id: u16) -> bool {
+        let Some(flight) = self.flight(session, packet_id) else {
+            return true;
+        };
+        // Where it was not sent on this connection, it may have been dropped instead.
+        let is_unseen = flight.sent_on != Some(link);
+        flight.is_in_doubt |= is_unseen && !flight.released;
+        if flight.owed.qos != QoS::ExactlyOnce {
+            known_mut(&mut self.links, link, |link| link.provoked = true);
+            return is_unseen;
+        }
+        flight.released = true;
+        flight.sent_on = Some(link);
+        true
     }
 
     /// [MQTT-3.1.4-3]: the old connection is closed before the new one is let in, and told why where it can be.
@@ -293,21 +344,11 @@ impl Oracle {
             Packet::PubComp(ack) => self.hear_end(link, session, ack.packet_id.get(), QoS::ExactlyOnce, true),
             Packet::PubRec(ack) => {
                 let packet_id = ack.packet_id.get();
-                let flight = self.flight(session, packet_id);
-                if flight
-                    .as_ref()
-                    .is_some_and(|flight| flight.owed.qos != QoS::ExactlyOnce)
-                {
-                    known_mut(&mut self.links, link, |link| link.provoked = true);
-                    return;
+                if self.hear_pubrec(link, session, packet_id) {
+                    known_mut(&mut self.links, link, |link| {
+                        link.owe(Answer::PubRel(packet_id), rests_on)
+                    });
                 }
-                if let Some(flight) = flight {
-                    flight.released = true;
-                    flight.sent_on = Some(link);
-                }
-                known_mut(&mut self.links, link, |link| {
-                    link.owe(Answer::PubRel(packet_id), rests_on)
-                });
             }
             Packet::PubRel(ack) => {
                 let packet_id = ack.packet_id.get();
@@ -417,8 +458,13 @@ impl Oracle {
             QoS::AtLeastOnce => link.owe(Answer::PubAck(packet_id, reached), rests_on),
             QoS::ExactlyOnce => link.owe(Answer::PubRec(packet_id, reached), rests_on),
         });
-        // [MQTT-4.3.3-9]: one that is refused is not remembered.
-        let is_taken = reached != Reached::Denied || version != ProtocolVersion::V5;
+        // [MQTT-4.3.3-9]: one that is refused is not remembered. For want of room that shows in what is stored, long
+        // before the answer, which its client may never get.
+        let is_cramped = !self.terms.is_roomy
+            && self.health != StoreHealth::Failed
+            && (self.sessions.get(&session)).is_some_and(|session| self.terms.stores && session.is_stored);
+        let is_taken = (reached != Reached::Denied || version != ProtocolVersion::V5)
+            && (!is_cramped || self.taken.contains(&packet_id));
         if publish.qos == QoS::ExactlyOnce
             && is_taken
             && let Some(session) = self.sessions.get_mut(&session)
@@ -462,10 +508,7 @@ impl Oracle {
                 return;
             };
             let text: Rc<str> = Rc::from(subscription.filter.as_str());
-            let (group, matched) = match text.strip_prefix("$share/").and_then(|rest| rest.split_once('/')) {
-                Some((_, matched)) => (Some(text.clone()), Rc::from(matched)),
-                None => (None, text.clone()),
-            };
+            let (group, matched) = parts_of(&text);
             if is_refused {
                 continue;
             }

@@ -82,8 +82,8 @@ pub struct Flight {
     pub released: bool,
     /// On which connection it was sent last.
     pub sent_on: Option<LinkId>,
-    /// Whether that was the first time.
-    pub is_new: bool,
+    /// Whether PUBREC came on a connection it was not sent on: it may have been dropped there instead.
+    pub is_in_doubt: bool,
 }
 
 /// One topic filter of a session.

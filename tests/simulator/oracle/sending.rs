@@ -222,11 +222,18 @@ impl Oracle {
 
     fn sent_pubrel(&mut self, link: LinkId, ack: &Ack) -> Held {
         let packet_id = ack.packet_id.get();
-        let (stores, heard_ahead) = (self.terms.stores, self.heard_ahead);
+        let stores = self.terms.stores;
         let answer = self.answer(link, |answer| *answer == Answer::PubRel(packet_id));
         let session = self.links.get(&link).and_then(|known| known.session);
         let flight = session.and_then(|session| self.flight(session, packet_id));
+        let is_unknown = ack.reason == ReasonCode::PacketIdentifierNotFound;
         let is_right = match (answer, flight) {
+            (Some(_), Some(flight)) if flight.is_in_doubt && is_unknown => {
+                let message = flight.owed.message.clone();
+                self.forget_flight(session, packet_id);
+                self.lose(&message);
+                return Ok(());
+            }
             (Some(_), flight) => flight.is_some() == (ack.reason == ReasonCode::Success),
             // [MQTT-4.4.0-1]: repeated on a new connection, once.
             (None, Some(flight)) if flight.released && flight.sent_on != Some(link) => {
@@ -235,7 +242,6 @@ impl Oracle {
             }
             // Its PUBREC came behind CONNECT, and was answered before.
             (None, Some(flight)) if stores && flight.released => return Ok(()),
-            (None, None) if heard_ahead => return Ok(()),
             _ => false,
         };
         let is_v5 = self
@@ -243,6 +249,12 @@ impl Oracle {
             .get(&link)
             .is_some_and(|known| known.version == ProtocolVersion::V5);
         hold(is_right || !is_v5, "D2", || format!("{ack:?} answers nothing"))
+    }
+
+    fn forget_flight(&mut self, session: Option<SessionNumber>, packet_id: u16) {
+        if let Some(session) = session.and_then(|number| self.sessions.get_mut(&number)) {
+            session.flights.retain(|flight| flight.packet_id != packet_id);
+        }
     }
 
     /// SUBACK: what it refuses is as it was before.
@@ -446,21 +458,20 @@ impl Oracle {
         self.early |= is_stored && publish.qos == QoS::ExactlyOnce && owed.after > self.progress.stored;
         if let Some(session) = self.sessions.get_mut(&number) {
             // One that was about to be sent takes its place among those that were.
-            let rest = session
-                .flights
-                .iter()
-                .position(|flight| publish.dup && flight.sent_on != Some(link));
+            let was_repeated = |flight: &Flight| flight.sent_on == Some(link);
+            let place = match publish.dup {
+                true => (session.flights.iter().rposition(was_repeated)).map_or(0, |last| last + 1),
+                false => session.flights.len(),
+            };
             let flight = Flight {
                 packet_id,
                 owed,
                 groups,
                 released: false,
                 sent_on: Some(link),
-                is_new: !publish.dup,
+                is_in_doubt: false,
             };
-            session
-                .flights
-                .insert(rest.unwrap_or(session.flights.len()), flight);
+            session.flights.insert(place, flight);
         }
         self.note_outstanding(link, packet_id)
     }
@@ -483,9 +494,6 @@ impl Oracle {
             .iter()
             .position(|flight| flight.packet_id == packet_id);
         let Some(index) = index else {
-            if self.heard_ahead {
-                return Ok(());
-            }
             // It was about to be sent when its connection, or the process, ended.
             hold(self.terms.stores, "D3", || {
                 format!("{publish:?} is repeated and was never sent")
@@ -493,23 +501,10 @@ impl Oracle {
             return self.sent_first(link, number, topic, publish, packet_id, version);
         };
         // What waited to be stored was overtaken by what did not; of each quality the order is kept.
-        let batch = session.flights[index].owed.batch;
-        // What came by shared subscriptions may have come to this session late, and empty messages are alike.
-        let is_certain = session.groups_ever.is_empty() && !publish.payload.is_empty();
-        let was_later = match self.terms.stores {
-            true => {
-                is_certain
-                    && (session.flights.iter()).any(|flight| {
-                        flight.sent_on == Some(link)
-                            && flight.owed.qos == publish.qos
-                            && flight.owed.batch > batch
-                            && !flight.is_new
-                    })
-            }
-            false => session.flights[index + 1..]
-                .iter()
-                .any(|flight| flight.sent_on == Some(link)),
-        };
+        let stores = self.terms.stores;
+        let was_later = session.flights[index + 1..].iter().any(|flight| {
+            flight.sent_on == Some(link) && (!stores || flight.owed.qos == publish.qos)
+        });
         let Some(flight) = session.flights.get_mut(index) else {
             return Ok(());
         };
@@ -523,7 +518,6 @@ impl Oracle {
             format!("{publish:?} is repeated after what came after it")
         })?;
         flight.sent_on = Some(link);
-        flight.is_new = false;
         let is_same = is_owed(&flight.owed, topic, publish, version);
         let message = flight.owed.message.clone();
         hold(is_same, "D6", || {
@@ -540,7 +534,9 @@ impl Oracle {
         let (outstanding, receive_maximum) = (known.outstanding.len(), known.receive_maximum);
         hold(outstanding <= usize::from(receive_maximum), "P1", || {
             format!("{outstanding} are unfinished, Receive Maximum is {receive_maximum}")
-        })
+        })?;
+        self.take_ahead(|to, ack| to == link && ack.packet_id.get() == packet_id);
+        Ok(())
     }
 
     /// Takes a delivery that any member of a shared subscription may get, and this session is one; only of this very
