@@ -223,9 +223,13 @@ impl World {
             Kind::Reload => self.reload(&mut chance),
             Kind::Commit => {
                 let count = chance.of(&[usize::MAX, usize::MAX, 1, 3]);
-                match chance.one_in(4) {
-                    true => self.write(count),
-                    false => self.commit(count),
+                match chance.below(8) {
+                    0..2 => self.write(count),
+                    2..5 => self.commit(count),
+                    _ => {
+                        self.commit(count)?;
+                        self.tell_recalled(count)
+                    }
                 }
             }
             Kind::Checkpoint if self.store.is_some() => self.input(Cause::Checkpoint, Input::Checkpoint),

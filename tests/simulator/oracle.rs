@@ -103,6 +103,7 @@ pub enum Cause {
     },
     Health(StoreHealth),
     Checkpoint,
+    Recalled,
 }
 
 /// How far what is stored has come, after an input.
@@ -605,7 +606,10 @@ fn dropped(stats: &Stats) -> u64 {
 
 /// The shared subscription that a filter stands for, if it does, and what it asks for.
 fn parts_of(filter: &Rc<str>) -> (Option<Group>, Rc<str>) {
-    match filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/')) {
+    match filter
+        .strip_prefix("$share/")
+        .and_then(|rest| rest.split_once('/'))
+    {
         Some((_, matched)) => (Some(filter.clone()), Rc::from(matched)),
         None => (None, filter.clone()),
     }

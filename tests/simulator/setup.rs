@@ -109,6 +109,16 @@ impl Setup {
             limits.memory_bytes_max = limits.memory_bytes_max.max(10_000_000);
         }
         let journal_seed = (stores && chance.one_in(2)).then(|| chance.next());
+        // What has spilled is read in the journal.
+        limits.spill_bytes_max = 0;
+        if journal_seed.is_some() {
+            limits.queue_class = chance.of(&[QueueClass::N16, limits.queue_class]);
+            limits.spill_bytes_max = match is_roomy {
+                true => 1 << 30,
+                false => chance.of(&[0, 500, 50_000]),
+            };
+            limits.spill_bytes_total_max = limits.spill_bytes_max.max(chance.of(&[1_000, 100_000]));
+        }
         let one_in = |chance: &mut Chance| chance.of(&[0, 0, 300, 3_000]);
         let disk_faults = Faults {
             sync_fails_one_in: one_in(chance),

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use tidegate::broker::{Broker, Change, Restored, StoreHealth};
+use tidegate::broker::{Broker, Change, Recall, Recalled, Restored, StoreHealth};
 use tidegate::storage::{Batch, Log, LogSettings, Room, record};
 
 use crate::disk::{Faults, SimulatedDisk};
@@ -131,6 +131,28 @@ impl Store {
         self.journal.as_mut()?.log.as_mut()
     }
 
+    /// Reads again some of what is stored, a few messages at once.
+    pub fn read_again(&mut self, recall: Recall) -> Recalled {
+        let (first, last) = recall.changes();
+        let mut messages = Vec::new();
+        let mut upto = last;
+        if let Some(log) = self.log() {
+            upto = log.read_again(first, last, |number, kind, content| {
+                if let Ok(Change::Accepted(accepted)) = record::decode(kind, content)
+                    && recall.wants(&accepted)
+                {
+                    messages.push((number, *accepted));
+                }
+                messages.len() < 5
+            });
+        }
+        Recalled {
+            recall,
+            upto,
+            messages,
+        }
+    }
+
     /// Whether so much is needless that a checkpoint is worth its bytes.
     pub fn wants_checkpoint(&mut self) -> bool {
         self.log().is_some_and(|log| log.wants_checkpoint())
@@ -161,7 +183,7 @@ impl Store {
             if self.journal.is_none() {
                 self.records.push(change.clone());
             }
-            self.stored.apply(change);
+            self.stored.apply_numbered(number, change);
         }
         self.written = 0;
         if let (Some(first), Some(log)) = (ended, self.log()) {
@@ -170,9 +192,7 @@ impl Store {
         self.tend();
         self.committed = first + count as u64;
         // Until what is stored is whole again, what was promised is what was before.
-        while !self.is_healing
-            && (self.minds.get(1)).is_some_and(|(known, _)| *known <= self.committed)
-        {
+        while !self.is_healing && (self.minds.get(1)).is_some_and(|(known, _)| *known <= self.committed) {
             self.minds.pop_front();
         }
         Committed::Upto(self.committed)
@@ -281,7 +301,8 @@ impl Store {
             if place >= there {
                 records.push(change.clone());
             }
-            self.stored.apply(change);
+            let number = self.committed + 1 + place as u64;
+            self.stored.apply_numbered(number, change);
         }
         self.stored.finish();
         Ok(Left {
@@ -319,11 +340,7 @@ impl Store {
     }
 
     /// Opens the journal again after the end of the process: what is found, the last of it, and its records.
-    fn reopen(
-        &mut self,
-        with_power: bool,
-        given: u64,
-    ) -> Result<(Restored, u64, Vec<Change>), Violation> {
+    fn reopen(&mut self, with_power: bool, given: u64) -> Result<(Restored, u64, Vec<Change>), Violation> {
         let committed = self.committed;
         let Some(journal) = &mut self.journal else {
             return Ok((self.stored.clone(), committed, Vec::new()));
@@ -339,7 +356,7 @@ impl Store {
         let mut replay = |number: u64, kind: u8, content: &[u8]| match record::decode(kind, content) {
             Ok(change) => {
                 records.push(change.clone());
-                found.apply(change);
+                found.apply_numbered(number, change);
             }
             Err(error) => damaged = Some((number, error)),
         };

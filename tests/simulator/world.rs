@@ -1,5 +1,6 @@
 //! One world: the real core, and a network, a clock and clients that are simulated, all from one seed.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::BytesMut;
 use slotmap::SlotMap;
 use tidegate::auth::access::{Denial, Rights};
-use tidegate::broker::{Broker, Input, LinkId, ListenerPolicy, Now, Output, StoreHealth, Verdict};
+use tidegate::broker::{Broker, Input, LinkId, ListenerPolicy, Now, Output, Recalled, StoreHealth, Verdict};
 use tidegate::mqtt::{Connect, Packet, ProtocolVersion, QoS, Subscribe, SubscribeProperties, encode};
 
 use crate::acts::Act;
@@ -45,6 +46,8 @@ pub struct World {
     walk_every: u64,
     /// Where what is given is stored, in a world that stores anything.
     pub store: Option<Store>,
+    /// What was read again and is not told yet.
+    recalled: VecDeque<Recalled>,
     pub denials: Vec<Denial>,
     inputs: u64,
     outputs: Vec<Output>,
@@ -85,6 +88,7 @@ impl World {
             },
             store: (setup.stores)
                 .then(|| Store::new(&oracle, setup.journal_seed.map(|seed| (seed, setup.disk_faults)))),
+            recalled: VecDeque::new(),
             oracle,
             denials: Vec::new(),
             began: now.mono,
@@ -188,6 +192,17 @@ impl World {
         }
     }
 
+    /// The core is told some of what it asked to be read again.
+    pub fn tell_recalled(&mut self, count: usize) -> Held {
+        for _ in 0..count {
+            let Some(recalled) = self.recalled.pop_front() else {
+                break;
+            };
+            self.input(Cause::Recalled, Input::Recalled(Box::new(recalled)))?;
+        }
+        Ok(())
+    }
+
     /// Some of what was given is written, and not synced.
     pub fn write(&mut self, count: usize) -> Held {
         let given = self.progress().given;
@@ -240,6 +255,7 @@ impl World {
         }
         self.connections.clear();
         self.verifying.clear();
+        self.recalled.clear();
         // How long the process was off is known by a clock that nobody has set since it was told.
         let is_trusted = self.set_at.is_none_or(|at| left.is_whole && given > at);
         self.now.wall += off;
@@ -318,6 +334,10 @@ impl World {
 
     fn carry_out(&mut self, output: Output) {
         match output {
+            Output::Recall(recall) => {
+                let recalled = self.store.as_mut().map(|store| store.read_again(recall));
+                self.recalled.extend(recalled);
+            }
             Output::Send { link, packet } => {
                 if let Some(connection) = self.connections.get_mut(link) {
                     self.bytes.clear();
@@ -677,7 +697,7 @@ impl World {
             let now = (
                 self.oracle.delivered,
                 self.oracle.accepted,
-                stats.queued_messages + stats.inflight_messages,
+                stats.queued_messages + stats.inflight_messages + stats.spilled_messages,
             );
             idle = if now == before { idle + 1 } else { 0 };
             before = now;
@@ -697,6 +717,7 @@ impl World {
             }
             self.carry_all()?;
             self.commit(usize::MAX)?;
+            self.tell_recalled(usize::MAX)?;
             self.wait(Duration::from_millis(20))?;
             if self.is_quiet() {
                 return Ok(());

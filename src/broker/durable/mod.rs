@@ -208,6 +208,11 @@ impl Durable {
         self.health == StoreHealth::Ready
     }
 
+    /// Whether nothing can be stored.
+    fn has_failed(&self) -> bool {
+        self.health == StoreHealth::Failed
+    }
+
     /// Whether what was given may be lost: the store has failed, and is not whole again.
     pub(super) fn is_unsure(&self) -> bool {
         self.whole_again_at.is_some()

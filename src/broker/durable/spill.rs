@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::Stamp;
 use super::change::{Accepted, Change, Delivery, SessionNumber, Terms};
-use crate::broker::budget::{ALLOCATION_BYTES, Account, Charge};
+use crate::broker::budget::{ALLOCATION_BYTES, Account, Charge, Use};
 use crate::broker::kept::{Kept, Queued, SubscriptionIds};
 use crate::broker::limits::Limits;
 use crate::broker::losses::Loss;
@@ -268,7 +268,11 @@ impl Broker {
         let exceeds = |bytes: usize, max: usize| {
             bytes.saturating_add(load.size_bytes) > max.saturating_add(slack_bytes)
         };
-        if exceeds(own_bytes, own_max) {
+        // While nothing can be stored it is held like what is not stored yet.
+        let is_held = self.durable.as_ref().is_some_and(|durable| durable.has_failed());
+        if is_held && !self.budget.allows(Use::Queue, load.keeping_bytes) {
+            Some(full)
+        } else if exceeds(own_bytes, own_max) {
             Some(Full::Own("spill_bytes_max"))
         } else if exceeds(all_bytes, spill_bytes_total_max) {
             Some(Full::Shared("spill_bytes_total_max"))
@@ -279,9 +283,7 @@ impl Broker {
 
     /// Whether what a session is owed may wait in the journal alone.
     pub(in crate::broker) fn may_spill(&self, session: &Session) -> bool {
-        session.number != 0
-            && self.durable.as_ref().is_some_and(|durable| durable.can_promise())
-            && self.queues.spill_bytes_max(session.fitting) > 0
+        session.number != 0 && self.durable.is_some() && self.queues.spill_bytes_max(session.fitting) > 0
     }
 
     /// Takes a message for a session into the journal alone.

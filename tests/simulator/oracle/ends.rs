@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use tidegate::auth::access::{Action, Denial};
 use tidegate::broker::{
-    DetachReason, KeptOut, KickOutcome, KickedSession, KickedWill, LinkId, Output, Refusal, Stats, StoreHealth,
-    Target,
+    DetachReason, KeptOut, KickOutcome, KickedSession, KickedWill, LinkId, Output, Refusal, Stats,
+    StoreHealth, Target,
 };
 use tidegate::mqtt::{QoS, ReasonCode};
 
@@ -348,7 +348,11 @@ impl Oracle {
             return;
         };
         let sends_will = kick.options.will == KickedWill::Publish;
-        if let Some(session) = self.sessions.get_mut(&number).filter(|session| session.link.is_none()) {
+        if let Some(session) = self
+            .sessions
+            .get_mut(&number)
+            .filter(|session| session.link.is_none())
+        {
             session.will = session.will.take().filter(|_| sends_will);
             self.end_session(number);
         }
@@ -377,9 +381,10 @@ impl Oracle {
         };
         let number = self.names.get(client.as_str()).copied();
         let session = number.and_then(|number| self.sessions.get(&number));
-        let is_gone = session.is_none_or(|session| {
-            session.link.is_none() && kick.options.session == KickedSession::Keep
-        });
-        hold(is_gone, "T2", || format!("{client} is still there after its kick"))
+        let is_gone = session
+            .is_none_or(|session| session.link.is_none() && kick.options.session == KickedSession::Keep);
+        hold(is_gone, "T2", || {
+            format!("{client} is still there after its kick")
+        })
     }
 }

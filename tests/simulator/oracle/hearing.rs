@@ -62,7 +62,8 @@ impl Oracle {
             | Cause::Flushed
             | Cause::Reconfigured
             | Cause::Stored { .. }
-            | Cause::Checkpoint => {}
+            | Cause::Checkpoint
+            | Cause::Recalled => {}
         }
         Ok(())
     }
@@ -254,7 +255,12 @@ impl Oracle {
         if matches!(packet, Packet::PubRec(_)) && !ack.reason.is_error() {
             known.owe(Answer::PubRel(ack.packet_id.get()), self.rests_on);
         }
-        self.ahead.push(Ahead { link, number, packet: packet.clone(), ack });
+        self.ahead.push(Ahead {
+            link,
+            number,
+            packet: packet.clone(),
+            ack,
+        });
     }
 
     /// What was acknowledged ahead is, of `which`.
@@ -266,7 +272,13 @@ impl Oracle {
             .into_iter()
             .partition(|ahead| which(ahead.link, &ahead.ack));
         self.ahead = left;
-        for Ahead { link, number, packet, ack } in taken {
+        for Ahead {
+            link,
+            number,
+            packet,
+            ack,
+        } in taken
+        {
             match packet {
                 Packet::PubRec(_) if !ack.reason.is_error() => {
                     self.hear_pubrec(link, number, ack.packet_id.get());

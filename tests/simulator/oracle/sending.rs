@@ -502,9 +502,9 @@ impl Oracle {
         };
         // What waited to be stored was overtaken by what did not; of each quality the order is kept.
         let stores = self.terms.stores;
-        let was_later = session.flights[index + 1..].iter().any(|flight| {
-            flight.sent_on == Some(link) && (!stores || flight.owed.qos == publish.qos)
-        });
+        let was_later = session.flights[index + 1..]
+            .iter()
+            .any(|flight| flight.sent_on == Some(link) && (!stores || flight.owed.qos == publish.qos));
         let Some(flight) = session.flights.get_mut(index) else {
             return Ok(());
         };
