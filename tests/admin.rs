@@ -781,6 +781,7 @@ fn what_a_client_did_not_get_is_told_by_reason() {
             session["lost"],
             json!({
                 "total": 3, "queue_full": 0, "expired": 0, "too_large": 0, "denied": 0, "offline": 3, "slow": 0,
+                "damaged": 0,
             })
         );
         let answer = get(doors, "/metrics").await;

@@ -80,6 +80,9 @@ figures! {
     gauge queued_messages "Messages waiting for clients." |of| of.sample.stats.queued_messages;
     gauge inflight_messages "Messages sent and not acknowledged." |of| of.sample.stats.inflight_messages;
     gauge queued_bytes "Bytes waiting or not acknowledged." |of| of.sample.stats.queued_bytes;
+    gauge spilled_messages "Messages waiting beyond queues, in the journal alone."
+        |of| of.sample.stats.spilled_messages;
+    gauge spilled_bytes "Bytes of these." |of| of.sample.stats.spilled_bytes;
     gauge wills_bytes "Bytes of all wills." |of| of.sample.stats.wills_bytes;
     counter links_accepted "Byte streams accepted." |of| of.sample.stats.links_accepted;
     counter clients_accepted "Clients that came in." |of| of.sample.stats.clients_accepted;
@@ -101,6 +104,7 @@ figures! {
     counter messages_dropped [reason slow] "Messages dropped, by reason." |of| of.sample.stats.dropped_slow;
     counter messages_dropped [reason queue_full] "Messages dropped, by reason."
         |of| of.sample.stats.dropped_queue_full;
+    counter messages_dropped [reason damaged] "Messages dropped, by reason." |of| of.sample.stats.dropped_damaged;
     counter messages_dropped [reason expired] "Messages dropped, by reason." |of| of.sample.stats.dropped_expired;
     counter messages_dropped [reason too_large] "Messages dropped, by reason."
         |of| of.sample.stats.dropped_too_large;

@@ -412,6 +412,8 @@ fn session_object(operator: &dyn Operator, view: &SessionView) -> Object {
         .with("queued_messages", view.queued_messages)
         .with("inflight_messages", view.inflight_messages)
         .with("queued_bytes", view.queued_bytes)
+        .with("spilled_messages", view.spilled_messages)
+        .with("spilled_bytes", view.spilled_bytes)
         .with("expiry_secs", (!is_forever).then_some(view.expiry_secs))
         .with("expires_in_secs", view.expires_in.map(|left| left.as_secs()))
         .with("has_will", view.has_will)
@@ -427,6 +429,7 @@ fn lost_object(lost: &Lost) -> Object {
         .with("denied", lost.denied)
         .with("offline", lost.offline)
         .with("slow", lost.slow)
+        .with("damaged", lost.damaged)
 }
 
 fn connection_object(operator: &dyn Operator, view: &ConnectionView) -> Object {

@@ -112,6 +112,8 @@ shapes! {
         queued_messages: Integer, always, "Messages that wait.";
         inflight_messages: Integer, always, "Messages sent and not acknowledged.";
         queued_bytes: Integer, always, "Bytes of both.";
+        spilled_messages: Integer, always, "Messages that wait beyond the queue, in the journal alone.";
+        spilled_bytes: Integer, always, "Bytes of these.";
         expiry_secs: Integer, maybe, "Session Expiry Interval; null: never.";
         expires_in_secs: Integer, maybe, "Until it ends, while the client is away.";
         has_will: Flag, always, "Whether a will is owed should the client go.";
@@ -125,6 +127,7 @@ shapes! {
         denied: Integer, always, "The rights, or a hook, forbade the delivery.";
         offline: Integer, always, "QoS 0 while it was away.";
         slow: Integer, always, "QoS 0 while it did not read what it had been sent.";
+        damaged: Integer, always, "They waited in the journal alone, and its medium did not give them back.";
     }
     SESSIONS "Sessions" {
         items: Objects(&SESSION), always, "In the order of client identifiers.";

@@ -99,7 +99,7 @@ const COUNTS: &[Count] = &[
     ("messages/stored", stored),
     ("store/messages/count", stored),
     ("store/messages/bytes", |sample| {
-        sample.stats.retained_bytes + sample.stats.queued_bytes
+        sample.stats.retained_bytes + sample.stats.queued_bytes + sample.stats.spilled_bytes
     }),
     ("bytes/received", |sample| sample.traffic.bytes_received),
     ("bytes/sent", |sample| sample.traffic.bytes_sent),
@@ -122,6 +122,9 @@ const COUNTS: &[Count] = &[
     }),
     ("publish/messages/dropped/expired", |sample| {
         sample.stats.dropped_expired
+    }),
+    ("publish/messages/dropped/damaged", |sample| {
+        sample.stats.dropped_damaged
     }),
     ("publish/messages/dropped/too_large", |sample| {
         sample.stats.dropped_too_large
@@ -189,7 +192,8 @@ fn disconnected(sample: &Sample<'_>) -> u64 {
 }
 
 fn stored(sample: &Sample<'_>) -> u64 {
-    sample.stats.retained_messages + sample.stats.queued_messages + sample.stats.inflight_messages
+    let stats = sample.stats;
+    stats.retained_messages + stats.queued_messages + stats.inflight_messages + stats.spilled_messages
 }
 
 impl Statistics {

@@ -68,6 +68,10 @@ pub struct SessionView {
     pub inflight_messages: usize,
     /// Bytes of both.
     pub queued_bytes: usize,
+    /// Messages that wait beyond the queue, in the journal alone.
+    pub spilled_messages: usize,
+    /// Bytes of these.
+    pub spilled_bytes: usize,
     /// Session Expiry Interval, in seconds; `u32::MAX`: never.
     pub expiry_secs: u32,
     /// Until it ends, while the client is away.
@@ -393,6 +397,8 @@ impl Broker {
             queued_messages: session.queue.len(),
             inflight_messages: session.inflight.len(),
             queued_bytes: session.held_bytes(),
+            spilled_messages: session.spilled.as_ref().map_or(0, |spilled| spilled.count()),
+            spilled_bytes: session.spilled.as_ref().map_or(0, |spilled| spilled.size_bytes()),
             expiry_secs: session.expiry_secs,
             expires_in: session.expires_at.map(|at| at.saturating_duration_since(now)),
             has_will: session.will.is_some(),
