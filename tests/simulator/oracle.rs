@@ -653,6 +653,8 @@ fn rests_on(cause: &Cause, outputs: &[Output], given: u64) -> u64 {
     let (mut number, mut last) = (given - changes.min(given), 0);
     for output in outputs {
         match output {
+            // From here on it is retained messages that are sent, and how far that has come.
+            Output::Store(Change::Accepted(_)) if is_subscribe => break,
             Output::Store(change) => {
                 number += 1;
                 let counts = match change {
