@@ -31,7 +31,7 @@ mod hearing;
 pub mod model;
 mod sending;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -651,15 +651,16 @@ fn rests_on(cause: &Cause, outputs: &[Output], given: u64) -> u64 {
         }
     );
     let (mut number, mut last) = (given - changes.min(given), 0);
+    let mut filters = BTreeSet::new();
     for output in outputs {
         match output {
-            // From here on it is retained messages that are sent, and how far that has come.
-            Output::Store(Change::Accepted(_)) if is_subscribe => break,
             Output::Store(change) => {
                 number += 1;
                 let counts = match change {
                     Change::Clock { .. } => false,
-                    change => !is_subscribe || matches!(change, Change::Subscribed(_)),
+                    // Said again it is how far its retained messages have come.
+                    Change::Subscribed(subscribed) => is_subscribe && filters.insert(&subscribed.filter),
+                    _ => !is_subscribe,
                 };
                 if counts {
                     last = number;
