@@ -658,6 +658,8 @@ fn rests_on(cause: &Cause, outputs: &[Output], given: u64) -> u64 {
                 number += 1;
                 let counts = match change {
                     Change::Clock { .. } => false,
+                    // An answer may make room for others.
+                    Change::Sent { .. } => false,
                     // Said again it is how far its retained messages have come.
                     Change::Subscribed(subscribed) => is_subscribe && filters.insert(&subscribed.filter),
                     _ => !is_subscribe,
