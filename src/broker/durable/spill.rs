@@ -268,9 +268,12 @@ impl Broker {
         let exceeds = |bytes: usize, max: usize| {
             bytes.saturating_add(load.size_bytes) > max.saturating_add(slack_bytes)
         };
-        // While nothing can be stored it is held like what is not stored yet.
-        let is_held = self.durable.as_ref().is_some_and(|durable| durable.has_failed());
-        if is_held && !self.budget.allows(Use::Queue, load.keeping_bytes) {
+        // It is held until it is stored, and while nothing can be stored like what waits in a queue.
+        let has_failed = self.durable.as_ref().is_some_and(|durable| durable.has_failed());
+        let purpose = if has_failed { Use::Queue } else { Use::Packet };
+        if load.size_bytes > self.queues.size(session.fitting).1 {
+            Some(full) // it would not find room in the queue either
+        } else if !self.budget.allows(purpose, load.keeping_bytes) {
             Some(full)
         } else if exceeds(own_bytes, own_max) {
             Some(Full::Own("spill_bytes_max"))
