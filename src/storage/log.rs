@@ -613,7 +613,7 @@ impl<D: Disk> Log<D> {
         self.anew = None;
     }
 
-    /// Whether it is time for a checkpoint: there is so much in the journal that half of it must be needless, or the
+    /// Whether it is time for a checkpoint, which is to begin at once: there is so much in the journal that half of it must be needless, or the
     /// room for one will be needed soon.
     pub fn wants_checkpoint(&self) -> bool {
         if self.checkpoint.is_running || self.checkpoint.before > 0 || self.is_given_up {
@@ -645,7 +645,10 @@ impl<D: Disk> Log<D> {
         if !has_next && self.spares.is_empty() && left < LEFT_BYTES_MIN {
             return Room::None;
         }
-        let share = if self.checkpoint.is_running || self.checkpoint.before > 0 {
+        // One that is asked for begins at once, and whoever comes meanwhile need not be refused.
+        let is_making_room =
+            self.checkpoint.is_running || self.checkpoint.before > 0 || self.wants_checkpoint();
+        let share = if is_making_room {
             CHECKPOINTING_PERCENT
         } else {
             PROMISES_PERCENT
