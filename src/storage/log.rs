@@ -613,8 +613,8 @@ impl<D: Disk> Log<D> {
         self.anew = None;
     }
 
-    /// Whether it is time for a checkpoint, which is to begin at once: there is so much in the journal that half of it must be needless, or the
-    /// room for one will be needed soon.
+    /// Whether it is time for a checkpoint, which is to begin at once: there is so much in the journal that half of it
+    /// must be needless, or the room for one will be needed soon.
     pub fn wants_checkpoint(&self) -> bool {
         if self.checkpoint.is_running || self.checkpoint.before > 0 || self.is_given_up {
             return false;
