@@ -89,8 +89,8 @@ fn the_will_of_a_client_that_falls_silent_comes_after_one_and_a_half_keep_alives
     });
 }
 
-/// A process that was stopped while it waited learns of the time when it goes on, and of nothing that has arrived: so the
-/// gateway took everybody for silent whose time was over, with what they had said unread.
+/// A process that was stopped while it waited learns of the time when it goes on, and of nothing that has arrived: so
+/// the gateway took everybody for silent whose time was over, with what they had said unread.
 #[test]
 fn after_the_gateway_stood_still_who_spoke_meanwhile_stays_and_who_was_silent_goes() {
     const STOOD_STILL: Duration = Duration::from_secs(2);

@@ -810,12 +810,13 @@ fn a_journal_that_is_full_asks_for_a_checkpoint_when_what_was_kept_has_gone() {
     };
     // All of it is kept, so a checkpoint writes as much again.
     let mut kept = 0;
-    while !is_full(&mut writer) {
+    while writer.log.as_ref().unwrap().segments() < 26 {
         writer.commit(&[1000]).unwrap();
         writer.tend();
         kept += 1000;
     }
     assert!(wants_checkpoint(&mut writer, kept));
+    assert!(!is_full(&mut writer), "it is about to make room");
     writer.log.as_mut().unwrap().begin_checkpoint();
     let first = writer.next;
     for _ in 0..kept / 1000 {
@@ -832,6 +833,51 @@ fn a_journal_that_is_full_asks_for_a_checkpoint_when_what_was_kept_has_gone() {
     assert!(wants_checkpoint(&mut writer, kept / 2));
     writer.checkpoint().unwrap();
     assert!(!is_full(&mut writer));
+    disk.cut_power();
+    writer.recover();
+}
+
+/// What a checkpoint had written when it was cut short, and all it was to replace, left no room for the next one: the
+/// journal was given up, and each attempt to begin anew ended the same way.
+#[test]
+fn a_checkpoint_that_was_cut_short_leaves_room_for_the_next() {
+    let disk = SimulatedDisk::new(3, CAPACITY);
+    let mut writer = Writer::new(disk.clone(), SMALL);
+    let mut kept = 0;
+    while writer.log.as_ref().unwrap().segments() < 26 {
+        writer.commit(&[1000]).unwrap();
+        writer.tend();
+        kept += 1;
+    }
+    for ends in ["power cut", "full disk", "well"] {
+        writer.log.as_mut().unwrap().begin_checkpoint();
+        let first = writer.next;
+        for _ in 0..kept {
+            writer
+                .commit(&[1000])
+                .unwrap_or_else(|failure| panic!("{failure}, before a {ends}"));
+            writer.tend();
+        }
+        match ends {
+            "power cut" => {
+                disk.cut_power();
+                writer.recover();
+            }
+            "full disk" => {
+                disk.put("film", &vec![0; (CAPACITY - disk.bytes()) as usize]);
+                while writer.commit(&[1000]).is_ok() {}
+                disk.lose("film");
+                disk.cut_power();
+                writer.recover();
+            }
+            _ => {
+                writer.log.as_mut().unwrap().end_checkpoint(first);
+                writer.needed_from = first;
+                writer.tend();
+            }
+        }
+    }
+    assert!(disk.bytes() <= SMALL.bytes_max, "{}", disk.bytes());
     disk.cut_power();
     writer.recover();
 }

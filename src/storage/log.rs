@@ -57,7 +57,8 @@ pub struct LogSettings {
     /// Of a segment; a record that is larger gets a larger one. A multiple of 512, from 4,096 up.
     pub segment_bytes: u64,
     /// Of all the journal's files together. What is kept takes two fifths of it at most, for a checkpoint needs as
-    /// much again.
+    /// much again. One that follows another that was cut short may need more than is left: as long as it runs, and
+    /// after a failure, there may be twice as much.
     pub bytes_max: u64,
     /// What is left free on the disk for others.
     pub free_bytes_min: u64,
@@ -288,9 +289,14 @@ impl<D: Disk> Log<D> {
                 let _ = self.disk.remove(&Name::Spare(number).to_text());
             }
         }
-        if !unsure.is_empty() && self.append(&mut unsure).is_ok() {
-            // What it fails by it is given up by.
-            let _ = self.commit();
+        if !unsure.is_empty() {
+            // It may be part of a checkpoint that was cut short, and then needs the room that one has.
+            self.checkpoint.is_running = true;
+            if self.append(&mut unsure).is_ok() {
+                // What it fails by it is given up by.
+                let _ = self.commit();
+            }
+            self.checkpoint.is_running = false;
         }
     }
 
@@ -567,7 +573,8 @@ impl<D: Disk> Log<D> {
         };
         let is_common = oldest.length == self.settings.segment_bytes && !oldest.is_suspect;
         let name = Name::Segment(oldest.number).to_text();
-        let mut is_used_again = is_common && self.spares.len() < SPARES_MAX;
+        let is_within = self.bytes() <= self.settings.bytes_max;
+        let mut is_used_again = is_common && is_within && self.spares.len() < SPARES_MAX;
         if is_used_again {
             match self.disk.rename(&name, &Name::Spare(oldest.number).to_text()) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => is_used_again = false,
@@ -612,8 +619,8 @@ impl<D: Disk> Log<D> {
         self.anew = None;
     }
 
-    /// Whether it is time for a checkpoint: there is so much in the journal that half of it must be needless, or the
-    /// room for one will be needed soon.
+    /// Whether it is time for a checkpoint, which is to begin at once: there is so much in the journal that half of it
+    /// must be needless, or the room for one will be needed soon.
     pub fn wants_checkpoint(&self) -> bool {
         if self.checkpoint.is_running || self.checkpoint.before > 0 || self.is_given_up {
             return false;
@@ -644,7 +651,10 @@ impl<D: Disk> Log<D> {
         if !has_next && self.spares.is_empty() && left < LEFT_BYTES_MIN {
             return Room::None;
         }
-        let share = if self.checkpoint.is_running || self.checkpoint.before > 0 {
+        // One that is asked for begins at once, and whoever comes meanwhile need not be refused.
+        let is_making_room =
+            self.checkpoint.is_running || self.checkpoint.before > 0 || self.wants_checkpoint();
+        let share = if is_making_room {
             CHECKPOINTING_PERCENT
         } else {
             PROMISES_PERCENT
@@ -772,7 +782,13 @@ impl<D: Disk> Log<D> {
 
     fn has_room_for(&mut self, length: u64) -> bool {
         let needed = length.saturating_add(self.settings.free_bytes_min);
-        self.bytes().saturating_add(length) <= self.settings.bytes_max
+        // What makes room must not be kept from it by the very bound.
+        let times = if self.checkpoint.is_running || self.is_given_up {
+            2
+        } else {
+            1
+        };
+        self.bytes().saturating_add(length) <= self.settings.bytes_max.saturating_mul(times)
             && self.disk.free_bytes().is_ok_and(|free| free >= needed)
     }
 

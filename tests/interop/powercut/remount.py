@@ -44,7 +44,7 @@ def main():
     parser.add_argument("--secs-max", type=float, default=60, help="how much longer if nobody is refused by then")
     # More than there is room for in the files that are open already, and less than the readers' queues hold.
     parser.add_argument("--messages", type=int, default=900, help="of each publisher, before and in the trouble each")
-    parser.add_argument("--size", type=int, default=400, help="bytes of each payload")
+    parser.add_argument("--size", type=int, default=1200, help="bytes of each payload")
     parser.add_argument("--folder", required=True, help="an empty folder for disk, console and the rest")
     parser.add_argument("--port", type=int, default=1883, help="where the broker listens inside the guest")
     parser.add_argument("--losses", action="store_true", help="a broker that must fail: its faults are the success")
