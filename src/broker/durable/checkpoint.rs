@@ -6,7 +6,6 @@
 //! turn to be given has not come is among the last, and one that was taken since the head was given was given then.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
 
 use super::change::{
     Accepted, Author, Change, Delivery, DeliveryNumber, MessageNumber, SessionNumber, StoredSubscription,
@@ -176,7 +175,7 @@ impl Durable {
     fn give_message(
         &mut self,
         outputs: &mut VecDeque<Output>,
-        message: &Rc<Kept>,
+        message: &Kept,
         deliveries: Vec<Delivery>,
         retained_by: Option<Author>,
         left_bytes: &mut usize,
@@ -197,7 +196,7 @@ impl Durable {
     fn give_body(
         &mut self,
         outputs: &mut VecDeque<Output>,
-        message: &Rc<Kept>,
+        message: &Kept,
         left_bytes: &mut usize,
     ) -> MessageNumber {
         match message.stamp.get().number() {

@@ -21,7 +21,6 @@ mod restore;
 pub(super) mod restored;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use self::change::{
@@ -113,7 +112,7 @@ struct Parked {
 /// A message that is being taken: what will be one record.
 #[derive(Debug)]
 struct Accepting {
-    message: Option<Rc<Kept>>,
+    message: Option<Kept>,
     record: Accepted,
 }
 
@@ -293,14 +292,9 @@ impl Durable {
     }
 
     /// The record that is being made of `message`; of another one, that is given first.
-    fn accepting(
-        &mut self,
-        outputs: &mut VecDeque<Output>,
-        message: &Rc<Kept>,
-        is_named: bool,
-    ) -> &mut Accepted {
+    fn accepting(&mut self, outputs: &mut VecDeque<Output>, message: &Kept, is_named: bool) -> &mut Accepted {
         let is_other = self.accepting.as_ref().is_some_and(|accepting| {
-            (accepting.message.as_ref()).is_some_and(|other| !Rc::ptr_eq(other, message))
+            (accepting.message.as_ref()).is_some_and(|other| !other.is_same(message))
         });
         if is_other {
             self.finish_accepting(outputs);
@@ -479,7 +473,7 @@ impl Durable {
     }
 
     /// A topic retains a message.
-    pub(super) fn note_retained(&mut self, outputs: &mut VecDeque<Output>, message: &Rc<Kept>, by: Author) {
+    pub(super) fn note_retained(&mut self, outputs: &mut VecDeque<Output>, message: &Kept, by: Author) {
         if !message.is_reserved() {
             self.accepting(outputs, message, false).retained_by = Some(by);
         }

@@ -19,7 +19,7 @@ use crate::broker::{Broker, Now};
 use crate::mqtt::TopicName;
 
 /// The messages that have been put back, by their numbers.
-type Messages = std::collections::BTreeMap<MessageNumber, Rc<Kept>>;
+type Messages = std::collections::BTreeMap<MessageNumber, Kept>;
 
 impl Broker {
     /// Takes over what another broker had stored, `given` changes in all, before the first input; where the board's
@@ -88,15 +88,15 @@ impl Broker {
         self.end_input();
     }
 
-    fn keep_again(&self, durable: &Durable, body: MessageBody) -> Rc<Kept> {
-        Rc::new(Kept::copy(
+    fn keep_again(&self, durable: &Durable, body: MessageBody) -> Kept {
+        Kept::copy(
             &self.budget.account,
             &body.topic,
             &body.payload,
             body.properties.as_deref(),
             body.qos,
             body.expires_at.map(|at| durable.instant(at)),
-        ))
+        )
     }
 
     fn retain_again(
