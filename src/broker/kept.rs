@@ -128,6 +128,12 @@ impl Kept {
         Self(ThinArc::from_header_and_slice(head, &texts))
     }
 
+    /// A copy on another account, not stored by any number yet.
+    pub(super) fn copied(&self, account: &Account, expires_at: Option<Instant>) -> Self {
+        let (topic, payload) = (self.topic(), self.payload());
+        Self::copy(account, &topic, &payload, self.properties(), self.qos, expires_at)
+    }
+
     /// What any message costs beside its texts, in bytes: the two counts are those of its owners and of its texts.
     pub(super) const BYTES_MIN: usize = size_of::<Head>() + 2 * size_of::<usize>() + ALLOCATION_BYTES;
 
@@ -227,6 +233,16 @@ impl Deref for Kept {
 
     fn deref(&self) -> &Head {
         &self.0.header.header
+    }
+}
+
+/// What it says is the same; not by which it is stored.
+impl PartialEq for Kept {
+    fn eq(&self, other: &Self) -> bool {
+        self.topic_str() == other.topic_str()
+            && self.payload() == other.payload()
+            && (self.qos, self.expires_at(), self.properties())
+                == (other.qos, other.expires_at(), other.properties())
     }
 }
 

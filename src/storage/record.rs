@@ -644,8 +644,8 @@ impl<'b> Reader<'b> {
             qos: Self::quality(bits & 0b11)?,
             retain: bits & 0b100 != 0,
             is_firm: bits & 0b1000 != 0,
-            subscription_ids: self.list(Self::number32)?,
-            share: self.option(Self::filter)?,
+            subscription_ids: self.list(Self::number32)?.into(),
+            share: self.option(Self::filter)?.map(Box::new),
         })
     }
 

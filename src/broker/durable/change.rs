@@ -236,9 +236,10 @@ pub struct Terms {
     /// Whether it is not dropped to make room for others.
     pub is_firm: bool,
     /// Subscription Identifiers of the delivery.
-    pub subscription_ids: Vec<u32>,
-    /// The shared subscription that chose the session, whole.
-    pub share: Option<TopicFilter>,
+    pub subscription_ids: Box<[u32]>,
+    /// The shared subscription that chose the session, whole; boxed, because few have one and many terms are held while
+    /// a journal is read.
+    pub share: Option<Box<TopicFilter>>,
 }
 
 /// Who retains a message.

@@ -516,8 +516,10 @@ fn terms_of(subscriptions: &Subscriptions, queued: &Queued) -> Terms {
         qos: queued.qos,
         retain: queued.retain,
         is_firm: queued.is_firm,
-        subscription_ids: queued.subscription_ids.as_slice().to_vec(),
-        share: queued.group.and_then(|group| subscriptions.group_filter(group)),
+        subscription_ids: queued.subscription_ids.as_slice().into(),
+        share: (queued.group)
+            .and_then(|group| subscriptions.group_filter(group))
+            .map(Box::new),
     }
 }
 

@@ -51,7 +51,8 @@ impl Broker {
         let messages: Messages = messages
             .into_iter()
             .map(|(number, message)| {
-                let kept = self.keep_again(&durable, message.body);
+                let expires_at = message.body.expires_at.map(|at| durable.instant(at));
+                let kept = message.body.kept.copied(&self.budget.account, expires_at);
                 kept.stamp.set(Stamp::new(number.0, durable.epoch));
                 (number, kept)
             })
@@ -186,7 +187,7 @@ impl Broker {
                 .and_then(|share| broker.subscriptions.find(key, share));
             Some(Queued {
                 message: messages.get(&number)?.clone(),
-                subscription_ids: SubscriptionIds::new(terms.subscription_ids),
+                subscription_ids: SubscriptionIds::new(terms.subscription_ids.into_vec()),
                 qos: terms.qos,
                 retain: terms.retain,
                 is_firm: terms.is_firm,

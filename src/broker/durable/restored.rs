@@ -9,6 +9,8 @@ use super::change::{
     StoredSession, StoredSubscription, Terms, Unfinished, UnfinishedDelivery,
 };
 use crate::broker::bans::BanSubject;
+use crate::broker::budget::Account;
+use crate::broker::kept::Kept;
 use crate::mqtt::{PacketId, TopicFilter, TopicName};
 
 /// Everything that was stored, as far as its records have been [applied](Restored::apply).
@@ -30,6 +32,8 @@ pub struct Restored {
     in_checkpoint: bool,
     /// Messages that nobody names.
     unnamed: BTreeSet<MessageNumber>,
+    /// What the messages cost while nobody but this has them.
+    account: Account,
 }
 
 /// One session with all that belongs to it.
@@ -45,22 +49,42 @@ pub(super) struct RestoredSession {
 /// A message and how many deliveries and topics name it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct RestoredMessage {
-    pub(super) body: MessageBody,
+    pub(super) body: Body,
     names: usize,
+}
+
+/// What a message says, in as much memory as the broker will take for it: a journal that was read must not leave the
+/// gateway larger than it was when it wrote it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Body {
+    /// As it never expires.
+    pub(super) kept: Kept,
+    pub(super) expires_at: Option<JournalTime>,
 }
 
 impl Restored {
     /// Takes the next record.
-    pub fn apply(&mut self, change: Change) {
+    pub fn apply(&mut self, mut change: Change) {
         match change {
             Change::CheckpointBegun => return self.begin_again(),
             Change::CheckpointEnded => return self.end_again(),
             _ => {}
         }
+        let body = self.take_body(&mut change);
         if let Some(again) = &mut self.again {
-            again.apply_one(change.clone());
+            again.apply_one(change.clone(), body.clone());
         }
-        self.apply_one(change);
+        self.apply_one(change, body);
+    }
+
+    /// Takes the body of a message out of its record: the one there is, where it is given again.
+    fn take_body(&self, change: &mut Change) -> Option<Body> {
+        let Change::Accepted(accepted) = change else {
+            return None;
+        };
+        let body = accepted.body.take()?;
+        let known = self.messages.get(&accepted.message);
+        Some(known.map_or_else(|| Body::new(&self.account, &body), |known| known.body.clone()))
     }
 
     /// There is no record to come: a checkpoint that has not ended never was.
@@ -97,7 +121,7 @@ impl Restored {
         self.tidy();
     }
 
-    fn apply_one(&mut self, change: Change) {
+    fn apply_one(&mut self, change: Change, body: Option<Body>) {
         match change {
             Change::Clock { at, wall } => self.clock = Some((at, wall)),
             Change::Session(head) => self.apply_session(*head),
@@ -113,7 +137,7 @@ impl Restored {
                     session.subscriptions.remove(&filter);
                 }
             }
-            Change::Accepted(accepted) => self.apply_accepted(*accepted),
+            Change::Accepted(accepted) => self.apply_accepted(*accepted, body),
             Change::Sent {
                 session,
                 delivery,
@@ -211,10 +235,10 @@ impl Restored {
         }
     }
 
-    fn apply_accepted(&mut self, accepted: Accepted) {
+    fn apply_accepted(&mut self, accepted: Accepted, body: Option<Body>) {
         let Accepted {
             message,
-            body,
+            body: _,
             deliveries,
             retained_by,
             received,
@@ -224,7 +248,6 @@ impl Restored {
         if let Some(body) = body
             && let Entry::Vacant(vacant) = self.messages.entry(message)
         {
-            let body = *body;
             vacant.insert(RestoredMessage { body, names: 0 });
             self.unnamed.insert(message);
         }
@@ -264,7 +287,7 @@ impl Restored {
             }
         }
         if let Some(author) = retained_by
-            && let Some(topic) = self.messages.get(&message).map(|known| known.body.topic.clone())
+            && let Some(topic) = self.messages.get(&message).map(|known| known.body.kept.topic())
         {
             self.name(message);
             if let Some((before, _)) = self.retained.insert(topic, (message, author)) {
@@ -328,8 +351,9 @@ impl Restored {
 
     /// Adds a message that something names, unless it is there; the one more name is counted.
     pub(super) fn add_named(&mut self, number: MessageNumber, body: impl FnOnce() -> MessageBody) {
+        let account = &self.account;
         let message = self.messages.entry(number).or_insert_with(|| RestoredMessage {
-            body: body(),
+            body: Body::new(account, &body()),
             names: 0,
         });
         message.names += 1;
@@ -352,6 +376,16 @@ impl Restored {
         match self.in_checkpoint {
             true => _ = self.unnamed.insert(number),
             false => _ = self.messages.remove(&number),
+        }
+    }
+}
+
+impl Body {
+    fn new(account: &Account, body: &MessageBody) -> Self {
+        let properties = body.properties.as_deref();
+        Self {
+            kept: Kept::copy(account, &body.topic, &body.payload, properties, body.qos, None),
+            expires_at: body.expires_at,
         }
     }
 }
