@@ -5,7 +5,6 @@
 //! message, in its order; when that has become much it is not read any more.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::rc::Rc;
 use std::time::Instant;
 
 use super::budget::{Charge, Use};
@@ -38,7 +37,7 @@ pub(super) struct Crowd {
 /// A message that waits for room, and what came after it.
 #[derive(Debug)]
 struct Held {
-    message: Rc<Kept>,
+    message: Kept,
     packet_id: Option<PacketId>,
     /// The line it stands in.
     scarce: Scarce,
@@ -74,7 +73,7 @@ impl Crowd {
     }
 
     /// The messages that wait.
-    pub(super) fn messages(&self) -> impl Iterator<Item = &Rc<Kept>> {
+    pub(super) fn messages(&self) -> impl Iterator<Item = &Kept> {
         self.held.values().map(|held| &held.message)
     }
 

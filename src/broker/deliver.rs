@@ -5,7 +5,6 @@
 //! the queue is empty.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -42,7 +41,7 @@ pub(super) struct Passing {
     expires_at: Option<Instant>,
     /// The shared subscription it is delivered by at the moment.
     group: Option<GroupKey>,
-    kept: Option<Rc<Kept>>,
+    kept: Option<Kept>,
 }
 
 /// How soon a member of a shared subscription can be sent a message, soonest first.
@@ -82,7 +81,7 @@ impl Passing {
     }
 
     /// A message that was kept, and sets out now.
-    pub(super) fn of_kept(message: &Rc<Kept>, expires_at: Option<Instant>) -> Self {
+    pub(super) fn of_kept(message: &Kept, expires_at: Option<Instant>) -> Self {
         Self {
             topic: message.topic(),
             payload: message.payload(),
@@ -123,17 +122,17 @@ impl Passing {
         self.topic.as_str().len() + self.payload.len() + properties + ids
     }
 
-    pub(super) fn keep(&mut self, account: &Account) -> Rc<Kept> {
+    pub(super) fn keep(&mut self, account: &Account) -> Kept {
         let copy = || {
             let properties = self.properties.as_deref();
-            Rc::new(Kept::copy(
+            Kept::copy(
                 account,
                 &self.topic,
                 &self.payload,
                 properties,
                 (self.qos, self.retain),
                 self.expires_at,
-            ))
+            )
         };
         self.kept.get_or_insert_with(copy).clone()
     }

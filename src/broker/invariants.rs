@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::authenticate::Turn;
-use super::kept::{Kept, Queued};
+use super::kept::Queued;
 use super::link::Stage;
 use super::owners::Usage;
 use super::subscribe::Replay;
@@ -70,12 +70,12 @@ impl Broker {
         bytes += self.durable.as_ref().map_or(0, |durable| durable.charged_bytes());
         bytes += self.hooked.as_ref().map_or(0, |hooked| hooked.charged_bytes());
         bytes += self.crowd.as_ref().map_or(0, |crowd| crowd.charged_bytes());
-        let mut messages: BTreeMap<*const Kept, usize> = BTreeMap::new();
+        let mut messages: BTreeMap<usize, usize> = BTreeMap::new();
         for message in self.crowd.iter().flat_map(|crowd| crowd.messages()) {
-            messages.insert(Rc::as_ptr(message), message.charged_bytes());
+            messages.insert(message.address(), message.charged_bytes());
         }
         for message in self.retained.iter() {
-            messages.insert(Rc::as_ptr(message), message.charged_bytes());
+            messages.insert(message.address(), message.charged_bytes());
         }
         for link in self.links.values() {
             bytes += link.charge.bytes();
@@ -108,14 +108,14 @@ impl Broker {
                 inflight::Stage::Released => None,
             });
             for queued in session.queue.iter().chain(in_flight) {
-                messages.insert(Rc::as_ptr(&queued.message), queued.message.charged_bytes());
+                messages.insert(queued.message.address(), queued.message.charged_bytes());
             }
             if let Some(will) = &session.will {
-                messages.insert(std::ptr::from_ref(will.message()), will.message().charged_bytes());
+                messages.insert(will.message().address(), will.message().charged_bytes());
             }
         }
         for message in self.durable.iter().flat_map(|durable| durable.fresh_messages()) {
-            messages.insert(Rc::as_ptr(message), message.charged_bytes());
+            messages.insert(message.address(), message.charged_bytes());
         }
         if let Some(key) = (self.retained.known_authors()).find(|&key| self.sessions.get(key).is_none()) {
             return Err(format!("{key:?} is known as an author and is gone"));

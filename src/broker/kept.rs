@@ -1,10 +1,13 @@
 //! A message that outlives the call it came in.
 
 use std::cell::Cell;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
+use triomphe::ThinArc;
 
 use super::budget::{ALLOCATION_BYTES, Account, SHARED_BYTES};
 use super::durable::Stamp;
@@ -12,26 +15,33 @@ use super::subscriptions::GroupKey;
 use crate::hooks;
 use crate::mqtt::{PublishProperties, QoS, TopicName, Utf8String};
 
-/// A message kept for later: in a queue, in flight, retained, as a will.
+/// A message kept for later: in a queue, in flight, retained, as a will. A clone is the same message once more.
 ///
 /// 1. It owns its bytes: nothing in it shares the read buffer its packet came in, so keeping 64 bytes never
 ///    keeps 64 KiB.
-/// 2. It is copied once and shared by all who wait for it. A short one takes two small pieces of memory, and its topic
-///    and payload are copied once more for each packet; a long payload is shared by the packets, too.
+/// 2. It is copied once and shared by all who wait for it. A short one takes one piece of memory, and its topic and
+///    payload are copied once more for each packet; a long payload is shared by the packets, too.
+///
+/// It counts its owners as if they were on several threads, which they never are: no counter that needs not is beside a
+/// slice in one piece of memory without `unsafe`, and two pieces cost more.
+#[derive(Debug, Clone)]
+pub(super) struct Kept(ThinArc<Head, u8>);
+
+/// What a message has beside its topic and, where that is short, its payload, which stand behind it.
 #[derive(Debug)]
-pub(super) struct Kept {
-    /// The topic, and behind it the payload where that is short.
-    texts: Box<[u8]>,
+pub(super) struct Head {
     rest: Option<Box<Rest>>,
     /// Where it is charged, once for all who wait for it.
     account: Account,
+    /// By which it is stored.
+    pub(super) stamp: Cell<Stamp>,
+    /// What stands behind it.
+    texts_bytes: u32,
     topic_bytes: u16,
     /// As published.
     pub(super) qos: QoS,
     /// RETAIN, as published.
     pub(super) retain: bool,
-    /// By which it is stored.
-    pub(super) stamp: Cell<Stamp>,
 }
 
 /// What only some messages have.
@@ -50,6 +60,9 @@ struct Rest {
 /// owners.
 const LONG_BYTES: usize = 1024;
 
+/// Up to how many bytes a message is put together on the stack.
+const USUAL_BYTES: usize = 256;
+
 /// What a packet needs of a message.
 #[derive(Debug)]
 pub(super) struct Texts {
@@ -64,7 +77,7 @@ pub(super) struct SubscriptionIds(Option<Rc<Vec<u32>>>);
 /// A message on its way to one session.
 #[derive(Debug, Clone)]
 pub(super) struct Queued {
-    pub(super) message: Rc<Kept>,
+    pub(super) message: Kept,
     pub(super) subscription_ids: SubscriptionIds,
     /// Of the delivery: the lower of what was published and what was granted.
     pub(super) qos: QoS,
@@ -90,7 +103,8 @@ impl Kept {
         let topic = topic.as_str().as_bytes();
         let is_long = payload.len() >= LONG_BYTES;
         let short = if is_long { &[][..] } else { payload };
-        let texts = [topic, short].concat().into_boxed_slice();
+        let mut texts: SmallVec<[u8; USUAL_BYTES]> = SmallVec::from_slice(topic);
+        texts.extend_from_slice(short);
         let rest = (is_long || properties.is_some() || expires_at.is_some()).then(|| {
             Box::new(Rest {
                 properties: properties.map(|properties| Box::new(detached_properties(properties))),
@@ -103,22 +117,22 @@ impl Kept {
                 },
             })
         });
-        let kept = Self {
-            texts,
+        let head = Head {
             rest,
             account: account.clone(),
+            stamp: Cell::default(),
+            texts_bytes: u32::try_from(texts.len()).expect("a topic and a short payload are short"),
             topic_bytes: u16::try_from(topic.len())
                 .expect("a topic has no more bytes than its length can say"),
             qos,
             retain,
-            stamp: Cell::default(),
         };
-        account.add(kept.charged_bytes());
-        kept
+        account.add(head.charged_bytes());
+        Self(ThinArc::from_header_and_slice(head, &texts))
     }
 
-    /// What any message costs beside its texts, in bytes; the two counts are those of `Rc`.
-    pub(super) const BYTES_MIN: usize = size_of::<Self>() + 2 * size_of::<usize>() + 2 * ALLOCATION_BYTES;
+    /// What any message costs beside its texts, in bytes: the two counts are those of its owners and of its texts.
+    pub(super) const BYTES_MIN: usize = size_of::<Head>() + 2 * size_of::<usize>() + ALLOCATION_BYTES;
 
     /// What a copy of these parts costs in memory.
     pub(super) fn cost_bytes(
@@ -133,20 +147,20 @@ impl Kept {
         Self::BYTES_MIN + texts + rest_cost_bytes(has_rest, is_long, properties)
     }
 
-    /// What it costs in memory.
-    pub(super) fn charged_bytes(&self) -> usize {
-        let long_bytes = self.rest.as_ref().map_or(0, |rest| rest.payload.len());
-        let rest = rest_cost_bytes(self.rest.is_some(), long_bytes > 0, self.properties());
-        Self::BYTES_MIN + self.texts.len() + long_bytes + rest
+    /// Whether `other` is the same message, and not only one like it.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.address() == other.address()
+    }
+
+    /// Where it stands in memory: what tells it from all others.
+    pub(super) fn address(&self) -> usize {
+        self.0.as_ptr().addr()
     }
 
     /// The topic as text.
     pub(super) fn topic_str(&self) -> &str {
-        let topic = self
-            .texts
-            .get(..usize::from(self.topic_bytes))
-            .unwrap_or_default();
-        std::str::from_utf8(topic).unwrap_or_default()
+        let topic = self.0.slice.get(..usize::from(self.topic_bytes));
+        std::str::from_utf8(topic.unwrap_or_default()).unwrap_or_default()
     }
 
     /// Whether its topic starts with `$`.
@@ -177,11 +191,12 @@ impl Kept {
 
     /// The payload where it is short; otherwise nothing.
     fn short_payload(&self) -> &[u8] {
-        self.texts
-            .get(usize::from(self.topic_bytes)..)
-            .unwrap_or_default()
+        let payload = self.0.slice.get(usize::from(self.topic_bytes)..);
+        payload.unwrap_or_default()
     }
+}
 
+impl Head {
     /// Without topic alias and subscription identifiers, which belong to one delivery.
     pub(super) fn properties(&self) -> Option<&PublishProperties> {
         self.rest.as_ref()?.properties.as_deref()
@@ -195,15 +210,40 @@ impl Kept {
     /// What it counts against limits: topic, payload and properties.
     pub(super) fn size_bytes(&self) -> usize {
         let rest = self.rest.as_ref();
-        self.texts.len() + rest.map_or(0, |rest| rest.payload.len() + rest.properties_bytes)
+        self.texts_bytes as usize + rest.map_or(0, |rest| rest.payload.len() + rest.properties_bytes)
     }
 
     pub(super) fn is_expired(&self, now: Instant) -> bool {
         self.expires_at().is_some_and(|at| at <= now)
     }
+
+    /// What the message costs in memory.
+    pub(super) fn charged_bytes(&self) -> usize {
+        let long_bytes = self.rest.as_ref().map_or(0, |rest| rest.payload.len());
+        let rest = rest_cost_bytes(self.rest.is_some(), long_bytes > 0, self.properties());
+        Kept::BYTES_MIN + self.texts_bytes as usize + long_bytes + rest
+    }
 }
 
-impl Drop for Kept {
+impl Deref for Kept {
+    type Target = Head;
+
+    fn deref(&self) -> &Head {
+        &self.0.header.header
+    }
+}
+
+/// What it says is the same; not by which it is stored.
+impl PartialEq for Kept {
+    fn eq(&self, other: &Self) -> bool {
+        self.topic_str() == other.topic_str()
+            && self.payload() == other.payload()
+            && (self.qos, self.expires_at(), self.properties())
+                == (other.qos, other.expires_at(), other.properties())
+    }
+}
+
+impl Drop for Head {
     fn drop(&mut self) {
         self.account.take_off(self.charged_bytes());
     }
@@ -358,6 +398,6 @@ mod tests {
         let kept = kept(&account, &Bytes::from(vec![b'x'; 64]), None);
         let own_bytes = kept.size_bytes();
         let waiting = kept.charged_bytes() + size_of::<Queued>();
-        assert!(waiting <= own_bytes + 136, "{waiting} bytes for {own_bytes}");
+        assert!(waiting <= own_bytes + 104, "{waiting} bytes for {own_bytes}");
     }
 }

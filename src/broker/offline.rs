@@ -309,7 +309,6 @@ fn ring(class: QueueClass) -> Box<DequeView<Queued>> {
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
 
     use bytes::Bytes;
 
@@ -324,14 +323,14 @@ mod tests {
     fn queued_for(number: u32, is_firm: bool, expires_at: Option<Instant>) -> Queued {
         let topic = TopicName::try_from("t").unwrap();
         let payload = Bytes::from(number.to_string());
-        let message = Rc::new(Kept::copy(
+        let message = Kept::copy(
             &Account::default(),
             &topic,
             &payload,
             None,
             (QoS::AtLeastOnce, false),
             expires_at,
-        ));
+        );
         Queued {
             message,
             subscription_ids: SubscriptionIds::default(),

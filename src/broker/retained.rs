@@ -41,7 +41,7 @@ pub(super) struct Retained {
 #[derive(Debug)]
 pub(super) enum Next {
     /// This message.
-    Message(Rc<Kept>),
+    Message(Kept),
     /// None so far, and enough was looked at for once.
     Pause,
     /// That there is none.
@@ -67,7 +67,7 @@ pub(super) struct Author {
 
 #[derive(Debug)]
 struct Entry {
-    message: Rc<Kept>,
+    message: Kept,
     writer: Writer,
 }
 
@@ -182,7 +182,7 @@ impl Retained {
     }
 
     /// The message of the first topic after this one, and who published it.
-    pub(super) fn next_after(&self, topic: Option<&TopicName>) -> Option<(&Rc<Kept>, &Author)> {
+    pub(super) fn next_after(&self, topic: Option<&TopicName>) -> Option<(&Kept, &Author)> {
         let from = match topic {
             Some(topic) => Bound::Excluded(topic.as_str()),
             None => Bound::Unbounded,
@@ -193,12 +193,12 @@ impl Retained {
     }
 
     /// All messages, and who published each.
-    pub(super) fn written(&self) -> impl Iterator<Item = (&Rc<Kept>, &Author)> {
+    pub(super) fn written(&self) -> impl Iterator<Item = (&Kept, &Author)> {
         (self.messages.values()).map(|entry| (&entry.message, &*entry.writer.author))
     }
 
     /// Puts a message back that was retained before the gateway was stopped.
-    pub(super) fn put_back(&mut self, message: &Rc<Kept>, writer: Writer, owners: &mut Owners) {
+    pub(super) fn put_back(&mut self, message: &Kept, writer: Writer, owners: &mut Owners) {
         self.insert(message, writer, owners);
     }
 
@@ -241,7 +241,7 @@ impl Retained {
     /// published.
     pub(super) fn store(
         &mut self,
-        message: &Rc<Kept>,
+        message: &Kept,
         writer: Writer,
         now: Instant,
         limits: &Limits,
@@ -259,7 +259,7 @@ impl Retained {
         Ok(())
     }
 
-    fn insert(&mut self, message: &Rc<Kept>, writer: Writer, owners: &mut Owners) {
+    fn insert(&mut self, message: &Kept, writer: Writer, owners: &mut Owners) {
         let topic = message.topic();
         self.size_bytes += message.size_bytes();
         if let Some(owner) = writer.owner {
@@ -398,7 +398,7 @@ impl Retained {
         entries.filter_map(|entry| Some((entry.writer.owner?, entry.message.size_bytes())))
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Rc<Kept>> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Kept> {
         self.messages.values().map(|entry| &entry.message)
     }
 

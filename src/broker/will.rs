@@ -1,6 +1,5 @@
 //! Wills (section 3.1.2.5): the message a client leaves for the case that it goes without a word.
 
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::budget::Account;
@@ -19,7 +18,7 @@ use crate::mqtt::{PublishProperties, TopicName, Will};
 ///    goodbye.
 #[derive(Debug)]
 pub(super) struct Testament {
-    message: Rc<Kept>,
+    message: Kept,
     pub(super) delay: Duration,
     /// When it is to be sent; [`Timer::Will`] runs until then.
     pub(super) due: Option<Instant>,
@@ -31,21 +30,21 @@ impl Testament {
         let properties = &will.properties.publish;
         let properties = (*properties != PublishProperties::default()).then_some(properties);
         Self {
-            message: Rc::new(Kept::copy(
+            message: Kept::copy(
                 account,
                 topic,
                 &will.payload,
                 properties,
                 (will.qos, will.retain),
                 None,
-            )),
+            ),
             delay: Duration::from_secs(u64::from(will.properties.delay_secs.unwrap_or(0))),
             due: None,
         }
     }
 
     /// The same will after the gateway was stopped.
-    pub(super) fn again(message: Rc<Kept>, delay: Duration, due: Option<Instant>) -> Self {
+    pub(super) fn again(message: Kept, delay: Duration, due: Option<Instant>) -> Self {
         Self { message, delay, due }
     }
 

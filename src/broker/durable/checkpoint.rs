@@ -7,7 +7,6 @@
 //! What has spilled comes when all heads have been given: it is read and given again, message by message.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
 
 use super::change::{
     Accepted, Author, Change, Delivery, DeliveryNumber, MessageNumber, Owed, SessionNumber,
@@ -231,7 +230,7 @@ impl Durable {
     pub(super) fn give_message(
         &mut self,
         outputs: &mut VecDeque<Output>,
-        message: &Rc<Kept>,
+        message: &Kept,
         deliveries: Vec<Delivery>,
         retained_by: Option<Author>,
         left_bytes: &mut usize,
@@ -252,7 +251,7 @@ impl Durable {
     fn give_body(
         &mut self,
         outputs: &mut VecDeque<Output>,
-        message: &Rc<Kept>,
+        message: &Kept,
         left_bytes: &mut usize,
     ) -> MessageNumber {
         match message.stamp.get().number() {

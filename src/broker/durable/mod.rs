@@ -23,7 +23,6 @@ pub(super) mod restored;
 pub(super) mod spill;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use self::change::{
@@ -120,7 +119,7 @@ struct Parked {
 /// A message that is being taken: what will be one record.
 #[derive(Debug)]
 struct Accepting {
-    message: Option<Rc<Kept>>,
+    message: Option<Kept>,
     record: Accepted,
     /// What of it has spilled.
     spilled: Vec<(SessionKey, Queued)>,
@@ -314,14 +313,9 @@ impl Durable {
     }
 
     /// The record that is being made of `message`; of another one, that is given first.
-    fn accepting(
-        &mut self,
-        outputs: &mut VecDeque<Output>,
-        message: &Rc<Kept>,
-        is_named: bool,
-    ) -> &mut Accepted {
+    fn accepting(&mut self, outputs: &mut VecDeque<Output>, message: &Kept, is_named: bool) -> &mut Accepted {
         let is_other = self.accepting.as_ref().is_some_and(|accepting| {
-            (accepting.message.as_ref()).is_some_and(|other| !Rc::ptr_eq(other, message))
+            (accepting.message.as_ref()).is_some_and(|other| !other.is_same(message))
         });
         if is_other {
             self.finish_accepting(outputs);
@@ -496,7 +490,7 @@ impl Durable {
     }
 
     /// The messages that are held until they are stored, and nowhere else.
-    pub(super) fn fresh_messages(&self) -> impl Iterator<Item = &Rc<Kept>> {
+    pub(super) fn fresh_messages(&self) -> impl Iterator<Item = &Kept> {
         self.fresh.iter().map(|fresh| &fresh.queued.message)
     }
 
@@ -506,7 +500,7 @@ impl Durable {
     }
 
     /// A delivery has come back from the journal into the queue: a checkpoint that runs may have passed both.
-    fn give_if_moving(&mut self, outputs: &mut VecDeque<Output>, message: &Rc<Kept>, delivery: Delivery) {
+    fn give_if_moving(&mut self, outputs: &mut VecDeque<Output>, message: &Kept, delivery: Delivery) {
         if self.checkpoint.is_some() {
             self.give_message(outputs, message, vec![delivery], None, &mut 0);
         }
@@ -543,7 +537,7 @@ impl Durable {
     }
 
     /// A topic retains a message.
-    pub(super) fn note_retained(&mut self, outputs: &mut VecDeque<Output>, message: &Rc<Kept>, by: Author) {
+    pub(super) fn note_retained(&mut self, outputs: &mut VecDeque<Output>, message: &Kept, by: Author) {
         if !message.is_reserved() {
             self.accepting(outputs, message, false).retained_by = Some(by);
         }

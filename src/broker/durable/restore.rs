@@ -26,7 +26,7 @@ type Messages = std::collections::BTreeMap<MessageNumber, Found>;
 /// A message that was stored.
 struct Found {
     /// `None` where it is left where it stands.
-    kept: Option<Rc<Kept>>,
+    kept: Option<Kept>,
     size_bytes: usize,
     standing: Standing,
 }
@@ -118,15 +118,15 @@ impl Broker {
         self.end_input();
     }
 
-    pub(super) fn keep_again(&self, durable: &Durable, body: MessageBody) -> Rc<Kept> {
-        Rc::new(Kept::copy(
+    pub(super) fn keep_again(&self, durable: &Durable, body: MessageBody) -> Kept {
+        Kept::copy(
             &self.budget.account,
             &body.topic,
             &body.payload,
             body.properties.as_deref(),
             (body.qos, body.retain),
             body.expires_at.map(|at| durable.instant(at)),
-        ))
+        )
     }
 
     fn retain_again(

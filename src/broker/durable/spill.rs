@@ -9,7 +9,6 @@
 //! nothing, whatever a day brings. A checkpoint moves them: what they have is read, and given again.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::Stamp;
@@ -554,13 +553,7 @@ impl Broker {
     }
 
     /// A delivery as it was queued, or would have been.
-    pub(super) fn queued_again(
-        &self,
-        key: SessionKey,
-        message: Rc<Kept>,
-        terms: Terms,
-        number: u64,
-    ) -> Queued {
+    pub(super) fn queued_again(&self, key: SessionKey, message: Kept, terms: Terms, number: u64) -> Queued {
         let share = terms.share.as_ref();
         let place = share.and_then(|share| self.subscriptions.find(key, share));
         Queued {
