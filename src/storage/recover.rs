@@ -27,8 +27,8 @@ pub struct Recovery {
     pub given_up: u64,
     /// Stretches of damage that were passed over.
     pub damaged: u64,
-    /// Changes that stood in damaged or missing places, as far as the numbers of those around them tell: once a disk has
-    /// failed, some may be counted that were told to be lost then.
+    /// Changes that stood in damaged or missing places, as far as the numbers of those around them tell: once a disk
+    /// has failed, some may be counted that were told to be lost then.
     pub missing: u64,
     /// Records with a number that was there before: every start writes again what the last one may not have synced.
     pub repeated: u64,
