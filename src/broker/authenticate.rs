@@ -8,15 +8,15 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::connect::Admission;
-use super::hooked::{client_of, origin_of};
+use super::connect::{Admission, Credentials};
+use super::hooked::{client_of, login_of};
 use super::link::{Link, LinkId, Proof, Stage, Verifying};
 use super::session::Session;
 use super::tailor::fits;
 use super::timers::Timer;
 use super::{Broker, DetachReason, Refusal};
 use crate::auth::Identity;
-use crate::hooks::{ExchangeEnd, ExchangeId, Judgement, Login, Moment, Origin, Proved, Question, Step};
+use crate::hooks::{ExchangeEnd, ExchangeId, Judgement, Moment, Proved, Question, Step};
 use crate::mqtt::{Auth, AuthProperties, Connect, Packet, ProtocolVersion, ReasonCode, Utf8String};
 
 /// One exchange of AUTH packets, and on a living connection the next one.
@@ -80,15 +80,12 @@ impl Broker {
         else {
             return;
         };
-        let login = Login {
-            origin: Origin {
-                certificate_user: certificate_user.as_ref(),
-                ..origin_of(arrival)
-            },
-            client: (connect.client_id.as_ref()).or(arrival.certificate_client.as_deref()),
-            user: connect.user_name.as_ref(),
-            password: connect.password.as_deref(),
+        let credentials = Credentials {
+            certificate_user,
+            user: connect.user_name.clone(),
+            password: connect.password.clone(),
         };
+        let login = login_of(arrival, connect.client_id.as_ref(), &credentials);
         let step = Step {
             exchange: id,
             method: &method,

@@ -22,6 +22,14 @@ pub(super) struct Decided {
     entries: RefCell<Vec<Entry>>,
 }
 
+/// What is asked: whether `who`, whose session is `session`, may do `action` on `topic`.
+pub(super) struct Asked<'a> {
+    pub(super) session: SessionKey,
+    pub(super) who: Who<'a>,
+    pub(super) action: Action,
+    pub(super) topic: &'a str,
+}
+
 /// One answer.
 #[derive(Clone)]
 struct Entry {
@@ -48,47 +56,33 @@ impl Decided {
         }
     }
 
-    /// What [`Rights::authorize`] says to `who`, whose session is `session`, in the state that `attachments` counts.
+    /// What [`Rights::authorize`] says, in the state that `attachments` counts.
     #[inline(always)]
-    pub(super) fn allows(
-        &self,
-        attachments: u64,
-        session: SessionKey,
-        who: Who<'_>,
-        action: Action,
-        topic: &str,
-    ) -> bool {
+    pub(super) fn allows(&self, attachments: u64, asked: &Asked<'_>) -> bool {
         match self.rights.acl() {
-            None => self.rights.authorize(who, action, topic),
-            Some(_) => self.allows_by_rules(attachments, session, who, action, topic),
+            None => self.rights.authorize(asked.who, asked.action, asked.topic),
+            Some(_) => self.allows_by_rules(attachments, asked),
         }
     }
 
     #[inline(never)]
-    fn allows_by_rules(
-        &self,
-        attachments: u64,
-        session: SessionKey,
-        who: Who<'_>,
-        action: Action,
-        topic: &str,
-    ) -> bool {
+    fn allows_by_rules(&self, attachments: u64, asked: &Asked<'_>) -> bool {
         let mut entries = self.entries.borrow_mut();
         if entries.is_empty() {
             entries.resize(ENTRIES, Entry::nobodys());
         }
-        let entry = entries.get_mut(place(session, action, topic));
+        let entry = entries.get_mut(place(asked));
         if let Some(entry) = &entry
             && entry.attachments == attachments
-            && entry.session == session
-            && entry.action == action
-            && entry.topic() == topic.as_bytes()
+            && entry.session == asked.session
+            && entry.action == asked.action
+            && entry.topic() == asked.topic.as_bytes()
         {
             return entry.allowed;
         }
-        let allowed = self.rights.authorize(who, action, topic);
+        let allowed = self.rights.authorize(asked.who, asked.action, asked.topic);
         if let Some(entry) = entry {
-            entry.set(attachments, session, action, allowed, topic);
+            entry.set(attachments, asked, allowed);
         }
         allowed
     }
@@ -126,7 +120,8 @@ impl Entry {
         self.topic.get(..self.topic_bytes.into()).unwrap_or_default()
     }
 
-    fn set(&mut self, attachments: u64, session: SessionKey, action: Action, allowed: bool, topic: &str) {
+    fn set(&mut self, attachments: u64, asked: &Asked<'_>, allowed: bool) {
+        let topic = asked.topic;
         let (Some(room), Ok(topic_bytes)) = (self.topic.get_mut(..topic.len()), topic.len().try_into())
         else {
             return;
@@ -134,15 +129,16 @@ impl Entry {
         room.copy_from_slice(topic.as_bytes());
         self.topic_bytes = topic_bytes;
         self.attachments = attachments;
-        self.session = session;
-        self.action = action;
+        self.session = asked.session;
+        self.action = asked.action;
         self.allowed = allowed;
     }
 }
 
 /// Where an answer is looked for. Whoever finds topics that share a place makes the rules be asked, and no more.
-fn place(session: SessionKey, action: Action, topic: &str) -> usize {
-    let mut hash = session.data().as_ffi() ^ (action as u64) << 56;
+fn place(asked: &Asked<'_>) -> usize {
+    let topic = asked.topic;
+    let mut hash = asked.session.data().as_ffi() ^ (asked.action as u64) << 56;
     // Of long ones the beginning and the length are enough: they are not remembered.
     let (eights, rest) = topic.as_bytes().as_chunks::<8>();
     let words = eights
@@ -194,6 +190,15 @@ mod tests {
         }
     }
 
+    fn asked<'a>(session: SessionKey, identity: &'a Identity, action: Action, topic: &'a str) -> Asked<'a> {
+        Asked {
+            session,
+            who: who(identity),
+            action,
+            topic,
+        }
+    }
+
     /// Everybody may read, and publish on topics of their own name.
     fn rights() -> Rights {
         let mut acl = Acl::new(Effect::Deny);
@@ -235,7 +240,7 @@ mod tests {
             for (key, identity) in &clients {
                 for action in [Action::Publish, Action::Receive] {
                     let expected = decided.authorize(who(identity), action, &topic);
-                    let found = decided.allows(1, *key, who(identity), action, &topic);
+                    let found = decided.allows(1, &asked(*key, identity, action, &topic));
                     assert_eq!(found, expected, "{identity} {action:?} {topic}");
                     granted += usize::from(found);
                 }
@@ -251,7 +256,7 @@ mod tests {
         let key = SlotMap::with_key().insert(());
         let (ann, bill) = (user("ann"), user("bill"));
         let ask = |attachments, identity| {
-            decided.allows(attachments, key, who(identity), Action::Publish, "of/ann/x")
+            decided.allows(attachments, &asked(key, identity, Action::Publish, "of/ann/x"))
         };
         assert!(ask(1, &ann));
         assert!(
@@ -266,8 +271,8 @@ mod tests {
     fn without_rules_there_is_nothing_to_remember() {
         let decided = Decided::new(Rights::default());
         let key = SlotMap::with_key().insert(());
-        assert!(decided.allows(1, key, who(&user("ann")), Action::Publish, "a"));
-        assert!(!decided.allows(1, key, who(&user("ann")), Action::Publish, "$SYS/a"));
+        assert!(decided.allows(1, &asked(key, &user("ann"), Action::Publish, "a")));
+        assert!(!decided.allows(1, &asked(key, &user("ann"), Action::Publish, "$SYS/a")));
         assert!(decided.entries.borrow().is_empty());
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use slotmap::{Key, KeyData, SecondaryMap};
 
-use super::decided::Decided;
+use super::decided::{Asked, Decided};
 use super::link::{Arrival, Link, LinkId, Proof, Stage, Verifying};
 use super::session::{Session, SessionKey, Sessions};
 use super::timers::Timer;
@@ -29,7 +29,7 @@ use crate::hooks::{
 };
 use crate::mqtt::{QoS, TopicFilter, TopicName, Utf8String};
 
-pub(super) use door::AtDoor;
+pub(super) use door::{AtDoor, login_of};
 use held::Held;
 pub use installation::Installation;
 
@@ -332,16 +332,17 @@ pub(super) fn may_receive(
     (key, session): (SessionKey, &Session),
     message: Message<'_>,
 ) -> bool {
-    rights.allows(
-        attachments,
-        key,
-        session.who(),
-        Action::Receive,
-        message.topic.as_str(),
-    ) && match hooked {
-        None => true,
-        Some(hooked) => hooked.allow_delivery(session, &message),
-    }
+    let asked = Asked {
+        session: key,
+        who: session.who(),
+        action: Action::Receive,
+        topic: message.topic.as_str(),
+    };
+    rights.allows(attachments, &asked)
+        && match hooked {
+            None => true,
+            Some(hooked) => hooked.allow_delivery(session, &message),
+        }
 }
 
 /// A client that is in, as hooks see it.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::aliases::IncomingAliases;
 use super::budget::Use;
+use super::decided::Asked;
 use super::deliver::Passing;
 use super::inflight::Acked;
 use super::kept::{expiry, properties_bytes};
@@ -144,11 +145,13 @@ impl Broker {
         }
         let topic = &incoming.topic;
         let mut refusal = None;
-        let (who, whole) = (session.who(), topic.as_str());
-        if !self
-            .rights
-            .allows(self.attachments, key, who, Action::Publish, whole)
-        {
+        let asked = Asked {
+            session: key,
+            who: session.who(),
+            action: Action::Publish,
+            topic: topic.as_str(),
+        };
+        if !self.rights.allows(self.attachments, &asked) {
             refusal = Some(Refusal::PublishDenied);
             self.stats.publishes_denied += 1;
             let denied = session.denied(link, Action::Publish, topic.as_str());

@@ -17,7 +17,7 @@ use crate::broker::publish::is_topic_within;
 use crate::broker::will::Testament;
 use crate::broker::{Broker, MountPoint, Output, Refusal};
 use crate::hooks::{Client, Interests, Login, Origin, Question, Ruling, Verdict};
-use crate::mqtt::{Utf8String, Will, WillProperties};
+use crate::mqtt::{ClientId, Utf8String, Will, WillProperties};
 
 /// A question about a client that is not in yet.
 #[derive(Debug)]
@@ -69,15 +69,7 @@ impl Broker {
         else {
             return;
         };
-        let login = Login {
-            origin: Origin {
-                certificate_user: credentials.certificate_user.as_ref(),
-                ..origin_of(arrival)
-            },
-            client: (verifying.admission.client_id()).or(arrival.certificate_client.as_deref()),
-            user: credentials.user.as_ref(),
-            password: credentials.password.as_deref(),
-        };
+        let login = login_of(arrival, verifying.admission.client_id(), &credentials);
         let user = match hooked.ask(link, from, &Matter::Login(&login)) {
             Outcome::Abstain => return self.log_in(now, link, verifying, credentials),
             Outcome::Allow(user, groups) => {
@@ -242,6 +234,23 @@ impl Broker {
                 self.refuse(now, link, Refusal::WillDenied);
             }
         }
+    }
+}
+
+/// A client that asks to be let in by what it shows, as hooks see it.
+pub(in crate::broker) fn login_of<'a>(
+    arrival: &'a Arrival,
+    client: Option<&'a ClientId>,
+    credentials: &'a Credentials,
+) -> Login<'a> {
+    Login {
+        origin: Origin {
+            certificate_user: credentials.certificate_user.as_ref(),
+            ..origin_of(arrival)
+        },
+        client: client.or(arrival.certificate_client.as_deref()),
+        user: credentials.user.as_ref(),
+        password: credentials.password.as_deref(),
     }
 }
 
