@@ -103,7 +103,7 @@ pub struct Limits {
     pub publish_wait_max: Duration,
     /// Payload, topic and property bytes waiting for all clients, counted once for each.
     pub queued_bytes_total_max: usize,
-    /// Payload, topic and property bytes waiting for one client beyond its queue, in the journal alone; 0: nothing does.
+    /// Payload, topic and property bytes waiting for one client beyond its queue, in the journal alone; 0: none.
     pub spill_bytes_max: usize,
     /// The same of all clients.
     pub spill_bytes_total_max: usize,
