@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial};
+use tidegate::broker::change;
 use tidegate::broker::{Change, Event, Kick, LinkId, Output, Stats, StoreHealth, Target};
 use tidegate::mqtt::{Packet, PublishProperties, QoS};
 
@@ -613,13 +614,24 @@ fn rests_on(cause: &Cause, outputs: &[Output], given: u64) -> u64 {
         }
     );
     let (mut number, mut last) = (given - changes.min(given), 0);
+    let mut subscribed = Vec::new();
     for output in outputs {
         match output {
             Output::Store(change) => {
                 number += 1;
                 let counts = match change {
                     Change::Clock { .. } => false,
-                    change => !is_subscribe || matches!(change, Change::Subscribed(_)),
+                    // Given again, it says that it brings nothing more.
+                    Change::Subscribed(one)
+                        if one.owed == change::Owed::Nothing && subscribed.contains(&&one.filter) =>
+                    {
+                        false
+                    }
+                    Change::Subscribed(one) => {
+                        subscribed.push(&one.filter);
+                        true
+                    }
+                    _ => !is_subscribe,
                 };
                 if counts {
                     last = number;
