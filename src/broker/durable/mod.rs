@@ -425,7 +425,9 @@ impl Durable {
                 let is_named = !queued.message.is_reserved();
                 let delivery = (queued, Some(packet_id));
                 self.note_new(outputs, subscriptions, session, delivery, is_named);
-                if let Some(delivery) = self.being_taken(queued.number) {
+                // These have no number of their own: they never wait.
+                let record = self.accepting.as_mut().map(|accepting| &mut accepting.record);
+                if let Some(delivery) = record.and_then(|record| record.deliveries.last_mut()) {
                     delivery.terms.share = filter_of(subscriptions, place);
                 }
             }
