@@ -312,7 +312,14 @@ mod tests {
         let topic = TopicName::try_from("site/7/temperature").expect("a topic");
         let expires_at = properties.and_then(|properties| expiry(Some(properties), Instant::now()));
         let cost = Kept::cost_bytes(&topic, payload, properties, expires_at);
-        let kept = Kept::copy(account, &topic, payload, properties, (QoS::AtLeastOnce, false), expires_at);
+        let kept = Kept::copy(
+            account,
+            &topic,
+            payload,
+            properties,
+            (QoS::AtLeastOnce, false),
+            expires_at,
+        );
         assert_eq!(
             (kept.charged_bytes(), account.bytes()),
             (cost, cost),

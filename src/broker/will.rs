@@ -46,11 +46,7 @@ impl Testament {
 
     /// The same will after the gateway was stopped.
     pub(super) fn again(message: Rc<Kept>, delay: Duration, due: Option<Instant>) -> Self {
-        Self {
-            message,
-            delay,
-            due,
-        }
+        Self { message, delay, due }
     }
 
     pub(super) fn message(&self) -> &Kept {

@@ -110,7 +110,10 @@ impl Setup {
         }
         let journal_seed = (stores && chance.one_in(2)).then(|| chance.next());
         let one_in = |chance: &mut Chance| chance.of(&[0, 0, 300, 3_000]);
+        let is_bad = crashes && chance.one_in(6);
         let disk_faults = Faults {
+            lies: if is_bad { chance.below(4) } else { 0 },
+            rots: if is_bad { chance.below(3) } else { 0 },
             sync_fails_one_in: one_in(chance),
             write_fails_one_in: one_in(chance),
             write_is_short_one_in: one_in(chance),

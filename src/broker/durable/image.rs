@@ -79,6 +79,7 @@ impl Restored {
     /// message came and which has ended since.
     pub fn is_like(&self, image: &Self) -> bool {
         let mut like = self.clone();
+        like.tidy(); // amid a checkpoint it holds what may be named yet
         for (number, session) in &mut like.sessions {
             let Some(other) = image.sessions.get(number) else {
                 return false;

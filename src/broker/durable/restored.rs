@@ -75,16 +75,14 @@ impl Restored {
             && self.messages.is_empty()
             && self.retained.is_empty()
             && self.bans.is_empty();
-        match is_empty {
-            true => self.in_checkpoint = true,
-            false => {
-                self.again = Some(Box::new(Self {
-                    in_checkpoint: true,
-                    highest: self.highest,
-                    clock: self.clock,
-                    ..Self::default()
-                }));
-            }
+        self.in_checkpoint = true;
+        if !is_empty {
+            self.again = Some(Box::new(Self {
+                in_checkpoint: true,
+                highest: self.highest,
+                clock: self.clock,
+                ..Self::default()
+            }));
         }
     }
 
@@ -122,10 +120,8 @@ impl Restored {
                 if let Some(session) = self.sessions.get_mut(&session)
                     && let Some(message) = session.queue.remove(&delivery)
                 {
-                    let message = Some(message);
-                    let known = session.sent.iter_mut().find(|sent| sent.packet_id == packet_id);
-                    debug_assert!(known.is_none(), "an identifier in use was given again");
-                    session.sent.push(UnfinishedDelivery { packet_id, message });
+                    let before = session.send(packet_id, message);
+                    self.unname_replaced(before);
                 }
             }
             Change::Released { session, packet_id } => {
@@ -160,7 +156,7 @@ impl Restored {
     }
 
     /// Forgets messages that nobody names.
-    fn tidy(&mut self) {
+    pub(super) fn tidy(&mut self) {
         for number in std::mem::take(&mut self.unnamed) {
             if self
                 .messages
@@ -187,6 +183,14 @@ impl Restored {
         match self.sessions.get_mut(&head.number) {
             Some(session) => session.head = head,
             None => {
+                // The one its client had before may have ended while nothing was stored.
+                let is_its = |session: &RestoredSession| session.head.client == head.client;
+                let mut known = self.sessions.iter();
+                if self.again.is_some()
+                    && let Some((&before, _)) = known.find(|(_, session)| is_its(session))
+                {
+                    self.end_session(before);
+                }
                 let session = RestoredSession {
                     subscriptions: BTreeMap::new(),
                     queue: BTreeMap::new(),
@@ -246,22 +250,10 @@ impl Restored {
             };
             let before = match delivery.packet_id {
                 None => session.queue.insert(delivery.number, (message, delivery.terms)),
-                Some(packet_id) => {
-                    let message = Some((message, delivery.terms));
-                    let sent = UnfinishedDelivery { packet_id, message };
-                    match session.sent.iter_mut().find(|sent| sent.packet_id == packet_id) {
-                        Some(known) => std::mem::replace(known, sent).message,
-                        None => {
-                            session.sent.push(sent);
-                            None
-                        }
-                    }
-                }
+                Some(packet_id) => session.send(packet_id, (message, delivery.terms)),
             };
             self.name(message);
-            if let Some((before, _)) = before {
-                self.unname(before);
-            }
+            self.unname_replaced(before);
         }
         if let Some(author) = retained_by
             && let Some(topic) = self.messages.get(&message).map(|known| known.body.topic.clone())
@@ -341,6 +333,12 @@ impl Restored {
         }
     }
 
+    fn unname_replaced(&mut self, named: Option<(MessageNumber, Terms)>) {
+        if let Some((number, _)) = named {
+            self.unname(number);
+        }
+    }
+
     fn unname(&mut self, number: MessageNumber) {
         let Some(message) = self.messages.get_mut(&number) else {
             return;
@@ -353,6 +351,21 @@ impl Restored {
             true => _ = self.unnamed.insert(number),
             false => _ = self.messages.remove(&number),
         }
+    }
+}
+
+impl RestoredSession {
+    /// What is sent by an identifier takes the place of what had it, whose end was not recorded; that is given back.
+    fn send(
+        &mut self,
+        packet_id: PacketId,
+        message: (MessageNumber, Terms),
+    ) -> Option<(MessageNumber, Terms)> {
+        let known = self.sent.iter().position(|sent| sent.packet_id == packet_id);
+        let before = known.and_then(|index| self.sent.remove(index).message);
+        let message = Some(message);
+        self.sent.push(UnfinishedDelivery { packet_id, message });
+        before
     }
 }
 

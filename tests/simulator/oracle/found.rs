@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tidegate::auth::access::Action;
 use tidegate::broker::change::{
     Accepted, Author, JournalTime, MessageBody, MessageNumber, StoredSession, StoredSubscription, Terms,
     UnfinishedDelivery,
@@ -15,7 +14,7 @@ use tidegate::broker::{BanSubject, Change, LinkId};
 use tidegate::mqtt::{PublishProperties, QoS};
 
 use super::model::{Filter, Flight, Group, Message, Owed, Session, Testament};
-use super::{Held, Oracle, Retained, Shared, hold, may, parts_of};
+use super::{Held, Oracle, Retained, Shared, hold, parts_of};
 
 /// Everything the records come to.
 #[derive(Debug, Default, Clone)]
@@ -24,8 +23,8 @@ pub struct Found {
     bodies: BTreeMap<u64, MessageBody>,
     retained: BTreeMap<Rc<str>, (u64, Author)>,
     bans: BTreeMap<BanSubject, Option<JournalTime>>,
-    /// What time it is.
-    clock: JournalTime,
+    /// What time it was when that was told last.
+    clock: Option<JournalTime>,
     /// What was given again since a checkpoint began.
     again: Option<Box<Found>>,
 }
@@ -64,7 +63,7 @@ impl Found {
     }
 
     /// When the journal's clock was told last.
-    pub fn told_at(&self) -> JournalTime {
+    pub fn told_at(&self) -> Option<JournalTime> {
         self.clock
     }
 
@@ -73,6 +72,8 @@ impl Found {
             Change::Session(head) => match self.sessions.get_mut(&head.number.0) {
                 Some(session) => session.head = *head,
                 None => {
+                    // That the one before it ended was not recorded.
+                    (self.sessions).retain(|_, known| known.head.client != head.client);
                     let session = FoundSession {
                         filters: BTreeMap::new(),
                         waiting: BTreeMap::new(),
@@ -109,7 +110,11 @@ impl Found {
             }
             Change::Released { session, packet_id } => {
                 let sent = self.sessions.get_mut(&session.0).map(|session| &mut session.sent);
-                for sent in sent.into_iter().flatten().filter(|sent| sent.packet_id == packet_id) {
+                for sent in sent
+                    .into_iter()
+                    .flatten()
+                    .filter(|sent| sent.packet_id == packet_id)
+                {
                     sent.message = None;
                 }
             }
@@ -142,7 +147,7 @@ impl Found {
             Change::Unretained { topic } => _ = self.retained.remove(topic.as_str()),
             Change::Banned { subject, until } => _ = self.bans.insert(subject, until),
             Change::Unbanned { subject } => _ = self.bans.remove(&subject),
-            Change::Clock { at, .. } => self.clock = at,
+            Change::Clock { at, .. } => self.clock = Some(at),
             Change::CheckpointBegun | Change::CheckpointEnded => {}
         }
     }
@@ -157,7 +162,10 @@ impl Found {
         {
             session.receiving.insert(packet_id.get());
         }
-        if let Some(session) = accepted.will_of.and_then(|number| self.sessions.get_mut(&number.0)) {
+        if let Some(session) = accepted
+            .will_of
+            .and_then(|number| self.sessions.get_mut(&number.0))
+        {
             session.head.will = None;
         }
         for delivery in accepted.deliveries {
@@ -165,7 +173,11 @@ impl Found {
                 continue;
             };
             match delivery.packet_id {
-                None => _ = session.waiting.insert(delivery.number.0, (number, delivery.terms)),
+                None => {
+                    _ = session
+                        .waiting
+                        .insert(delivery.number.0, (number, delivery.terms))
+                }
                 Some(packet_id) => {
                     let message = Some((accepted.message, delivery.terms));
                     session.send(UnfinishedDelivery { packet_id, message });
@@ -173,7 +185,8 @@ impl Found {
             }
         }
         if let (Some(author), Some(body)) = (accepted.retained_by, self.bodies.get(&number)) {
-            self.retained.insert(Rc::from(body.topic.as_str()), (number, author));
+            self.retained
+                .insert(Rc::from(body.topic.as_str()), (number, author));
         }
     }
 }
@@ -186,13 +199,14 @@ impl FoundSession {
     }
 
     fn owes(&self, found: &Found, message: &Message) -> bool {
-        let sent = self.sent.iter().filter_map(|sent| Some(sent.message.as_ref()?.0.0));
+        let sent = self
+            .sent
+            .iter()
+            .filter_map(|sent| Some(sent.message.as_ref()?.0.0));
         let waiting = self.waiting.values().map(|(number, _)| *number);
         (sent.chain(waiting)).any(|number| {
             let body = found.bodies.get(&number);
-            body.is_some_and(|body| {
-                *body.topic.as_str() == *message.topic && body.payload == message.payload
-            })
+            body.is_some_and(|body| *body.topic.as_str() == *message.topic && body.payload == message.payload)
         })
     }
 }
@@ -211,28 +225,34 @@ impl Oracle {
             let Some(there) = there.filter(|there| there.head.identity == now.identity) else {
                 return hold(false, "D1", || format!("the session of {} is lost", now.client));
             };
-            for (text, _) in then.filters.iter().filter(|(text, _)| now.filters.contains_key(*text)) {
+            for (text, _) in then
+                .filters
+                .iter()
+                .filter(|(text, _)| now.filters.contains_key(*text))
+            {
                 let is_there = there.filters.contains_key(text);
                 hold(is_there, "D1", || format!("{} has lost {text}", now.client))?;
             }
             for id in then.receiving.intersection(&now.receiving) {
                 let is_there = there.receiving.contains(id);
-                hold(is_there, "D2", || format!("{} has lost that {id} came", now.client))?;
+                hold(is_there, "D2", || {
+                    format!("{} has lost that {id} came", now.client)
+                })?;
             }
-            let may_lose = |message: &Message| {
-                !self.terms.is_roomy
-                    || message.is_expired(self.now)
-                    || !may(&self.denials, &now.identity, Action::Receive, &message.topic)
-            };
+            let may_lose =
+                |message: &Message| !self.terms.is_roomy || self.has_denied || message.is_expired(self.now);
             let is_still_owed = |message: &Rc<Message>| {
                 now.owed.iter().any(|owed| Rc::ptr_eq(&owed.message, message))
                     || (now.flights.iter()).any(|flight| {
-                        !flight.released && flight.sent_on == now.link && Rc::ptr_eq(&flight.owed.message, message)
+                        !flight.released
+                            && flight.sent_on == now.link
+                            && Rc::ptr_eq(&flight.owed.message, message)
                     })
             };
-            let owed = then.owed.iter().chain(
-                (then.flights.iter().filter(|flight| !flight.released)).map(|flight| &flight.owed),
-            );
+            let owed = then
+                .owed
+                .iter()
+                .chain((then.flights.iter().filter(|flight| !flight.released)).map(|flight| &flight.owed));
             for owed in owed.filter(|owed| is_still_owed(&owed.message) && !may_lose(&owed.message)) {
                 let is_there = there.owes(found, &owed.message);
                 hold(is_there, "D1", || format!("{} has lost {owed:?}", now.client))?;
@@ -246,9 +266,11 @@ impl Oracle {
             {
                 let there = found.retained.get(topic);
                 let there = there.and_then(|(number, _)| found.bodies.get(number));
-                hold(there.is_some_and(|body| body.payload == then.message.payload), "D5", || {
-                    format!("{topic} has lost {:?}", then.message)
-                })?;
+                hold(
+                    there.is_some_and(|body| body.payload == then.message.payload),
+                    "D5",
+                    || format!("{topic} has lost {:?}", then.message),
+                )?;
             }
         }
         Ok(())
