@@ -7,7 +7,7 @@ use std::time::Duration;
 use conversation::*;
 use tidegate::auth::access::{Action, Rights};
 use tidegate::broker::{
-    Broker, Change, DetachReason, Event, Input, KickOptions, Limits, LinkId, Output, Refusal, Restored,
+    Broker, Change, DetachReason, Event, Input, KickOptions, Limits, LinkId, Now, Output, Refusal, Restored,
     StoreHealth,
 };
 use tidegate::mqtt::{
@@ -662,6 +662,88 @@ fn after_a_failure_everything_is_stored_again_before_anybody_is_told_that_someth
     assert_eq!(house.stats().sessions, 1);
     let (reader, _) = house.connect(kept(V5, "reader"));
     assert_eq!(payloads(&house.store(), reader), ["in the air"]);
+}
+
+/// The broker that goes on with `changes`.
+fn recovered(now: Now, changes: &[Change]) -> Broker {
+    let mut restored = Restored::default();
+    for change in changes {
+        restored.apply(change.clone());
+    }
+    restored.finish();
+    let mut broker = Broker::new(Limits::default(), Rights::default(), 8).with_store(now);
+    broker.restore(now, restored, changes.len() as u64, true);
+    broker
+}
+
+/// All that was given before the end of the last checkpoint.
+fn before_its_end(house: &House) -> &[Change] {
+    let is_end = |change: &Change| *change == Change::CheckpointEnded;
+    let end = house
+        .journal
+        .iter()
+        .rposition(is_end)
+        .expect("a checkpoint was given");
+    &house.journal[..end]
+}
+
+#[test]
+fn a_power_cut_amid_the_checkpoint_after_a_failure_leaves_a_client_one_session() {
+    let mut house = house();
+    absent(&mut house, V5, "reader", "t", QoS::AtLeastOnce);
+    house.step(Input::Store(StoreHealth::Failed));
+    let starting_clean = Connect {
+        clean_start: true,
+        ..kept(V5, "reader")
+    };
+    house.connect(starting_clean); // the end of the session before is not recorded
+    house.is_healing = true;
+    house.step(Input::Store(StoreHealth::Ready));
+    let broker = recovered(house.now, before_its_end(&house));
+    assert_eq!(broker.check_invariants(), Ok(()));
+    assert_eq!((broker.stats().sessions, broker.stats().subscriptions), (1, 0));
+}
+
+#[test]
+fn a_power_cut_amid_the_checkpoint_after_a_failure_leaves_what_was_sent_meanwhile() {
+    let mut house = house();
+    let reader = come(&mut house, V5, "reader");
+    house.receive(reader, subscribe_packet(&[subscription("t", QoS::AtLeastOnce)]));
+    house.store();
+    house.step(Input::Store(StoreHealth::Failed));
+    house.step(own("t", "meanwhile", QoS::AtLeastOnce, false));
+    house.is_healing = true;
+    house.step(Input::Store(StoreHealth::Ready));
+    let broker = recovered(house.now, before_its_end(&house));
+    assert_eq!(broker.check_invariants(), Ok(()));
+    assert_eq!(broker.stats().inflight_messages, 1);
+}
+
+#[test]
+fn an_identifier_whose_end_was_not_recorded_may_be_given_again() {
+    let mut house = house();
+    let mut connect = kept(V5, "reader");
+    connect.properties.receive_maximum = Some(1);
+    let (reader, _) = house.connect(connect);
+    house.store();
+    house.receive(reader, subscribe_packet(&[subscription("t", QoS::AtLeastOnce)]));
+    house.step(own("t", "first", QoS::AtLeastOnce, false));
+    house.step(own("t", "second", QoS::AtLeastOnce, false));
+    house.receive(reader, puback(1));
+    // While the store had failed the first was acknowledged, and all identifiers had their turn.
+    let mut changes = house.journal.clone();
+    changes.retain(|change| !matches!(change, Change::Finished { .. }));
+    for change in &mut changes {
+        if let Change::Sent { packet_id, .. } = change {
+            *packet_id = id(1);
+        }
+    }
+    let broker = recovered(house.now, &changes);
+    assert_eq!(broker.check_invariants(), Ok(()));
+    assert_eq!(
+        (broker.stats().inflight_messages, broker.stats().queued_messages),
+        (1, 0)
+    );
 }
 
 #[test]

@@ -406,8 +406,8 @@ impl World {
             true => Bytes::new(),
             false => self.payload(chance, version),
         };
-        // One that is too large would be sent again for ever, and those that are empty are all alike.
-        if payload.is_empty() || payload.len() + 100 > self.setup.limits.packet_bytes_max as usize {
+        // One that is too large would be sent again for ever.
+        if payload.len() + 100 > self.setup.limits.packet_bytes_max as usize {
             qos = QoS::AtMostOnce;
         }
         let topic = self.topic(chance);

@@ -27,6 +27,8 @@ pub struct Connection {
     pub known: bool,
     /// Whether the broker is owed the word that everything is out.
     pub owes_flush: bool,
+    /// Whether its client wrote what is no MQTT: all that follows may be taken for the rest of it.
+    pub is_garbled: bool,
 }
 
 /// What the gateway reads.
@@ -60,6 +62,7 @@ impl Connection {
             paused: false,
             known: true,
             owes_flush: false,
+            is_garbled: false,
         }
     }
 
@@ -74,6 +77,7 @@ impl Connection {
     pub fn say_bytes(&mut self, bytes: &[u8]) {
         if !self.up_ends {
             self.up.extend_from_slice(bytes);
+            self.is_garbled = true;
         }
     }
 

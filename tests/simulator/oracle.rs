@@ -37,6 +37,7 @@ use std::time::{Duration, Instant};
 
 use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial};
+use tidegate::broker::change::Accepted;
 use tidegate::broker::{Change, Event, Kick, LinkId, Output, Stats, StoreHealth, Target};
 use tidegate::mqtt::{Ack, Packet, PublishProperties, QoS};
 
@@ -170,6 +171,8 @@ pub struct Oracle {
     step: u64,
     /// The number of routings so far whose order is known.
     batch: u64,
+    /// The first of this step.
+    batch_began: u64,
     links: BTreeMap<LinkId, Link>,
     sessions: BTreeMap<SessionNumber, Session>,
     names: BTreeMap<Rc<str>, SessionNumber>,
@@ -182,7 +185,10 @@ pub struct Oracle {
     /// sent, and it may be another by then.
     once_retained: VecDeque<Rc<Message>>,
     denials: Vec<Denial>,
-    kicks: VecDeque<Kick>,
+    /// Whether anything was ever denied.
+    has_denied: bool,
+    /// What was asked for, and when.
+    kicks: VecDeque<(Kick, Instant)>,
     /// Who is kept out, client identifiers and user names alike, and until when.
     bans: BTreeMap<Rc<str>, Instant>,
     /// Sessions that ended in this step: a will of the same step may have reached them before.
@@ -204,8 +210,8 @@ pub struct Oracle {
     rests_on: u64,
     /// Whether something was just said before what it rests on was stored.
     early: bool,
-    /// The identifiers of QoS 2 messages that were given to be stored as taken, in this step.
-    taken: Vec<u16>,
+    /// The messages that were given to be stored as taken in this step, by the numbers of their changes.
+    taken: Vec<(u64, Box<Accepted>)>,
     /// Acknowledgements that clients had said behind their CONNECT and that are heard in this step.
     ahead: Vec<Ahead>,
     /// Messages delivered, for whoever wants to know that something happened.
@@ -221,6 +227,7 @@ impl Oracle {
             now,
             step: 0,
             batch: 0,
+            batch_began: 0,
             links: BTreeMap::new(),
             sessions: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -230,6 +237,7 @@ impl Oracle {
             retained: BTreeMap::new(),
             once_retained: VecDeque::new(),
             denials: Vec::new(),
+            has_denied: false,
             kicks: VecDeque::new(),
             bans: BTreeMap::new(),
             just_ended: Vec::new(),
@@ -261,10 +269,11 @@ impl Oracle {
     ) -> Held {
         self.now = now;
         self.rests_on = rests_on(cause, outputs, progress.given);
-        self.taken = taken(outputs);
+        self.taken = taken(outputs, progress.given);
         self.progress = progress;
         self.step += 1;
         self.batch += 1;
+        self.batch_began = self.batch;
         self.just_ended.clear();
         hold(outputs.len() <= self.terms.outputs_max, "L2", || {
             format!("{} outputs of one input", outputs.len())
@@ -304,6 +313,7 @@ impl Oracle {
         if message.retain {
             self.retain(&message, author);
         }
+        let after = self.stored_by(&message);
         let mut reached = false;
         let mut groups: BTreeMap<Group, QoS> = BTreeMap::new();
         for (&number, session) in &mut self.sessions {
@@ -346,7 +356,7 @@ impl Oracle {
                 },
                 ids,
                 batch: self.batch,
-                after: self.rests_on,
+                after,
                 message: message.clone(),
             };
             match owed.qos {
@@ -361,7 +371,7 @@ impl Oracle {
             groups: all.clone(),
             batch: self.batch,
             is_unsure: false,
-            after: self.rests_on,
+            after,
             qos: qos.min(message.qos),
             message: message.clone(),
         });
@@ -373,6 +383,16 @@ impl Oracle {
                 .count() as u64;
         }
         reached
+    }
+
+    /// The change by which a message that was just taken is stored; 0: none.
+    fn stored_by(&self, message: &Message) -> u64 {
+        let is_it = |accepted: &Accepted| {
+            (accepted.body.as_deref())
+                .is_some_and(|body| *body.topic.as_str() == *message.topic && body.payload == message.payload)
+        };
+        let found = self.taken.iter().find(|(_, accepted)| is_it(accepted));
+        found.map_or(0, |(number, _)| *number)
     }
 
     fn retain(&mut self, message: &Rc<Message>, author: &Identity) {
@@ -430,9 +450,9 @@ impl Oracle {
             !is_over
         });
         if stats.dropped_retained_full > self.stats.dropped_retained_full {
-            let batch = self.batch;
+            let began = self.batch_began;
             for (written, values) in self.retained.values_mut() {
-                if *written == batch {
+                if *written >= began {
                     values.push(None);
                 }
             }
@@ -625,44 +645,48 @@ fn may(denials: &[Denial], identity: &Identity, action: Action, topic: &str) -> 
         })
 }
 
-/// The identifiers of QoS 2 messages that are given to be stored as taken.
-fn taken(outputs: &[Output]) -> Vec<u16> {
-    let received = outputs.iter().filter_map(|output| match output {
-        Output::Store(Change::Accepted(accepted)) => accepted.received,
-        _ => None,
-    });
-    received.map(|(_, packet_id)| packet_id.get()).collect()
+/// The messages among `outputs` that are given to be stored as taken, by the numbers of their changes.
+fn taken(outputs: &[Output], given: u64) -> Vec<(u64, Box<Accepted>)> {
+    let is_change = |output: &&Output| matches!(output, Output::Store(_));
+    let before = given - (outputs.iter().filter(is_change).count() as u64).min(given);
+    let numbered = outputs.iter().filter(is_change).zip(before + 1..);
+    (numbered)
+        .filter_map(|(output, number)| match output {
+            Output::Store(Change::Accepted(accepted)) => Some((number, accepted.clone())),
+            _ => None,
+        })
+        .collect()
 }
 
 /// The last change that the answer to an input rests on; 0: none.
 ///
-/// What follows behind the answer is not waited for: the time, retained messages for a new subscription, and what a
-/// client had said behind its CONNECT.
+/// What follows behind the answer is not waited for: the time, retained messages for a new subscription, what the room
+/// is used for that an acknowledgement makes, and what a client had said behind its CONNECT.
 fn rests_on(cause: &Cause, outputs: &[Output], given: u64) -> u64 {
     let changes = outputs
         .iter()
         .filter(|output| matches!(output, Output::Store(_)))
         .count() as u64;
-    let is_subscribe = matches!(
-        cause,
-        Cause::Received {
-            packet: Packet::Subscribe(_),
-            ..
-        }
-    );
+    let packet = match cause {
+        Cause::Received { packet, .. } => Some(packet),
+        _ => None,
+    };
     let (mut number, mut last) = (given - changes.min(given), 0);
     let mut filters = BTreeSet::new();
     for output in outputs {
         match output {
             Output::Store(change) => {
                 number += 1;
-                let counts = match change {
-                    Change::Clock { .. } => false,
+                let counts = match (packet, change) {
                     // An answer may make room for others.
-                    Change::Sent { .. } => false,
+                    (_, Change::Clock { .. } | Change::Sent { .. }) => false,
                     // Said again it is how far its retained messages have come.
-                    Change::Subscribed(subscribed) => is_subscribe && filters.insert(&subscribed.filter),
-                    _ => !is_subscribe,
+                    (Some(Packet::Subscribe(_)), Change::Subscribed(subscribed)) => {
+                        filters.insert(&subscribed.filter)
+                    }
+                    (_, Change::Subscribed(_)) | (Some(Packet::Subscribe(_)), _) => false,
+                    (Some(Packet::PubRec(_)), change) => matches!(change, Change::Released { .. }),
+                    _ => true,
                 };
                 if counts {
                     last = number;

@@ -120,7 +120,10 @@ impl Setup {
             limits.spill_bytes_total_max = limits.spill_bytes_max.max(chance.of(&[1_000, 100_000]));
         }
         let one_in = |chance: &mut Chance| chance.of(&[0, 0, 300, 3_000]);
+        let is_bad = crashes && chance.one_in(6);
         let disk_faults = Faults {
+            lies: if is_bad { chance.below(4) } else { 0 },
+            rots: if is_bad { chance.below(3) } else { 0 },
             sync_fails_one_in: one_in(chance),
             write_fails_one_in: one_in(chance),
             write_is_short_one_in: one_in(chance),

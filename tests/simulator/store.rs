@@ -38,6 +38,9 @@ struct Journal {
     log: Option<Log<SimulatedDisk>>,
     /// The number of the last [`Change::CheckpointBegun`].
     checkpoint: u64,
+    /// What a power cut takes that the disk had said to be on it.
+    lies: usize,
+    rots: usize,
 }
 
 /// Small, so that segments come and go.
@@ -61,6 +64,8 @@ pub struct Left {
     pub promised: Oracle,
     /// Whether what is found is what was at one moment.
     pub is_whole: bool,
+    /// Whether the disk kept what it had said to be on it.
+    pub is_honest: bool,
 }
 
 /// What became of an attempt to store something.
@@ -83,6 +88,8 @@ impl Store {
                 disk,
                 log: Some(log),
                 checkpoint: 0,
+                lies: faults.lies,
+                rots: faults.rots,
             }
         });
         Self {
@@ -257,10 +264,12 @@ impl Store {
     /// # Errors
     /// R1 or D1: what is found is not what was given, or not all that was promised.
     pub fn cut(&mut self, pick: usize, given: u64) -> Result<Left, Violation> {
-        let left = match self.is_whole() {
+        let is_honest = !(pick.is_multiple_of(2) && self.lies());
+        let left = match self.is_whole() && is_honest {
             true => self.cut_whole(pick, given)?,
             false => self.cut_amid_failure(pick, given)?,
         };
+        let left = Left { is_honest, ..left };
         self.stored = left.restored.clone();
         self.committed = left.last;
         self.written = 0;
@@ -272,6 +281,11 @@ impl Store {
             self.records.clone_from(&left.records);
         }
         Ok(left)
+    }
+
+    /// Whether a power cut takes what the disk had said to be on it.
+    fn lies(&self) -> bool {
+        (self.journal.as_ref()).is_some_and(|journal| journal.lies + journal.rots > 0)
     }
 
     fn cut_whole(&mut self, pick: usize, given: u64) -> Result<Left, Violation> {
@@ -292,9 +306,9 @@ impl Store {
             // The end of an input of which a part is there might as well have been: it is written now.
             self.written = there;
             let written = self.write(count, given);
-            let synced = self.log().is_some_and(|log| log.commit().is_ok());
-            hold(written && synced, "R1", || {
-                "a journal that was recovered takes nothing".into()
+            let synced = self.log().map(|log| log.commit());
+            hold(written && matches!(synced, Some(Ok(_))), "R1", || {
+                format!("a journal that was recovered takes nothing: {written}, {synced:?}")
             })?;
         }
         for (place, change) in self.pending.drain(..).enumerate().take(count) {
@@ -311,6 +325,7 @@ impl Store {
             records,
             promised: oracle,
             is_whole: true,
+            is_honest: true,
         })
     }
 
@@ -320,12 +335,16 @@ impl Store {
             true => self.reopen(pick.is_multiple_of(2), given)?,
             false => {
                 let count = pick % (self.pending.len() + 1);
+                let last = match count {
+                    0 => self.committed,
+                    _ => given - (self.pending.len() - count) as u64,
+                };
                 self.records.extend(self.pending.drain(..).take(count));
                 let mut restored = Restored::default();
                 for change in &self.records {
                     restored.apply(change.clone());
                 }
-                (restored, self.committed + count as u64, self.records.clone())
+                (restored, last, self.records.clone())
             }
         };
         restored.finish();
@@ -336,6 +355,7 @@ impl Store {
             records,
             promised,
             is_whole: false,
+            is_honest: true,
         })
     }
 
@@ -346,11 +366,17 @@ impl Store {
             return Ok((self.stored.clone(), committed, Vec::new()));
         };
         journal.log = None;
-        journal.disk.set_faults(Faults::default());
+        let is_honest = !(with_power && journal.lies + journal.rots > 0);
+        journal.disk.set_faults(Faults {
+            lies: journal.lies,
+            rots: journal.rots,
+            ..Faults::default()
+        });
         match with_power {
             true => journal.disk.cut_power(),
             false => journal.disk.kill(),
         }
+        journal.disk.set_faults(Faults::default());
         let (mut found, mut records) = (Restored::default(), Vec::new());
         let mut damaged = None;
         let mut replay = |number: u64, kind: u8, content: &[u8]| match record::decode(kind, content) {
@@ -370,7 +396,7 @@ impl Store {
             format!("what was written cannot be read: {damaged:?}")
         })?;
         let last = report.last;
-        hold(last >= committed, "D1", || {
+        hold(last >= committed || !is_honest, "D1", || {
             format!("{committed} changes were committed, {last} are found: {report:?}")
         })?;
         hold(last <= given, "R1", || {
@@ -414,6 +440,7 @@ pub fn check(broker: &Broker, store: &Store) -> Held {
     for change in &store.pending {
         all.apply(change.clone());
     }
+    all.finish();
     let image = broker.image();
     let is_like = image.as_ref().is_none_or(|image| all.is_like(image));
     hold(is_like, "R1", || {

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::BytesMut;
 use slotmap::SlotMap;
 use tidegate::auth::access::{Denial, Rights};
-use tidegate::broker::{Broker, Input, LinkId, ListenerPolicy, Now, Output, Recalled, StoreHealth, Verdict};
+use tidegate::broker::{
+    Broker, Change, Input, LinkId, ListenerPolicy, Now, Output, Recalled, StoreHealth, Verdict,
+};
 use tidegate::mqtt::{Connect, Packet, ProtocolVersion, QoS, Subscribe, SubscribeProperties, encode};
 
 use crate::acts::Act;
@@ -263,6 +265,19 @@ impl World {
             self.now.mono += off;
         }
         self.set_at = (!is_trusted).then_some(given);
+        if !left
+            .records
+            .iter()
+            .any(|change| matches!(change, Change::Clock { .. }))
+        {
+            self.began = self.now.mono; // it was never told
+        }
+        if !left.is_honest {
+            // What a client knows and the gateway has forgotten comes twice, or not at all.
+            for client in &mut self.clients {
+                client.strays = true;
+            }
+        }
         let oracle = match left.is_whole && is_trusted {
             true => left.promised,
             false => self.oracle_of(&left, is_trusted)?,
@@ -305,10 +320,13 @@ impl World {
             true => left.promised.clone(),
             false => self.oracle.clone(),
         };
-        oracle.check_promised(&left.promised, &found)?;
+        if left.is_honest {
+            oracle.check_promised(&left.promised, &found)?;
+        }
         if !is_trusted {
             // The journal's clock goes on where it was told last.
-            self.began = self.now.mono - Duration::from_millis(found.told_at().0);
+            let told_at = found.told_at().unwrap_or_default();
+            self.began = self.now.mono - Duration::from_millis(told_at.0);
         }
         oracle.go_on_from(&found, self.began);
         Ok(oracle)
@@ -671,7 +689,7 @@ impl World {
         self.set_rights(Vec::new())?;
         self.unban_all()?;
         self.wait(Duration::from_secs(11))?; // whoever has not come to an end of its CONNECT is gone
-        self.part_from_thieves();
+        self.part_from_the_lost();
         for client in &mut self.clients {
             client.reads = true;
         }
@@ -681,10 +699,16 @@ impl World {
         self.leave_empty()
     }
 
-    fn part_from_thieves(&mut self) {
+    /// Thieves go, and who cannot be understood any more.
+    fn part_from_the_lost(&mut self) {
         for (link, connection) in &mut self.connections {
-            if self.clients[connection.client].link != Some(link) {
+            let client = &mut self.clients[connection.client];
+            let is_own = client.link == Some(link);
+            if !is_own || connection.is_garbled {
                 connection.abandon(0);
+            }
+            if is_own && connection.is_garbled {
+                client.end();
             }
         }
     }

@@ -98,6 +98,7 @@ impl Restored {
                 return false;
             }
         }
+        like.tidy(); // amid a checkpoint it holds what may be named yet
         for (number, session) in &mut like.sessions {
             let Some(other) = image.sessions.get(number) else {
                 return false;

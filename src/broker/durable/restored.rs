@@ -168,17 +168,15 @@ impl Restored {
             && self.messages.is_empty()
             && self.retained.is_empty()
             && self.bans.is_empty();
-        match is_empty {
-            true => self.in_checkpoint = true,
-            false => {
-                self.again = Some(Box::new(Self {
-                    in_checkpoint: true,
-                    highest: self.highest,
-                    clock: self.clock,
-                    is_sparing: self.is_sparing,
-                    ..Self::default()
-                }));
-            }
+        self.in_checkpoint = true;
+        if !is_empty {
+            self.again = Some(Box::new(Self {
+                in_checkpoint: true,
+                highest: self.highest,
+                clock: self.clock,
+                is_sparing: self.is_sparing,
+                ..Self::default()
+            }));
         }
     }
 
@@ -216,10 +214,8 @@ impl Restored {
                 if let Some(session) = self.sessions.get_mut(&session)
                     && let Some((message, terms, _)) = session.queue.remove(&delivery)
                 {
-                    let message = Some((message, Terms::clone(&terms)));
-                    let known = session.sent.iter_mut().find(|sent| sent.packet_id == packet_id);
-                    debug_assert!(known.is_none(), "an identifier in use was given again");
-                    session.sent.push(UnfinishedDelivery { packet_id, message });
+                    let before = session.send(packet_id, (message, Terms::clone(&terms)));
+                    self.unname_replaced(before);
                 }
             }
             Change::Released { session, packet_id } => {
@@ -254,7 +250,7 @@ impl Restored {
     }
 
     /// Forgets messages that nobody names.
-    fn tidy(&mut self) {
+    pub(super) fn tidy(&mut self) {
         for number in std::mem::take(&mut self.unnamed) {
             if self
                 .messages
@@ -281,6 +277,14 @@ impl Restored {
         match self.sessions.get_mut(&head.number) {
             Some(session) => session.head = head,
             None => {
+                // The one its client had before may have ended while nothing was stored.
+                let is_its = |session: &RestoredSession| session.head.client == head.client;
+                let mut known = self.sessions.iter();
+                if self.again.is_some()
+                    && let Some((&before, _)) = known.find(|(_, session)| is_its(session))
+                {
+                    self.end_session(before);
+                }
                 let session = RestoredSession {
                     subscriptions: BTreeMap::new(),
                     queue: BTreeMap::new(),
@@ -373,15 +377,8 @@ impl Restored {
                     before.map(|(message, ..)| message)
                 }
                 Some(packet_id) => {
-                    let message = Some((message, delivery.terms));
-                    let sent = UnfinishedDelivery { packet_id, message };
-                    match session.sent.iter_mut().find(|sent| sent.packet_id == packet_id) {
-                        Some(known) => std::mem::replace(known, sent).message.map(|(message, _)| message),
-                        None => {
-                            session.sent.push(sent);
-                            None
-                        }
-                    }
+                    let before = session.send(packet_id, (message, delivery.terms));
+                    before.map(|(message, _)| message)
                 }
             };
             self.name(message);
@@ -513,6 +510,12 @@ impl Restored {
         }
     }
 
+    fn unname_replaced(&mut self, named: Option<(MessageNumber, Terms)>) {
+        if let Some((number, _)) = named {
+            self.unname(number);
+        }
+    }
+
     fn unname(&mut self, number: MessageNumber) {
         let Some(message) = self.messages.get_mut(&number) else {
             return;
@@ -525,6 +528,21 @@ impl Restored {
             true => _ = self.unnamed.insert(number),
             false => _ = self.messages.remove(&number),
         }
+    }
+}
+
+impl RestoredSession {
+    /// What is sent by an identifier takes the place of what had it, whose end was not recorded; that is given back.
+    fn send(
+        &mut self,
+        packet_id: PacketId,
+        message: (MessageNumber, Terms),
+    ) -> Option<(MessageNumber, Terms)> {
+        let known = self.sent.iter().position(|sent| sent.packet_id == packet_id);
+        let before = known.and_then(|index| self.sent.remove(index).message);
+        let message = Some(message);
+        self.sent.push(UnfinishedDelivery { packet_id, message });
+        before
     }
 }
 

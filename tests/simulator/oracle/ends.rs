@@ -51,7 +51,7 @@ impl Oracle {
             }
             DetachReason::Kicked(_) => {
                 let session = self.sessions.get(&number);
-                let kick = self.kicks.front();
+                let kick = self.kicks.front().map(|(kick, _)| kick);
                 let is_meant = session
                     .zip(kick)
                     .is_some_and(|(session, kick)| means(&kick.target, session));
@@ -64,7 +64,7 @@ impl Oracle {
             }
         }
         let mut ends_session = false;
-        if let (DetachReason::Kicked(_), Some(kick)) = (reason, self.kicks.front()) {
+        if let (DetachReason::Kicked(_), Some((kick, _))) = (reason, self.kicks.front()) {
             ends_session = kick.options.session == KickedSession::Purge;
             if kick.options.will == KickedWill::Discard
                 && let Some(session) = self.sessions.get_mut(&number)
@@ -333,10 +333,32 @@ impl Oracle {
         Ok(())
     }
 
+    /// Carries out the kick that was asked for before the deadlines that pass with it.
+    pub(super) fn kick_in_time(&mut self, outputs: &[Output]) {
+        let Some((Target::Client(client), asked_at)) =
+            (self.kicks.front()).map(|(kick, asked_at)| (&kick.target, *asked_at))
+        else {
+            return;
+        };
+        let session = self.names.get(client.as_str());
+        let session = session.and_then(|number| self.sessions.get(number));
+        let is_first = session.is_some_and(|session| {
+            let due = session.will.as_ref().and_then(|will| will.due);
+            due.into_iter()
+                .chain(session.expires_at)
+                .all(|due| asked_at <= due)
+        });
+        if is_first {
+            self.purge_ahead(outputs);
+        }
+    }
+
     /// Ends the session that the next kick purges, if its client is away and the kick is among `outputs`: what follows
     /// from its end is told before the kick is.
     pub(super) fn purge_ahead(&mut self, outputs: &[Output]) {
-        let Some(kick) = self.kicks.front() else { return };
+        let Some((kick, _)) = self.kicks.front() else {
+            return;
+        };
         let Target::Client(client) = &kick.target else {
             return;
         };
@@ -361,7 +383,7 @@ impl Oracle {
     /// A kick was carried out.
     pub(super) fn kicked(&mut self, id: tidegate::broker::KickId, outcome: &KickOutcome) -> Held {
         let kick = self.kicks.pop_front();
-        let Some(kick) = kick.filter(|kick| kick.id == id) else {
+        let Some((kick, _)) = kick.filter(|(kick, _)| kick.id == id) else {
             return hold(false, "T2", || format!("{id:?} was told out of turn"));
         };
         let subject = match &kick.target {

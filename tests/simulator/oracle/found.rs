@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tidegate::auth::access::Action;
 use tidegate::broker::change::{
     Accepted, Author, JournalTime, MessageBody, MessageNumber, StoredSession, StoredSubscription, Terms,
     UnfinishedDelivery,
@@ -15,7 +14,7 @@ use tidegate::broker::{BanSubject, Change, LinkId};
 use tidegate::mqtt::{PublishProperties, QoS};
 
 use super::model::{Filter, Flight, Group, Message, Owed, Session, Testament};
-use super::{Held, Oracle, Retained, Shared, hold, may, parts_of};
+use super::{Held, Oracle, Retained, Shared, hold, parts_of};
 
 /// Everything the records come to.
 #[derive(Debug, Default, Clone)]
@@ -24,8 +23,8 @@ pub struct Found {
     bodies: BTreeMap<u64, MessageBody>,
     retained: BTreeMap<Rc<str>, (u64, Author)>,
     bans: BTreeMap<BanSubject, Option<JournalTime>>,
-    /// What time it is.
-    clock: JournalTime,
+    /// What time it was when that was told last.
+    clock: Option<JournalTime>,
     /// What was given again since a checkpoint began.
     again: Option<Box<Found>>,
 }
@@ -64,7 +63,7 @@ impl Found {
     }
 
     /// When the journal's clock was told last.
-    pub fn told_at(&self) -> JournalTime {
+    pub fn told_at(&self) -> Option<JournalTime> {
         self.clock
     }
 
@@ -73,6 +72,8 @@ impl Found {
             Change::Session(head) => match self.sessions.get_mut(&head.number.0) {
                 Some(session) => session.head = *head,
                 None => {
+                    // That the one before it ended was not recorded.
+                    (self.sessions).retain(|_, known| known.head.client != head.client);
                     let session = FoundSession {
                         filters: BTreeMap::new(),
                         waiting: BTreeMap::new(),
@@ -146,7 +147,7 @@ impl Found {
             Change::Unretained { topic } => _ = self.retained.remove(topic.as_str()),
             Change::Banned { subject, until } => _ = self.bans.insert(subject, until),
             Change::Unbanned { subject } => _ = self.bans.remove(&subject),
-            Change::Clock { at, .. } => self.clock = at,
+            Change::Clock { at, .. } => self.clock = Some(at),
             Change::CheckpointBegun | Change::CheckpointEnded => {}
         }
     }
@@ -238,11 +239,8 @@ impl Oracle {
                     format!("{} has lost that {id} came", now.client)
                 })?;
             }
-            let may_lose = |message: &Message| {
-                !self.terms.is_roomy
-                    || message.is_expired(self.now)
-                    || !may(&self.denials, &now.identity, Action::Receive, &message.topic)
-            };
+            let may_lose =
+                |message: &Message| !self.terms.is_roomy || self.has_denied || message.is_expired(self.now);
             let is_still_owed = |message: &Rc<Message>| {
                 now.owed.iter().any(|owed| Rc::ptr_eq(&owed.message, message))
                     || (now.flights.iter()).any(|flight| {

@@ -37,12 +37,13 @@ impl Oracle {
                 );
                 self.route(message, &Identity::Gateway);
             }
-            Cause::Kick(kick) => self.kicks.push_back(kick.clone()),
+            Cause::Kick(kick) => self.kicks.push_back((kick.clone(), self.now)),
             Cause::Unban(name) => {
                 self.bans.remove(name);
             }
             Cause::Rights(denials) => {
                 self.denials = denials.clone();
+                self.has_denied |= !denials.is_empty();
                 let denials = &self.denials;
                 for (topic, (_, values)) in &mut self.retained {
                     let may = |retained: &Retained| may(denials, &retained.author, Action::Publish, topic);
@@ -56,7 +57,10 @@ impl Oracle {
                     self.forget_retained(&topic);
                 }
             }
-            Cause::Tick => self.pass_deadlines(),
+            Cause::Tick => {
+                self.kick_in_time(outputs);
+                self.pass_deadlines();
+            }
             Cause::Health(health) => self.health = *health,
             Cause::Closed
             | Cause::Flushed
@@ -476,13 +480,19 @@ impl Oracle {
             && self.health != StoreHealth::Failed
             && (self.sessions.get(&session)).is_some_and(|session| self.terms.stores && session.is_stored);
         let is_taken = (reached != Reached::Denied || version != ProtocolVersion::V5)
-            && (!is_cramped || self.taken.contains(&packet_id));
+            && (!is_cramped || self.is_noted(packet_id));
         if publish.qos == QoS::ExactlyOnce
             && is_taken
             && let Some(session) = self.sessions.get_mut(&session)
         {
             session.receiving.insert(packet_id);
         }
+    }
+
+    /// Whether it was given to be stored, in this step, that a QoS 2 message came by this identifier.
+    fn is_noted(&self, packet_id: u16) -> bool {
+        let mut received = self.taken.iter().filter_map(|(_, accepted)| accepted.received);
+        received.any(|(_, noted)| noted.get() == packet_id)
     }
 
     /// Whether a message may be taken: not where that is a promise to store it, and that cannot be.

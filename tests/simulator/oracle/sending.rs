@@ -412,7 +412,33 @@ impl Oracle {
             };
             !self.shared.iter().any(is_it)
         };
-        let taken = match found.filter(is_earlier) {
+        let found = found.filter(is_earlier);
+        // Nothing gives way to what a subscription brings; which of the two came nobody can tell.
+        let brings = self.brings(number, topic, publish);
+        let session = match self.sessions.get_mut(&number) {
+            Some(session) => session,
+            None => return Ok(()),
+        };
+        let skips = |index: &usize| {
+            let batch = session.owed.get(*index).map_or(0, |owed| owed.batch);
+            let mut before = session.owed.iter().take(*index);
+            before.any(|other| other.batch < batch && !(stores && other.qos != publish.qos))
+        };
+        let unsure = found.filter(|index| brings && skips(index));
+        let mut replayed = None;
+        if let Some(index) = unsure {
+            replayed = self.take_retained(link, number, topic, publish, version).ok();
+            if replayed.is_some()
+                && let Some(session) = self.sessions.get_mut(&number)
+            {
+                session.owed.remove(index);
+                self.slack += 1;
+            }
+        }
+        let Some(session) = self.sessions.get_mut(&number) else {
+            return Ok(());
+        };
+        let taken = match found.filter(|_| replayed.is_none()) {
             Some(index) => {
                 let owed = session.owed.remove(index);
                 let batch = owed.as_ref().map_or(0, |owed| owed.batch);
@@ -435,7 +461,7 @@ impl Oracle {
         for message in dropped {
             self.lose(&message);
         }
-        let brings = self.brings(number, topic, publish);
+        let taken = taken.or_else(|| replayed.map(|owed| (None, owed)));
         let taken = taken.or_else(|| {
             let (groups, owed) = self.take_shared(number, topic, publish, version, brings)?;
             Some((Some(groups), owed))
@@ -555,7 +581,9 @@ impl Oracle {
                 .groups
                 .iter()
                 .any(|group| session.groups_ever.contains(group));
-            if !is_member || (is_new && shared.batch != self.batch) {
+            let has_waited = self.terms.stores && publish.qos == QoS::ExactlyOnce;
+            let is_over = shared.message.is_expired(self.now) && !has_waited && !publish.dup;
+            if !is_member || (is_new && shared.batch != self.batch) || is_over {
                 return None;
             }
             // It was a member, and what it had granted then is not kept here.
