@@ -241,7 +241,7 @@ fn a_queue_rule_that_cannot_hold_is_a_mistake() {
         ),
         (
             "client = \"a*\"",
-            "sets nothing, expected one of messages_max, bytes_max, overflow, qos0",
+            "sets nothing, expected one of messages_max, bytes_max, spill_bytes_max, overflow, qos0",
         ),
         ("client = []\nqos0 = true", "client: expected at least one"),
         ("topics = \"a/#/b\"\nqos0 = true", "topics: found \"a/#/b\""),

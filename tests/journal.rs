@@ -355,7 +355,7 @@ fn what_was_committed_survives_any_call_that_fails() {
                 }
                 live(&mut writer, script);
                 writer.mend().unwrap();
-                disk.set_trap(u64::MAX, trap);
+                disk.set_trap(u64::MAX - 1, trap);
                 writer.read_again(5);
                 disk.cut_power();
                 writer.recover();
