@@ -270,9 +270,9 @@ impl Broker {
         // It is held until it is stored, and while nothing can be stored like what waits in a queue.
         let has_failed = self.durable.as_ref().is_some_and(|durable| durable.has_failed());
         let purpose = if has_failed { Use::Queue } else { Use::Packet };
-        if load.size_bytes > self.queues.size(session.fitting).1 {
-            Some(full) // it would not find room in the queue either
-        } else if !self.budget.allows(purpose, load.keeping_bytes) {
+        // What the queue has no room for at all would not come back.
+        let fits_queue = load.size_bytes <= self.queues.size(session.fitting).1;
+        if !fits_queue || !self.budget.allows(purpose, load.keeping_bytes) {
             Some(full)
         } else if exceeds(own_bytes, own_max) {
             Some(Full::Own("spill_bytes_max"))
