@@ -214,6 +214,42 @@ fn after_a_power_cut_all_of_it_is_there_and_still_not_in_memory() {
 }
 
 #[test]
+fn after_a_power_cut_there_is_as_much_room_as_before() {
+    let limits = Limits {
+        queue_class: QueueClass::N256,
+        spill_bytes_max: 400,
+        queue_overflow: Overflow::DropOldest,
+        ..Limits::default()
+    };
+    let mut house = House::within(limits).with_store();
+    absent(&mut house, "reader", QoS::AtLeastOnce);
+    let writer = house.join(client(V5, "writer"));
+    fill(&mut house, writer, 100..430);
+    restart(&mut house);
+    let writer = house.join(client(V5, "writer"));
+    fill(&mut house, writer, 430..440);
+    assert_eq!(house.stats().dropped(), 0);
+    assert_eq!(drained(&mut house, "reader"), texts(100..440));
+}
+
+#[test]
+fn a_session_that_is_to_end_with_its_connection_gets_all_of_it_before() {
+    let mut house = house();
+    absent(&mut house, "reader", QoS::AtLeastOnce);
+    let writer = house.join(client(V5, "writer"));
+    fill(&mut house, writer, 0..100);
+    let mut connect = resuming(V5, "reader");
+    connect.properties.session_expiry_secs = None;
+    let (link, outputs) = house.connect(connect);
+    house.step(Input::Checkpoint);
+    assert_eq!(drain(&mut house, link, outputs).len(), 100);
+    house.close(link);
+    assert_eq!(house.stats().sessions, 1, "the writer's");
+    restart(&mut house);
+    assert_eq!(house.stats().sessions, 0);
+}
+
+#[test]
 fn what_is_not_stored_yet_is_not_acknowledged_and_not_forgotten() {
     let mut house = house();
     absent(&mut house, "reader", QoS::AtLeastOnce);

@@ -97,9 +97,18 @@ fn queues(settings: &Settings) -> String {
         1 => ", 1 rule".to_owned(),
         count => format!(", {count} rules"),
     };
+    let beyond = match limits.spill_bytes_max {
+        0 => String::new(),
+        _ if settings.storage.is_none() => String::new(),
+        bytes => format!(
+            "            and in the journal alone {} more for a client, {} for all\n",
+            wide(bytes),
+            wide(limits.spill_bytes_total_max)
+        ),
+    };
     format!(
         "  queues:   {messages} messages or {} at most for a client{ruled}; {} for all: {} full ones, or {} messages \
-         of {SMALL_BYTES} bytes\n",
+         of {SMALL_BYTES} bytes\n{beyond}",
         wide(bytes),
         wide(limits.queued_bytes_total_max),
         (limits.queued_bytes_total_max / bytes.max(1)).min(limits.sessions_max),

@@ -32,7 +32,8 @@ impl Broker {
         };
         match (session.number, session.expiry_secs) {
             (0, 0) => return,
-            (number, 0) => {
+            // What has spilled is in its records alone: it stays stored until it ends.
+            (number, 0) if session.spilled.is_none() => {
                 // It ends with its connection now.
                 session.number = 0;
                 let session = SessionNumber(number);

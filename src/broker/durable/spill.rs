@@ -264,6 +264,13 @@ impl Broker {
         let own_bytes = session.spilled.as_ref().map_or(0, |spilled| spilled.size_bytes);
         let all_bytes = usize::try_from(self.stats.spilled_bytes).unwrap_or(usize::MAX);
         let own_max = self.queues.spill_bytes_max(session.fitting);
+        let (class, bytes_max) = self.queues.size(session.fitting);
+        // What is to come back into an empty half of the ring takes up no room here for long.
+        let coming_bytes = match session.queue.len() * 2 <= class.messages() {
+            true => bytes_max.saturating_sub(session.held_bytes()),
+            false => 0,
+        };
+        let slack_bytes = slack_bytes.max(coming_bytes);
         let exceeds = |bytes: usize, max: usize| {
             bytes.saturating_add(load.size_bytes) > max.saturating_add(slack_bytes)
         };
@@ -271,7 +278,7 @@ impl Broker {
         let has_failed = self.durable.as_ref().is_some_and(|durable| durable.has_failed());
         let purpose = if has_failed { Use::Queue } else { Use::Packet };
         // What the queue has no room for at all would not come back.
-        let fits_queue = load.size_bytes <= self.queues.size(session.fitting).1;
+        let fits_queue = load.size_bytes <= bytes_max;
         if !fits_queue || !self.budget.allows(purpose, load.keeping_bytes) {
             Some(full)
         } else if exceeds(own_bytes, own_max) {
@@ -303,8 +310,12 @@ impl Broker {
         let spilled = session.spilled_mut(&self.budget.account);
         spilled.add(size_bytes);
         spilled.fresh += 1;
+        let is_beyond = spilled.size_bytes > self.queues.spill_bytes_max(session.fitting);
         self.stats.spilled_messages += 1;
         self.stats.spilled_bytes += size_bytes as u64;
+        if is_beyond {
+            self.refill(key);
+        }
     }
 
     /// What has spilled and is stored by now is forgotten but for its place.
