@@ -240,13 +240,18 @@ fn a_session_that_is_to_end_with_its_connection_gets_all_of_it_before() {
     fill(&mut house, writer, 0..100);
     let mut connect = resuming(V5, "reader");
     connect.properties.session_expiry_secs = None;
-    let (link, outputs) = house.connect(connect);
+    let (link, outputs) = house.connect(connect.clone());
     house.step(Input::Checkpoint);
     assert_eq!(drain(&mut house, link, outputs).len(), 100);
     house.close(link);
     assert_eq!(house.stats().sessions, 1, "the writer's");
+    // Nor does it outlive a power cut.
+    absent(&mut house, "reader", QoS::AtLeastOnce);
+    fill(&mut house, writer, 0..100);
+    house.connect(connect);
     restart(&mut house);
     assert_eq!(house.stats().sessions, 0);
+    assert_eq!(house.stats().spilled_messages, 0);
 }
 
 #[test]

@@ -330,6 +330,9 @@ impl Broker {
             self.departures += 1;
             session.left = self.departures;
             let secs = session.expiry_secs;
+            if secs == 0 {
+                return self.end_session(now.mono, key); // it was stored for what had spilled
+            }
             if secs != u32::MAX {
                 session.expires_at = now.mono.checked_add(Duration::from_secs(u64::from(secs)));
                 if let Some(at) = session.expires_at {
