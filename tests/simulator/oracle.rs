@@ -282,6 +282,13 @@ impl Oracle {
         for (index, output) in outputs.iter().enumerate() {
             self.purge_ahead(&outputs[index..]);
             self.see(output)?;
+            // It ends with its connection, and is stored until then where something of it waits in the journal alone.
+            if let Output::Store(Change::Session(head)) = output
+                && let Some(number) = self.names.get(head.client.as_str())
+                && let Some(session) = self.sessions.get_mut(number)
+            {
+                session.is_stored = true;
+            }
         }
         self.settle(cause, stats)
     }

@@ -244,7 +244,7 @@ impl Oracle {
             link.ended_in = self.step;
         }
         let gone: Vec<_> = (self.sessions.iter())
-            .filter(|(_, session)| !session.is_stored)
+            .filter(|(_, session)| !session.is_stored || session.expiry_secs == 0)
             .map(|(&number, _)| number)
             .collect();
         for number in gone {
