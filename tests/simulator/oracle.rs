@@ -284,6 +284,7 @@ impl Oracle {
             self.see(output)?;
             // It ends with its connection, and is stored until then where something of it waits in the journal alone.
             if let Output::Store(Change::Session(head)) = output
+                && head.expiry_secs == 0
                 && let Some(number) = self.names.get(head.client.as_str())
                 && let Some(session) = self.sessions.get_mut(number)
             {
