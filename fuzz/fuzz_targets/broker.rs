@@ -827,6 +827,7 @@ impl World {
                 | Output::Resume { .. }
                 | Output::Kicked { .. }
                 | Output::Store(_)
+                | Output::Recall(_)
                 | Output::Event(_) => {}
             }
         }
