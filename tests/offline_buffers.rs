@@ -58,38 +58,6 @@ fn fill(house: &mut House, topic: &str, numbers: std::ops::Range<usize>) {
     }
 }
 
-fn texts(numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
-    numbers.into_iter().map(|number| number.to_string()).collect()
-}
-
-/// The client comes back and acknowledges all it is sent; what that was.
-fn drained(house: &mut House, name: &str) -> Vec<String> {
-    let (link, outputs) = house.connect(resuming(V5, name));
-    let came = drain(house, link, outputs);
-    house.close(link);
-    came.iter()
-        .map(|publish| String::from_utf8_lossy(&publish.payload).into_owned())
-        .collect()
-}
-
-/// Acknowledges whatever comes until nothing does.
-fn drain(house: &mut House, link: LinkId, mut outputs: Vec<Output>) -> Vec<Publish> {
-    let mut came = Vec::new();
-    loop {
-        let new = messages(&outputs, link);
-        if new.is_empty() {
-            return came;
-        }
-        outputs = Vec::new();
-        for publish in &new {
-            if let Some(packet_id) = publish.packet_id {
-                outputs.extend(house.receive(link, puback(packet_id.get())));
-            }
-        }
-        came.extend(new);
-    }
-}
-
 fn limits_told(outputs: &[Output]) -> Vec<(&'static str, Option<String>)> {
     let told = events(outputs).into_iter().filter_map(|event| match event {
         Event::LimitReached { limit, client } => Some((*limit, client.as_ref().map(ToString::to_string))),

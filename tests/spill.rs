@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use conversation::*;
 use tidegate::auth::access::Rights;
-use tidegate::broker::{
-    Broker, Change, Input, Limits, LinkId, Output, Overflow, QueueClass, Restored, StoreHealth,
-};
-use tidegate::mqtt::{Ack, Packet, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode};
+use tidegate::broker::{Broker, Change, Input, Limits, LinkId, Overflow, QueueClass, Restored, StoreHealth};
+use tidegate::mqtt::{Ack, Packet, ProtocolVersion, PublishProperties, QoS, ReasonCode};
 
 const SMALL: usize = QueueClass::N16.messages();
 
@@ -47,45 +45,6 @@ fn fill_exactly(house: &mut House, writer: LinkId, numbers: std::ops::Range<usiz
         assert_eq!(outputs, [send(writer, pubrec(1))]);
         house.receive(writer, pubrel(1));
     }
-}
-
-fn texts(numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
-    numbers.into_iter().map(|number| number.to_string()).collect()
-}
-
-/// The client comes back and acknowledges all it is sent, whatever its quality; what that was.
-fn drained(house: &mut House, name: &str) -> Vec<String> {
-    let (link, outputs) = house.connect(resuming(V5, name));
-    let came = drain(house, link, outputs);
-    house.close(link);
-    came.iter()
-        .map(|publish| String::from_utf8_lossy(&publish.payload).into_owned())
-        .collect()
-}
-
-fn drain(house: &mut House, link: LinkId, mut outputs: Vec<Output>) -> Vec<Publish> {
-    let mut came = Vec::new();
-    for _ in 0..100_000 {
-        let new = messages(&outputs, link);
-        if new.is_empty() {
-            return came;
-        }
-        outputs = Vec::new();
-        for publish in &new {
-            let Some(packet_id) = publish.packet_id else {
-                continue;
-            };
-            let number = packet_id.get();
-            if publish.qos == QoS::ExactlyOnce {
-                outputs.extend(house.receive(link, pubrec(number)));
-                outputs.extend(house.receive(link, pubcomp(number)));
-            } else {
-                outputs.extend(house.receive(link, puback(number)));
-            }
-        }
-        came.extend(new);
-    }
-    panic!("it comes to no end");
 }
 
 fn restart(house: &mut House) {

@@ -568,6 +568,47 @@ impl House {
     }
 }
 
+/// Numbers as the payloads of messages that count.
+pub fn texts(numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
+    numbers.into_iter().map(|number| number.to_string()).collect()
+}
+
+/// The client comes back and acknowledges all it is sent, whatever its quality; what that was.
+pub fn drained(house: &mut House, name: &str) -> Vec<String> {
+    let (link, outputs) = house.connect(resuming(V5, name));
+    let came = drain(house, link, outputs);
+    house.close(link);
+    came.iter()
+        .map(|publish| String::from_utf8_lossy(&publish.payload).into_owned())
+        .collect()
+}
+
+/// Acknowledges whatever comes until nothing does; what that was.
+pub fn drain(house: &mut House, link: LinkId, mut outputs: Vec<Output>) -> Vec<Publish> {
+    let mut came = Vec::new();
+    for _ in 0..100_000 {
+        let new = messages(&outputs, link);
+        if new.is_empty() {
+            return came;
+        }
+        outputs = Vec::new();
+        for publish in &new {
+            let Some(packet_id) = publish.packet_id else {
+                continue;
+            };
+            let number = packet_id.get();
+            if publish.qos == QoS::ExactlyOnce {
+                outputs.extend(house.receive(link, pubrec(number)));
+                outputs.extend(house.receive(link, pubcomp(number)));
+            } else {
+                outputs.extend(house.receive(link, puback(number)));
+            }
+        }
+        came.extend(new);
+    }
+    panic!("it comes to no end");
+}
+
 pub fn text(text: &str) -> Utf8String {
     Utf8String::try_from(text).expect("a string of the test")
 }
