@@ -12,6 +12,7 @@ use crate::broker::QueueClass;
 use crate::config::{self, Mistake, Settings, file};
 use crate::document::size_text;
 use crate::gateway::reload::KEPT;
+use crate::storage::Mode;
 
 /// Check a configuration file and the files it names, without starting anything
 #[derive(Debug, Args)]
@@ -97,9 +98,11 @@ fn queues(settings: &Settings) -> String {
         1 => ", 1 rule".to_owned(),
         count => format!(", {count} rules"),
     };
+    let storage = settings.storage.as_ref();
+    let has_journal = storage.is_some_and(|storage| storage.journal.mode != Mode::Memory);
     let beyond = match limits.spill_bytes_max {
         0 => String::new(),
-        _ if settings.storage.is_none() => String::new(),
+        _ if !has_journal => String::new(),
         bytes => format!(
             "            and in the journal alone {} more for a client, {} for all\n",
             wide(bytes),
