@@ -9,9 +9,10 @@
 //! are parked until every change they rest on is stored ([`super::Input::Stored`]); so are PUBLISH at QoS 2 and PUBREL
 //! to a stored session, for a client that has seen them must find them again under their identifier.
 //!
-//! A session is stored that may outlive its connection, which is one with a Session Expiry Interval above 0. A message
-//! is stored for the stored sessions it is owed to at QoS 1 or 2, and where its topic retains it. Topics that start
-//! with `$` are the gateway's own, and gone with it.
+//! A session is stored that may outlive its connection, which is one with a Session Expiry Interval above 0; one that
+//! has it no more is as long as something of it waits in the journal alone. A message is stored for the stored sessions
+//! it is owed to at QoS 1 or 2, and where its topic retains it. Topics that start with `$` are the gateway's own, and
+//! gone with it.
 
 pub mod change;
 mod checkpoint;
