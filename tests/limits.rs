@@ -899,6 +899,11 @@ fn a_refused_link_is_counted_and_its_reason_told() {
 
 /// Thirty-two clients that are sent messages of 1,000 bytes and acknowledge none, until no more can be had.
 fn house_of_hogs() -> (House, Vec<LinkId>) {
+    house_after(20)
+}
+
+/// The same after so many messages to each.
+fn house_after(messages: usize) -> (House, Vec<LinkId>) {
     let mut house = House::within(Limits {
         queued_bytes_total_max: 64 * 1024,
         queue_bytes_max: 16 * 1024,
@@ -913,7 +918,7 @@ fn house_of_hogs() -> (House, Vec<LinkId>) {
             hog
         })
         .collect();
-    for _ in 0..20 {
+    for _ in 0..messages {
         house.step(own("hog", &"x".repeat(1000), QoS::AtLeastOnce, false));
         for &hog in &hogs {
             house.flush(hog);
@@ -985,6 +990,25 @@ fn whoever_was_held_back_goes_on_as_soon_as_others_acknowledge() {
         (house.stats().queued_messages, house.stats().queued_bytes),
         (0, 0)
     );
+}
+
+#[test]
+fn what_a_pubrec_frees_is_there_for_the_next_message_to_the_same_client() {
+    let (mut house, _) = house_after(1);
+    let [quiet, other] = ["quiet", "other"].map(|name| {
+        let link = house.join(client(V5, name));
+        house.subscribe(link, name, QoS::ExactlyOnce);
+        link
+    });
+    for number in 1..=2 {
+        let outputs = house.step(own("quiet", &"x".repeat(500), QoS::ExactlyOnce, false));
+        assert_eq!(messages(&outputs, quiet).len(), usize::from(number == 1));
+    }
+    // What others are sent meanwhile outweighs what is acknowledged.
+    let outputs = house.step(own("other", &"y".repeat(1000), QoS::ExactlyOnce, false));
+    assert_eq!(messages(&outputs, other).len(), 1);
+    let outputs = house.receive(quiet, pubrec(1));
+    assert_eq!(messages(&outputs, quiet).len(), 1);
 }
 
 #[test]

@@ -302,8 +302,9 @@ impl Broker {
         self.limit_reached(now, "queued_bytes_total_max");
     }
 
-    /// The message that a session was to send next is gone from its queue: the one after it may be small enough to go.
-    pub(super) fn next_has_changed(&mut self, key: SessionKey) {
+    /// The message that a session was to send next is gone from its queue, or less of what it was sent is held: what it
+    /// has to send now may be small enough to go.
+    pub(super) fn look_again_at(&mut self, key: SessionKey) {
         if self.budget.held_back.contains(&key) {
             self.budget.held_back_at_bytes = usize::MAX; // looks at all who are held back once more
         }

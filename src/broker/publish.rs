@@ -390,6 +390,7 @@ impl Broker {
         if acked == Acked::Done {
             let (key, packet_id) = (attachment.session, ack.packet_id);
             self.store_change(key, |session| Change::Released { session, packet_id });
+            self.look_again_at(key);
         }
         let reason = match (acked, version) {
             (Acked::Done, _) => ReasonCode::Success,

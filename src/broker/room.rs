@@ -113,7 +113,7 @@ impl Broker {
         self.stats.queued_messages -= 1;
         self.stats.queued_bytes -= dropped.size_bytes() as u64;
         self.store_dropped(loser, &dropped);
-        self.next_has_changed(loser);
+        self.look_again_at(loser);
         self.refill(loser);
         true
     }
@@ -133,7 +133,7 @@ impl Broker {
             self.store_dropped(key, queued);
         }
         if !expired.is_empty() {
-            self.next_has_changed(key);
+            self.look_again_at(key);
             self.refill(key);
         }
         !expired.is_empty()

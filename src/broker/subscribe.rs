@@ -329,7 +329,7 @@ impl Broker {
                 self.give_back(now, queued);
                 self.store_dropped(key, queued);
             }
-            self.next_has_changed(key);
+            self.look_again_at(key);
         }
     }
 
