@@ -145,7 +145,7 @@ struct Shared {
 
 /// What a topic retains.
 #[derive(Debug, Clone)]
-struct Retained {
+pub(crate) struct Retained {
     message: Rc<Message>,
     author: Identity,
 }
@@ -181,8 +181,8 @@ pub struct Oracle {
     /// At QoS 0: sent in this step or never.
     instant: Vec<(SessionNumber, Owed)>,
     retained: BTreeMap<Rc<str>, (u64, Vec<Option<Retained>>)>,
-    /// What topics retained, the last of all that was: a subscription may have taken it along to be stored before it is
-    /// sent, and it may be another by then.
+    /// What topics retained before, the last that went: a subscription may have taken it along to be stored before it
+    /// is sent, and it may be another by then.
     once_retained: VecDeque<Rc<Message>>,
     denials: Vec<Denial>,
     /// Whether anything was ever denied.
@@ -411,19 +411,26 @@ impl Oracle {
             message: message.clone(),
             author: author.clone(),
         });
-        if self.terms.stores && value.is_some() {
-            self.once_retained.push_back(message.clone());
-            if self.once_retained.len() > ONCE_RETAINED_MAX {
-                self.once_retained.pop_front();
-            }
-        }
         let batch = self.batch;
         let (written, values) = self.retained.entry(message.topic.clone()).or_default();
-        if *written != batch {
-            values.clear();
-        }
+        let before = match *written == batch {
+            true => Vec::new(),
+            false => std::mem::take(values),
+        };
         *written = batch;
         values.push(value);
+        self.remember_retained(before);
+    }
+
+    /// What a topic retained is remembered for a while, where something is stored.
+    pub(super) fn remember_retained(&mut self, values: Vec<Option<Retained>>) {
+        if !self.terms.stores {
+            return;
+        }
+        let messages = values.into_iter().flatten().map(|retained| retained.message);
+        self.once_retained.extend(messages);
+        let surplus = self.once_retained.len().saturating_sub(ONCE_RETAINED_MAX);
+        self.once_retained.drain(..surplus);
     }
 
     /// Whether another will was retained for the topic in this very step, so that either may be the last.
@@ -434,9 +441,11 @@ impl Oracle {
     }
 
     pub(super) fn forget_retained(&mut self, topic: &str) {
-        self.retained.remove(topic);
+        if let Some((_, values)) = self.retained.remove(topic) {
+            self.remember_retained(values);
+        }
         for session in self.sessions.values_mut() {
-            for topics in session.replays.values_mut() {
+            for (_, topics) in &mut session.replays {
                 self.slack += u64::from(topics.remove(topic));
             }
         }
@@ -534,14 +543,18 @@ impl Oracle {
     pub fn check_final(&self) -> Held {
         let (mut lost, mut lost_expired, mut slack) = (self.lost, self.lost_expired, self.slack);
         for session in self.sessions.values() {
-            let replays = session.replays.values().flatten();
+            let replays = session.replays.iter().flat_map(|(_, topics)| topics);
             for topic in replays {
                 lost += 1;
                 let retained = self
                     .retained
                     .get(topic)
                     .and_then(|(_, values)| values.last()?.as_ref());
-                if retained.is_none_or(|retained| retained.message.is_expired(self.now)) {
+                let may_be_missing = |message: &Message| {
+                    // At QoS 0 it may have been sent before the process ended, and is not sent twice.
+                    message.is_expired(self.now) || (session.was_found && message.qos == QoS::AtMostOnce)
+                };
+                if retained.is_none_or(|retained| may_be_missing(&retained.message)) {
                     slack += 1;
                     lost -= 1;
                 }
@@ -689,8 +702,10 @@ fn rests_on(cause: &Cause, outputs: &[Output], given: u64) -> u64 {
                     // An answer may make room for others.
                     (_, Change::Clock { .. } | Change::Sent { .. }) => false,
                     // Said again it is how far its retained messages have come.
-                    (Some(Packet::Subscribe(_)), Change::Subscribed(subscribed)) => {
-                        filters.insert(&subscribed.filter)
+                    (Some(Packet::Subscribe(subscribe)), Change::Subscribed(subscribed)) => {
+                        let mut asked = subscribe.subscriptions.iter();
+                        asked.any(|asked| asked.filter == subscribed.filter)
+                            && filters.insert(&subscribed.filter)
                     }
                     (_, Change::Subscribed(_)) | (Some(Packet::Subscribe(_)), _) => false,
                     (Some(Packet::PubRec(_)), change) => matches!(change, Change::Released { .. }),

@@ -140,11 +140,13 @@ impl Oracle {
             return;
         };
         self.names.remove(&session.client);
-        self.slack += session
-            .replays
-            .values()
-            .map(|topics| topics.len() as u64)
+        self.slack += (session.replays.iter())
+            .map(|(_, topics)| topics.len() as u64)
             .sum::<u64>();
+        // At QoS 0 it may have ended before that was routed.
+        let instant = self.instant.len();
+        self.instant.retain(|(to, _)| *to != number);
+        self.slack += (instant - self.instant.len()) as u64;
         for owed in session.owed.drain(..) {
             if owed.batch == self.batch {
                 self.slack += 1; // perhaps it ended before that was routed
@@ -247,6 +249,8 @@ impl Oracle {
             .filter(|(_, session)| !session.is_stored || session.expiry_secs == 0)
             .map(|(&number, _)| number)
             .collect();
+        self.denials = denials.clone();
+        let mut may_send_wills = Vec::new();
         for number in gone {
             let Some(session) = self.sessions.remove(&number) else {
                 continue;
@@ -258,11 +262,28 @@ impl Oracle {
                     .iter()
                     .any(|group| session.groups_ever.contains(group));
             }
+            if session.was_stored && session.will.is_some() {
+                let filters = Default::default();
+                may_send_wills.push((number, Session { filters, ..session }));
+            }
         }
-        self.denials = denials.clone();
         let mut left = Vec::new();
         for (&number, session) in &mut self.sessions {
-            session.replays.clear();
+            session.was_found = true;
+            for (text, topics) in &mut session.replays {
+                let is_firm = session
+                    .filters
+                    .get(text)
+                    .is_some_and(|filter| filter.qos > QoS::AtMostOnce);
+                topics.retain(|topic| {
+                    let values = self.retained.get(topic).map_or(&[][..], |(_, values)| values);
+                    is_firm
+                        && values
+                            .iter()
+                            .flatten()
+                            .all(|retained| retained.message.qos > QoS::AtMostOnce)
+                });
+            }
             if session.link.take().is_some() {
                 let secs = session.expiry_secs;
                 let life = Duration::from_secs(u64::from(secs));
@@ -272,6 +293,13 @@ impl Oracle {
         }
         for number in left {
             self.fall_due(number);
+        }
+        // One that was stored before it was to end with its connection may be found, and ends now.
+        let more = stats.wills_sent.saturating_sub(self.wills_sent);
+        for (number, session) in may_send_wills.into_iter().take(more as usize) {
+            self.sessions.insert(number, session);
+            self.send_will(number);
+            self.sessions.remove(&number);
         }
         self.hear(&super::Cause::Rights(denials), &[])?;
         self.settle(&super::Cause::Flushed, stats)

@@ -1,6 +1,6 @@
 //! What clients and operators say, as the standard has it understood.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -45,10 +45,14 @@ impl Oracle {
                 self.denials = denials.clone();
                 self.has_denied |= !denials.is_empty();
                 let denials = &self.denials;
+                let mut denied = Vec::new();
                 for (topic, (_, values)) in &mut self.retained {
                     let may = |retained: &Retained| may(denials, &retained.author, Action::Publish, topic);
-                    values.retain(|value| value.as_ref().is_none_or(may));
+                    for value in values.iter_mut().filter(|value| !value.as_ref().is_none_or(may)) {
+                        denied.push(value.take());
+                    }
                 }
+                self.remember_retained(denied);
                 let forgotten: Vec<_> = (self.retained.iter())
                     .filter(|(_, (_, values))| values.iter().all(Option::is_none))
                     .map(|(topic, _)| topic.clone())
@@ -229,6 +233,7 @@ impl Oracle {
             session.expires_at = None;
             session.expiry_secs = expiry_secs;
             session.is_stored = expiry_secs > 0;
+            session.was_stored |= session.is_stored;
             session.will = will; // the one before is not sent: its client is back
         }
         if let Some(known) = self.links.get_mut(&link) {
@@ -276,6 +281,7 @@ impl Oracle {
             .into_iter()
             .partition(|ahead| which(ahead.link, &ahead.ack));
         self.ahead = left;
+        let mut sent_away = Vec::new();
         for Ahead {
             link,
             number,
@@ -283,11 +289,21 @@ impl Oracle {
             ack,
         } in taken
         {
+            let is_provoked = |links: &BTreeMap<_, Link>| links.get(&link).is_some_and(|link| link.provoked);
+            if sent_away.contains(&link) {
+                continue;
+            }
+            let was_provoked = is_provoked(&self.links);
             match packet {
                 Packet::PubRec(_) if !ack.reason.is_error() => {
                     self.hear_pubrec(link, number, ack.packet_id.get());
                 }
                 packet => self.hear_client(link, number, &packet),
+            }
+            if is_provoked(&self.links) && !was_provoked {
+                // Nothing it said behind that is heard.
+                self.ahead.retain(|ahead| ahead.link != link);
+                sent_away.push(link);
             }
         }
     }
@@ -566,9 +582,9 @@ impl Oracle {
                         false => self.slack += 1,
                     }
                 }
-                let before = session.replays.insert(text.clone(), topics);
                 // Whether what was not brought was dropped before, and counted, nobody can tell.
-                self.slack += before.map_or(0, |topics| topics.len() as u64);
+                self.slack += session.forget_replay(&text);
+                session.replays.push((text.clone(), topics));
             }
             let old = session.filters.insert(text.clone(), filter);
             before.push((text, old));
@@ -591,8 +607,7 @@ impl Oracle {
         };
         let existed = (unsubscribe.filters.iter())
             .map(|filter| {
-                let before = session.replays.remove(filter.as_str());
-                self.slack += before.map_or(0, |topics| topics.len() as u64);
+                self.slack += session.forget_replay(filter.as_str());
                 session.filters.remove(filter.as_str()).is_some()
             })
             .collect();

@@ -115,6 +115,10 @@ pub struct Session {
     pub expiry_secs: u32,
     /// Whether it outlives the process, where anything does: it may outlive its connection.
     pub is_stored: bool,
+    /// Whether it ever did, and is found until it is told to have ended.
+    pub was_stored: bool,
+    /// Whether the process has ended since it began.
+    pub was_found: bool,
     pub expires_at: Option<Instant>,
     pub will: Option<Testament>,
     pub filters: BTreeMap<Rc<str>, Filter>,
@@ -122,8 +126,8 @@ pub struct Session {
     pub flights: Vec<Flight>,
     /// QoS 2 messages of its client that were not released.
     pub receiving: BTreeSet<u16>,
-    /// Retained messages that its subscriptions have yet to bring: by filter, the topics.
-    pub replays: BTreeMap<Rc<str>, BTreeSet<Rc<str>>>,
+    /// Retained messages that its subscriptions have yet to bring: by filter, in the order they were made, the topics.
+    pub replays: Vec<(Rc<str>, BTreeSet<Rc<str>>)>,
     /// Every shared subscription it was a member of, and whether any was to pass RETAIN on as published.
     pub groups_ever: BTreeSet<Group>,
     pub ever_as_published: bool,
@@ -137,16 +141,24 @@ impl Session {
             link: None,
             expiry_secs: 0,
             is_stored: false,
+            was_stored: false,
+            was_found: false,
             expires_at: None,
             will: None,
             filters: BTreeMap::new(),
             owed: VecDeque::new(),
             flights: Vec::new(),
             receiving: BTreeSet::new(),
-            replays: BTreeMap::new(),
+            replays: Vec::new(),
             groups_ever: BTreeSet::new(),
             ever_as_published: false,
         }
+    }
+
+    /// A subscription brings nothing any more; how many messages it had yet to bring.
+    pub fn forget_replay(&mut self, filter: &str) -> u64 {
+        let forgotten = self.replays.extract_if(.., |(text, _)| **text == *filter);
+        forgotten.map(|(_, topics)| topics.len() as u64).sum()
     }
 }
 

@@ -274,7 +274,7 @@ impl Oracle {
             if !reason.is_error() {
                 made.push(text);
             } else if !made.contains(&text) {
-                session.replays.remove(&text);
+                session.forget_replay(&text);
                 match old {
                     Some(old) => session.filters.insert(text, old),
                     None => session.filters.remove(&text),
@@ -365,7 +365,8 @@ impl Oracle {
     fn brings(&self, number: SessionNumber, topic: &str, publish: &Publish) -> bool {
         let session = self.sessions.get(&number);
         publish.retain
-            && session.is_some_and(|session| session.replays.values().any(|topics| topics.contains(topic)))
+            && session
+                .is_some_and(|session| (session.replays.iter()).any(|(_, topics)| topics.contains(topic)))
     }
 
     /// A QoS 1 or 2 delivery for the first time.
@@ -483,10 +484,13 @@ impl Oracle {
             .is_some_and(|session| session.is_stored);
         self.early |= is_stored && publish.qos == QoS::ExactlyOnce && owed.after > self.progress.stored;
         if let Some(session) = self.sessions.get_mut(&number) {
-            // One that was about to be sent takes its place among those that were.
-            let was_repeated = |flight: &Flight| flight.sent_on == Some(link);
+            // One that was about to be sent takes its place among those that were; PUBREL of what came before it may
+            // yet have to be stored.
+            let is_before = |flight: &Flight| {
+                flight.sent_on == Some(link) || (flight.released && flight.owed.batch < owed.batch)
+            };
             let place = match publish.dup {
-                true => (session.flights.iter().rposition(was_repeated)).map_or(0, |last| last + 1),
+                true => (session.flights.iter().rposition(is_before)).map_or(0, |last| last + 1),
                 false => session.flights.len(),
             };
             let flight = Flight {
@@ -526,11 +530,22 @@ impl Oracle {
             })?;
             return self.sent_first(link, number, topic, publish, packet_id, version);
         };
-        // What waited to be stored was overtaken by what did not; of each quality the order is kept.
+        // Its identifier is another's that was about to be sent: what had it before was dropped instead.
         let stores = self.terms.stores;
-        let was_later = session.flights[index + 1..]
-            .iter()
-            .any(|flight| flight.sent_on == Some(link) && (!stores || flight.owed.qos == publish.qos));
+        let known = &session.flights[index];
+        if stores
+            && !known.released
+            && known.sent_on != Some(link)
+            && !is_owed(&known.owed, topic, publish, version)
+        {
+            let dropped = session.flights.remove(index).owed.message;
+            self.lose(&dropped);
+            return self.sent_first(link, number, topic, publish, packet_id, version);
+        }
+        // What waited to be stored was overtaken by what did not; of each quality the order is kept.
+        let was_later = session.flights[index + 1..].iter().any(|flight| {
+            flight.sent_on == Some(link) && !flight.is_in_doubt && (!stores || flight.owed.qos == publish.qos)
+        });
         let Some(flight) = session.flights.get_mut(index) else {
             return Ok(());
         };
@@ -699,9 +714,8 @@ impl Oracle {
         })?;
         self.check_life(&message, publish, version)?;
         let session = self.sessions.get_mut(&number).ok_or_else(unknown)?;
-        if let Some(topics) = session.replays.values_mut().find(|topics| topics.contains(topic)) {
-            topics.remove(topic);
-        }
+        // The subscription that was made first brings it first.
+        let _ = (session.replays.iter_mut()).any(|(_, topics)| topics.remove(topic));
         Ok(Owed {
             message,
             qos: publish.qos,
