@@ -720,6 +720,24 @@ fn a_power_cut_amid_the_checkpoint_after_a_failure_leaves_what_was_sent_meanwhil
 }
 
 #[test]
+fn a_damaged_record_of_the_end_of_a_session_leaves_its_client_the_one_that_came_after_it() {
+    let mut house = house();
+    absent(&mut house, V5, "reader", "t", QoS::AtLeastOnce);
+    let starting_clean = Connect {
+        clean_start: true,
+        ..kept(V5, "reader")
+    };
+    house.connect(starting_clean);
+    house.store();
+    let is_end = |change: &Change| matches!(change, Change::SessionEnded { .. });
+    let damaged = house.journal.iter().position(is_end).expect("it was given");
+    house.journal.remove(damaged);
+    house.numbers.remove(damaged);
+    cut(&mut house);
+    assert_eq!((house.stats().sessions, house.stats().subscriptions), (1, 0));
+}
+
+#[test]
 fn an_identifier_whose_end_was_not_recorded_may_be_given_again() {
     let mut house = house();
     let mut connect = kept(V5, "reader");

@@ -11,9 +11,11 @@ use tidegate::auth::access::{Denial, Rights};
 use tidegate::broker::{
     Broker, Change, Input, LinkId, ListenerPolicy, Now, Output, Recalled, StoreHealth, Verdict,
 };
-use tidegate::mqtt::{Connect, Packet, ProtocolVersion, QoS, Subscribe, SubscribeProperties, encode};
+use tidegate::mqtt::{
+    ClientId, Connect, Packet, ProtocolVersion, QoS, Subscribe, SubscribeProperties, encode,
+};
 
-use crate::acts::Act;
+use crate::acts::{Act, text};
 use crate::chance::Chance;
 use crate::clients::Client;
 use crate::network::{Connection, Read};
@@ -61,6 +63,12 @@ const AUDITOR: &str = "auditor";
 
 /// Rounds without anything being delivered or acknowledged after which nothing more is to be expected.
 const IDLE_ROUNDS_MAX: usize = 200;
+
+/// Rounds of that kind after which who has got all there is leaves for others.
+const IDLE_ROUNDS_OF_A_TURN: usize = 10;
+
+/// How long kicks that wait for their turn may take at the end, in seconds.
+const KICKS_WAIT_SECS_MAX: usize = 600;
 
 impl World {
     pub fn of(setup: Setup) -> Self {
@@ -323,11 +331,8 @@ impl World {
         if left.is_honest {
             oracle.check_promised(&left.promised, &found)?;
         }
-        if !is_trusted {
-            // The journal's clock goes on where it was told last.
-            let told_at = found.told_at().unwrap_or_default();
-            self.began = self.now.mono - Duration::from_millis(told_at.0);
-        }
+        let shows = found.clock_at(self.now.wall, is_trusted).unwrap_or_default();
+        self.began = self.now.mono.checked_sub(shows).unwrap_or(self.now.mono);
         oracle.go_on_from(&found, self.began);
         Ok(oracle)
     }
@@ -687,8 +692,14 @@ impl World {
         }
         self.make_room()?;
         self.set_rights(Vec::new())?;
-        self.unban_all()?;
         self.wait(Duration::from_secs(11))?; // whoever has not come to an end of its CONNECT is gone
+        for _ in 0..KICKS_WAIT_SECS_MAX {
+            if self.broker.kicks_due().is_none() {
+                break;
+            }
+            self.wait(Duration::from_secs(1))?;
+        }
+        self.unban_all()?; // when nobody is kept out any more by a kick that waits
         self.part_from_the_lost();
         for client in &mut self.clients {
             client.reads = true;
@@ -714,19 +725,28 @@ impl World {
     }
 
     /// Everybody comes who has a session, until nothing is owed to anybody.
+    ///
+    /// Where memory is too short for all at one time, a broker may refuse whom it has no room for; so they take turns:
+    /// who has come and is owed nothing leaves for those outside, who have to be let in then.
     fn drain(&mut self) -> Held {
-        let (mut idle, mut before) = (0, (0, 0, 0));
+        let mut came = vec![false; self.clients.len()];
+        let (mut idle, mut before) = (0, None);
         while idle < IDLE_ROUNDS_MAX {
             let stats = self.broker.stats();
-            let now = (
+            let now = Some((
                 self.oracle.delivered,
                 self.oracle.accepted,
                 stats.queued_messages + stats.inflight_messages + stats.spilled_messages,
-            );
+                came.iter().filter(|came| **came).count(),
+                self.clients
+                    .iter()
+                    .map(|client| client.unfinished.len())
+                    .sum::<usize>(),
+            ));
             idle = if now == before { idle + 1 } else { 0 };
             before = now;
-            for who in 0..self.clients.len() {
-                if self.clients[who].link.is_none() && self.oracle.has_session(&self.clients[who].name) {
+            for (who, came) in came.iter().enumerate() {
+                if self.clients[who].link.is_none() && self.wants_in(who, *came) {
                     let connect = self.lasting_connect(who);
                     self.open(who, connect)?;
                 }
@@ -743,12 +763,49 @@ impl World {
             self.commit(usize::MAX)?;
             self.tell_recalled(usize::MAX)?;
             self.wait(Duration::from_millis(20))?;
-            if self.is_quiet() {
+            for (came, client) in came.iter_mut().zip(&self.clients) {
+                *came |= client.is_in;
+            }
+            if self.is_quiet(&came) {
                 return Ok(());
+            }
+            if !self.setup.is_roomy && idle >= IDLE_ROUNDS_OF_A_TURN {
+                self.take_turns(&came)?;
             }
         }
         let stats = self.broker.stats();
         hold(false, "L1", || format!("what is owed is never paid: {stats:?}"))
+    }
+
+    /// Whether a client that is away has something to come for.
+    fn wants_in(&self, who: usize, came: bool) -> bool {
+        self.oracle.has_session(&self.clients[who].name) && !(came && self.is_done_with(who))
+    }
+
+    /// Whether neither a client nor the broker is owed anything by the other.
+    fn is_done_with(&self, who: usize) -> bool {
+        let client = &self.clients[who];
+        let id = ClientId::new(text(&client.name)).expect("it has a name");
+        let view = self.broker.view_session(self.now.mono, &id);
+        client.answers.is_empty()
+            && (client.unfinished.is_empty() || client.strays)
+            && view
+                .is_none_or(|view| view.queued_messages + view.inflight_messages + view.spilled_messages == 0)
+    }
+
+    /// Who is done with leaves, if anybody is outside and wants in.
+    fn take_turns(&mut self, came: &[bool]) -> Held {
+        let is_outside = |who: usize| self.clients[who].link.is_none() && self.wants_in(who, came[who]);
+        if !(0..came.len()).any(is_outside) {
+            return Ok(());
+        }
+        for who in 0..came.len() {
+            if self.clients[who].is_in && self.is_done_with(who) {
+                self.say(who, Packet::Disconnect(Box::default()))?;
+                self.leave(who, false);
+            }
+        }
+        self.carry_all()
     }
 
     /// CONNECT of a client that wants all it is owed.
@@ -760,14 +817,18 @@ impl World {
         connect
     }
 
-    fn is_quiet(&self) -> bool {
+    fn is_quiet(&self, came: &[bool]) -> bool {
         let stats = self.broker.stats();
-        let is_done = |client: &Client| {
-            let is_away = client.link.is_none() && !self.oracle.has_session(&client.name);
-            is_away
-                || (client.is_in
-                    && client.answers.is_empty()
-                    && (client.unfinished.is_empty() || client.strays))
+        let is_done = |who: usize| {
+            let client = &self.clients[who];
+            match client.link {
+                None => !self.wants_in(who, came[who]),
+                Some(_) => {
+                    client.is_in
+                        && client.answers.is_empty()
+                        && (client.unfinished.is_empty() || client.strays)
+                }
+            }
         };
         stats.queued_messages == 0
             && stats.inflight_messages == 0
@@ -776,7 +837,7 @@ impl World {
                 .broker
                 .store()
                 .is_none_or(|view| view.stored == view.given && view.parked == 0)
-            && self.clients.iter().all(is_done)
+            && (0..self.clients.len()).all(is_done)
             && (self.connections.values())
                 .all(|connection| connection.down_bytes() == 0 && connection.up_bytes() == 0)
     }

@@ -31,6 +31,10 @@ pub struct Restored {
     in_checkpoint: bool,
     /// The number of the record that is applied; 0: not known.
     record: u64,
+    /// The number of the last one that had any.
+    last: u64,
+    /// Whether changes are missing in between: damaged, or made while nothing could be stored.
+    has_gaps: bool,
     /// Whether what waits far back is only known by where it stands.
     is_sparing: bool,
     /// Terms that came lately: mostly they come again.
@@ -132,15 +136,21 @@ impl Restored {
 
     /// Takes the next record, the change of this number: by it what waits can be read again.
     pub fn apply_numbered(&mut self, number: u64, change: Change) {
-        self.record = number;
+        self.come_to(number);
         if let Some(again) = &mut self.again {
-            again.record = number;
+            again.come_to(number);
         }
         self.apply(change);
         self.record = 0;
         if let Some(again) = &mut self.again {
             again.record = 0;
         }
+    }
+
+    fn come_to(&mut self, number: u64) {
+        self.has_gaps |= self.last != 0 && number > self.last.saturating_add(1);
+        self.last = number;
+        self.record = number;
     }
 
     /// Takes the next record, where nobody reads it again.
@@ -277,10 +287,10 @@ impl Restored {
         match self.sessions.get_mut(&head.number) {
             Some(session) => session.head = head,
             None => {
-                // The one its client had before may have ended while nothing was stored.
+                // The one its client had before has ended, though the record of it may be damaged, or never have been.
                 let is_its = |session: &RestoredSession| session.head.client == head.client;
                 let mut known = self.sessions.iter();
-                if self.again.is_some()
+                if (self.has_gaps || self.again.is_some())
                     && let Some((&before, _)) = known.find(|(_, session)| is_its(session))
                 {
                     self.end_session(before);

@@ -87,15 +87,43 @@ impl Oracle {
             return hold(false, "T1", || "a link nobody knows was refused".into());
         };
         known.ended_in = step;
-        match std::mem::replace(&mut known.stage, Stage::Ended) {
-            Stage::Arrived | Stage::Asked(..) => {}
+        let asked = match std::mem::replace(&mut known.stage, Stage::Ended) {
+            Stage::Arrived => None,
+            Stage::Asked(connect, _) => Some(connect),
             stage => {
                 return hold(false, "T1", || {
                     format!("{stage:?} ended as if it had not been in: {reason}")
                 });
             }
-        }
+        };
         match reason {
+            DetachReason::Refused(Refusal::Banned) => {
+                let client = asked.as_ref().and_then(|connect| connect.client_id.as_ref());
+                let user = asked.as_ref().and_then(|connect| connect.user_name.as_ref());
+                let names = [
+                    client.map(|client| client.as_str()),
+                    user.map(|user| user.as_str()),
+                ];
+                let is_kept_out = |name: &str| self.bans.contains_key(name);
+                hold(names.into_iter().flatten().any(is_kept_out), "T2", || {
+                    format!("nobody asked to keep out {asked:?}")
+                })
+            }
+            DetachReason::Refused(
+                Refusal::ConnectionsFull
+                | Refusal::SessionsFull
+                | Refusal::SessionsOfUserFull
+                | Refusal::WillsFull
+                | Refusal::MemoryShort,
+            ) => hold(!self.terms.is_roomy, "P2", || {
+                format!("there is room, and {asked:?} was refused: {reason}")
+            }),
+            DetachReason::Refused(Refusal::NotStored) => {
+                let may_be_stored = !self.terms.stores || self.health == StoreHealth::Ready;
+                hold(!may_be_stored, "P2", || {
+                    format!("it could be stored, and {asked:?} was refused")
+                })
+            }
             DetachReason::ConnectTimeout => {
                 let due = known.last_received + self.terms.connect_timeout;
                 hold(due <= now, "A2", || "it had more time for its CONNECT".into())

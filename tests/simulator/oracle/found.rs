@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tidegate::broker::change::{
     Accepted, Author, JournalTime, MessageBody, MessageNumber, StoredSession, StoredSubscription, Terms,
@@ -23,8 +23,8 @@ pub struct Found {
     bodies: BTreeMap<u64, MessageBody>,
     retained: BTreeMap<Rc<str>, (u64, Author)>,
     bans: BTreeMap<BanSubject, Option<JournalTime>>,
-    /// What time it was when that was told last.
-    clock: Option<JournalTime>,
+    /// What time it was by the journal's clock and by the board's, when that was told last.
+    clock: Option<(JournalTime, SystemTime)>,
     /// What was given again since a checkpoint began.
     again: Option<Box<Found>>,
 }
@@ -62,9 +62,16 @@ impl Found {
         found
     }
 
-    /// When the journal's clock was told last.
-    pub fn told_at(&self) -> Option<JournalTime> {
-        self.clock
+    /// What the journal's clock shows when the board's shows `wall`: it goes on where it was told last, by the time that
+    /// went by since, as far as that is to be `trusted`; `None` where it was never told.
+    ///
+    /// A disk that lies or rots may have lost that it was told: what was told before counts then, and the board's clock
+    /// may have been set since.
+    pub fn clock_at(&self, wall: SystemTime, is_trusted: bool) -> Option<Duration> {
+        let (told_at, told_wall) = self.clock?;
+        let since = wall.duration_since(told_wall).unwrap_or_default();
+        let since = if is_trusted { since } else { Duration::ZERO };
+        Some(Duration::from_millis(told_at.0) + since)
     }
 
     fn apply(&mut self, change: Change) {
@@ -147,7 +154,7 @@ impl Found {
             Change::Unretained { topic } => _ = self.retained.remove(topic.as_str()),
             Change::Banned { subject, until } => _ = self.bans.insert(subject, until),
             Change::Unbanned { subject } => _ = self.bans.remove(&subject),
-            Change::Clock { at, .. } => self.clock = Some(at),
+            Change::Clock { at, wall } => self.clock = Some((at, wall)),
             Change::CheckpointBegun | Change::CheckpointEnded => {}
         }
     }

@@ -104,6 +104,7 @@ impl Oracle {
                     })?;
                     return self.admit(link, connect, Vec::new(), outputs);
                 }
+                known.stage = Stage::Asked(connect.clone(), Vec::new()); // in vain: the refusal follows
                 Ok(())
             }
             (Stage::Asked(_, waiting), packet) => {
