@@ -147,49 +147,62 @@ const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 const RSA_ENCRYPTION: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 
 fn parse_spki(der: &[u8]) -> Result<TokenKey, KeyMistake> {
-    let (algorithm, curve, bytes) = take_apart(der).map_err(|_| KeyMistake::Form)?;
+    let KeyInfo {
+        algorithm,
+        parameters,
+        key,
+    } = KeyInfo::from_der(der).map_err(|_| KeyMistake::Form)?;
     let material = if algorithm == RSA_ENCRYPTION {
-        let (modulus, exponent) = take_apart_rsa(bytes).map_err(|_| KeyMistake::Form)?;
+        let (modulus, exponent) = rsa_numbers(key).map_err(|_| KeyMistake::Form)?;
         return TokenKey::rsa(None, modulus, exponent);
-    } else if algorithm == EC_PUBLIC_KEY && curve == Some(PRIME256V1) {
-        Material::P256(bytes.try_into().map_err(|_| KeyMistake::Form)?)
+    } else if algorithm == EC_PUBLIC_KEY && parameters == Some(PRIME256V1) {
+        Material::P256(key.try_into().map_err(|_| KeyMistake::Form)?)
     } else if algorithm == ED25519 {
-        Material::Ed25519(bytes.try_into().map_err(|_| KeyMistake::Form)?)
+        Material::Ed25519(key.try_into().map_err(|_| KeyMistake::Form)?)
     } else {
         return Err(KeyMistake::Algorithm);
     };
     Ok(TokenKey { id: None, material })
 }
 
-/// A SubjectPublicKeyInfo (RFC 5280 section 4.1): the algorithm, the content of its parameters, and the key.
-fn take_apart(der: &[u8]) -> der::Result<(&[u8], Option<&[u8]>, &[u8])> {
-    let mut info = fields(der)?;
-    let mut identifier = fields(info.tlv_bytes()?)?;
-    let algorithm = value(&mut identifier, Tag::ObjectIdentifier)?;
-    let parameters = match identifier.is_finished() {
-        true => None,
-        false => Some(AnyRef::decode(&mut identifier)?.value()),
-    };
-    identifier.finish()?;
-    let key = BitStringRef::decode(&mut info)?.try_into()?;
-    info.finish()?;
-    Ok((algorithm, parameters, key))
+/// A SubjectPublicKeyInfo (RFC 5280 section 4.1).
+struct KeyInfo<'a> {
+    algorithm: &'a [u8],
+    /// Without their tag.
+    parameters: Option<&'a [u8]>,
+    key: &'a [u8],
 }
 
-/// An RSAPublicKey (RFC 8017 appendix A.1.1): modulus and exponent.
-fn take_apart_rsa(der: &[u8]) -> der::Result<(&[u8], &[u8])> {
-    let mut key = fields(der)?;
+impl<'a> KeyInfo<'a> {
+    fn from_der(der: &'a [u8]) -> der::Result<Self> {
+        let mut whole = SliceReader::new(der)?;
+        let mut info = SliceReader::new(value(&mut whole, Tag::Sequence)?)?;
+        whole.finish()?;
+        let mut identifier = SliceReader::new(value(&mut info, Tag::Sequence)?)?;
+        let algorithm = value(&mut identifier, Tag::ObjectIdentifier)?;
+        let parameters = match identifier.is_finished() {
+            true => None,
+            false => Some(AnyRef::decode(&mut identifier)?.value()),
+        };
+        identifier.finish()?;
+        let key = BitStringRef::decode(&mut info)?.try_into()?;
+        info.finish()?;
+        Ok(Self {
+            algorithm,
+            parameters,
+            key,
+        })
+    }
+}
+
+/// Modulus and exponent of an RSAPublicKey (RFC 8017 appendix A.1.1).
+fn rsa_numbers(der: &[u8]) -> der::Result<(&[u8], &[u8])> {
+    let mut whole = SliceReader::new(der)?;
+    let mut key = SliceReader::new(value(&mut whole, Tag::Sequence)?)?;
+    whole.finish()?;
     let (modulus, exponent) = (IntRef::decode(&mut key)?, IntRef::decode(&mut key)?);
     key.finish()?;
     Ok((modulus.as_bytes(), exponent.as_bytes()))
-}
-
-/// What is in a SEQUENCE that is all there is.
-fn fields(der: &[u8]) -> der::Result<SliceReader<'_>> {
-    let mut whole = SliceReader::new(der)?;
-    let content = value(&mut whole, Tag::Sequence)?;
-    whole.finish()?;
-    SliceReader::new(content)
 }
 
 /// The content of what comes next, which has to have this tag.
@@ -456,7 +469,7 @@ mod tests {
         short.pop();
         assert_eq!(parse_spki(&short).err(), form);
         assert_eq!(
-            take_apart_rsa(&[0x30, 6, 2, 1, 5, 2, 1, 3]),
+            rsa_numbers(&[0x30, 6, 2, 1, 5, 2, 1, 3]),
             Ok((&[5][..], &[3][..]))
         );
         for wrong in [
@@ -465,7 +478,7 @@ mod tests {
             &[0x30, 3, 2, 1, 5],
             &[0x30, 5, 2, 1, 5, 2, 0],
         ] {
-            assert!(take_apart_rsa(wrong).is_err(), "{wrong:?}");
+            assert!(rsa_numbers(wrong).is_err(), "{wrong:?}");
         }
     }
 

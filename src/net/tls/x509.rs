@@ -67,8 +67,9 @@ impl<'a> Certificate<'a> {
 
     /// Reads what is signed of it (RFC 5280 section 4.1).
     fn read(fields: &mut SliceReader<'a>) -> der::Result<Self> {
-        if matches!(Tag::peek(fields)?, Tag::ContextSpecific { .. }) {
-            AnyRef::decode(fields)?; // version
+        let version = TagNumber(0);
+        if matches!(Tag::peek(fields)?, Tag::ContextSpecific { number, .. } if number == version) {
+            AnyRef::decode(fields)?;
         }
         value(fields, Tag::Integer)?; // serialNumber
         value(fields, Tag::Sequence)?; // signature
@@ -87,9 +88,9 @@ impl<'a> Certificate<'a> {
                     ..
                 } => {}
                 Tag::ContextSpecific {
-                    number: TagNumber(3), // extensions
+                    number: TagNumber(3), // extensions, which are the last
                     ..
-                } => alternative_names = alternative_names_in(field.value())?,
+                } if fields.is_finished() => alternative_names = alternative_names_in(field.value())?,
                 other => return Err(other.unexpected_error(None).into()),
             }
         }
@@ -553,6 +554,7 @@ mod tests {
             tlv(0xa3, &[&good]),
             tlv(0xa4, &[&good]),
             tlv(0x0c, &[&good]),
+            [extensions(&[&alternatives(&[&good])]), extensions(&[])].concat(),
         ] {
             let der = named(&[], &[&wrong]);
             assert_eq!(
