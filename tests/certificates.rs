@@ -384,6 +384,47 @@ fn a_reload_of_a_bad_file_changes_nothing() {
 }
 
 #[test]
+fn a_revocation_list_that_is_not_whole_is_refused_with_the_reason() {
+    let (papers, fleet) = (Papers::new(), Authority::new("fleet"));
+    let whole = fleet.crl(&[7], HOUR).der().to_vec();
+    // The fields before it say when the list was made and when it is due, thirteen characters each; the next one says
+    // when the certificate was revoked.
+    let moments: Vec<usize> = (0..whole.len())
+        .filter(|&at| whole[at..].starts_with(&[0x17, 13]))
+        .collect();
+    let [made_at, due_at, revoked_at] = moments[..] else {
+        panic!("expected three moments: {moments:?}");
+    };
+    let damaged = |at: usize, byte| {
+        let mut list = whole.clone();
+        list[at] = byte;
+        list
+    };
+    for (list, expected) in [
+        ([&whole[..], b"\n"].concat(), "something stands behind it"),
+        (damaged(due_at, 0x30), "does not say when it is to be replaced"),
+        (damaged(made_at + 2, b'x'), "cannot be taken apart"),
+        (damaged(due_at + 14, b'x'), "cannot be taken apart"),
+        (whole[..whole.len() - 1].to_vec(), "cannot be taken apart"),
+        (damaged(revoked_at + 2, b'x'), "cannot be used"),
+    ] {
+        let file = fleet.write("fleet.crl", list);
+        let trust = ClientTrust {
+            crl: vec![file],
+            ..ClientTrust::of(&fleet.ca)
+        };
+        let refused = Server::new(&required(&papers, trust), clock()).unwrap_err();
+        let refused = refused.to_string();
+        assert!(
+            refused.contains("a revocation list in")
+                && refused.contains("fleet.crl")
+                && refused.contains(expected),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
 fn a_file_of_authorities_that_is_not_read_to_its_end_is_refused() {
     let (papers, fleet) = (Papers::new(), Authority::new("fleet"));
     let ca = fs::read_to_string(&fleet.ca).unwrap();

@@ -3,13 +3,12 @@
 use std::fmt;
 
 use base64ct::{Base64UrlUnpadded, Encoding};
+use der::asn1::{AnyRef, BitStringRef, IntRef};
+use der::{Decode, Reader, SliceReader, Tag, Tagged};
 use ring::hmac;
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Map, Value};
-use x509_parser::prelude::FromDer;
-use x509_parser::public_key::PublicKey;
-use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::tokens::Algorithm;
 
@@ -148,30 +147,69 @@ const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 const RSA_ENCRYPTION: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 
 fn parse_spki(der: &[u8]) -> Result<TokenKey, KeyMistake> {
-    let (rest, spki) = SubjectPublicKeyInfo::from_der(der).map_err(|_| KeyMistake::Form)?;
-    if !rest.is_empty() {
-        return Err(KeyMistake::Form);
-    }
-    let bytes: &[u8] = &spki.subject_public_key.data;
-    let algorithm = spki.algorithm.algorithm.as_bytes();
-    let curve = spki
-        .algorithm
-        .parameters
-        .as_ref()
-        .map(|parameters| parameters.data);
+    let KeyInfo {
+        algorithm,
+        parameters,
+        key,
+    } = KeyInfo::from_der(der).map_err(|_| KeyMistake::Form)?;
     let material = if algorithm == RSA_ENCRYPTION {
-        let Ok(PublicKey::RSA(key)) = spki.parsed() else {
-            return Err(KeyMistake::Form);
-        };
-        return TokenKey::rsa(None, key.modulus, key.exponent);
-    } else if algorithm == EC_PUBLIC_KEY && curve == Some(PRIME256V1) {
-        Material::P256(bytes.try_into().map_err(|_| KeyMistake::Form)?)
+        let (modulus, exponent) = rsa_numbers(key).map_err(|_| KeyMistake::Form)?;
+        return TokenKey::rsa(None, modulus, exponent);
+    } else if algorithm == EC_PUBLIC_KEY && parameters == Some(PRIME256V1) {
+        Material::P256(key.try_into().map_err(|_| KeyMistake::Form)?)
     } else if algorithm == ED25519 {
-        Material::Ed25519(bytes.try_into().map_err(|_| KeyMistake::Form)?)
+        Material::Ed25519(key.try_into().map_err(|_| KeyMistake::Form)?)
     } else {
         return Err(KeyMistake::Algorithm);
     };
     Ok(TokenKey { id: None, material })
+}
+
+/// A SubjectPublicKeyInfo (RFC 5280 section 4.1).
+struct KeyInfo<'a> {
+    algorithm: &'a [u8],
+    /// Without their tag.
+    parameters: Option<&'a [u8]>,
+    key: &'a [u8],
+}
+
+impl<'a> KeyInfo<'a> {
+    fn from_der(der: &'a [u8]) -> der::Result<Self> {
+        let mut whole = SliceReader::new(der)?;
+        let mut info = SliceReader::new(value(&mut whole, Tag::Sequence)?)?;
+        whole.finish()?;
+        let mut identifier = SliceReader::new(value(&mut info, Tag::Sequence)?)?;
+        let algorithm = value(&mut identifier, Tag::ObjectIdentifier)?;
+        let parameters = match identifier.is_finished() {
+            true => None,
+            false => Some(AnyRef::decode(&mut identifier)?.value()),
+        };
+        identifier.finish()?;
+        let key = BitStringRef::decode(&mut info)?.try_into()?;
+        info.finish()?;
+        Ok(Self {
+            algorithm,
+            parameters,
+            key,
+        })
+    }
+}
+
+/// Modulus and exponent of an RSAPublicKey (RFC 8017 appendix A.1.1).
+fn rsa_numbers(der: &[u8]) -> der::Result<(&[u8], &[u8])> {
+    let mut whole = SliceReader::new(der)?;
+    let mut key = SliceReader::new(value(&mut whole, Tag::Sequence)?)?;
+    whole.finish()?;
+    let (modulus, exponent) = (IntRef::decode(&mut key)?, IntRef::decode(&mut key)?);
+    key.finish()?;
+    Ok((modulus.as_bytes(), exponent.as_bytes()))
+}
+
+/// The content of what comes next, which has to have this tag.
+fn value<'a>(reader: &mut SliceReader<'a>, tag: Tag) -> der::Result<&'a [u8]> {
+    let next = AnyRef::decode(reader)?;
+    next.tag().assert_eq(tag)?;
+    Ok(next.value())
 }
 
 fn parse_jwks(text: &str) -> Result<Vec<TokenKey>, KeyMistake> {
@@ -400,6 +438,48 @@ mod tests {
         assert_eq!(mistake(&ED25519.repeat(17)), Some(KeyMistake::TooMany));
         let secret = TokenKey::secret(&[7; 31]);
         assert_eq!(secret.err(), Some(KeyMistake::SecretTooShort));
+    }
+
+    #[test]
+    fn a_public_key_that_is_not_whole_is_refused_and_none_makes_it_panic() {
+        let form = Some(KeyMistake::Form);
+        for pem in [RSA, P256, ED25519] {
+            let whole = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes()).expect("a key");
+            assert!(parse_spki(&whole).is_ok());
+            for end in 0..whole.len() {
+                assert_eq!(parse_spki(&whole[..end]).err(), form, "{end}");
+            }
+            assert_eq!(parse_spki(&[&whole, &[0][..]].concat()).err(), form);
+            for at in 0..whole.len() {
+                for byte in 0..=255 {
+                    let mut damaged = whole.to_vec();
+                    damaged[at] = byte;
+                    // Most of them are whole keys that nobody has.
+                    let _ = parse_spki(&damaged);
+                }
+            }
+        }
+        // A bit too few, a byte too few, a number with a zero too many before it, and a number too many.
+        let ed25519 = SubjectPublicKeyInfoDer::from_pem_slice(ED25519.as_bytes()).expect("a key");
+        let mut bits = ed25519.to_vec();
+        bits[11] = 1;
+        assert_eq!(parse_spki(&bits).err(), form);
+        let mut short = ed25519.to_vec();
+        (short[1], short[10]) = (short[1] - 1, short[10] - 1);
+        short.pop();
+        assert_eq!(parse_spki(&short).err(), form);
+        assert_eq!(
+            rsa_numbers(&[0x30, 6, 2, 1, 5, 2, 1, 3]),
+            Ok((&[5][..], &[3][..]))
+        );
+        for wrong in [
+            &[0x30, 7, 2, 2, 0, 5, 2, 1, 3][..],
+            &[0x30, 9, 2, 1, 5, 2, 1, 3, 2, 1, 3],
+            &[0x30, 3, 2, 1, 5],
+            &[0x30, 5, 2, 1, 5, 2, 0],
+        ] {
+            assert!(rsa_numbers(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod handshake_error;
 mod owner;
 mod server;
 mod trust;
+mod x509;
 
 pub use self::client::{ClientSettings, Connector, Roots};
 pub use self::error::TlsError;

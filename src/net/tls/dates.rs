@@ -1,17 +1,18 @@
 //! Whether a certificate is in its time, and for how long.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use der::DateTime;
 use rustls::pki_types::CertificateDer;
 use rustls::time_provider::TimeProvider;
 use tracing::warn;
-use x509_parser::prelude::{FromDer, X509Certificate};
-use x509_parser::time::ASN1Time;
 
 use super::error::TlsError;
+use super::x509::Certificate;
 
-pub(super) fn is_expired(certificate: &X509Certificate<'_>, clock: &dyn TimeProvider) -> bool {
-    let not_after = certificate.validity().not_after.timestamp();
+pub(super) fn is_expired(certificate: &Certificate<'_>, clock: &dyn TimeProvider) -> bool {
+    let not_after = certificate.not_after;
     // A clock that cannot be read lets nobody in.
     clock
         .current_time()
@@ -30,22 +31,42 @@ pub(super) fn check_dates(
             file: file.to_owned(),
         });
     };
-    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|error| TlsError::bad(file, error))?;
-    let validity = certificate.validity();
+    let certificate = Certificate::from_der(leaf).map_err(|error| TlsError::bad(file, error))?;
     let now = clock
         .current_time()
         .map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
     if is_expired(&certificate, clock) {
         return Err(TlsError::Expired {
             file: file.to_owned(),
-            not_after: validity.not_after.to_string(),
-            now: ASN1Time::from_timestamp(now).map_or_else(|_| now.to_string(), |now| now.to_string()),
+            not_after: date(certificate.not_after),
+            now: date(now),
         });
     }
-    if now < validity.not_before.timestamp() {
-        warn!(file = %file.display(), not_before = %validity.not_before, "certificate is not valid yet");
+    if now < certificate.not_before {
+        let not_before = date(certificate.not_before);
+        warn!(file = %file.display(), %not_before, "certificate is not valid yet");
     }
     Ok(())
+}
+
+/// A moment as in `Mar  1 09:05:00 2027 +00:00`.
+fn date(unix_secs: i64) -> String {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    // How long before is not known; see `Certificate`.
+    let Ok(since_epoch) = u64::try_from(unix_secs) else {
+        return "a day before 1970".to_owned();
+    };
+    // After the year 9999, which no certificate can say but a clock.
+    let Ok(date) = DateTime::from_unix_duration(Duration::from_secs(since_epoch)) else {
+        return unix_secs.to_string();
+    };
+    let month = usize::from(date.month()).checked_sub(1);
+    let month = month.and_then(|month| MONTHS.get(month)).unwrap_or(&"");
+    let (day, year) = (date.day(), date.year());
+    let (hour, minute, second) = (date.hour(), date.minutes(), date.seconds());
+    format!("{month} {day:>2} {hour:02}:{minute:02}:{second:02} {year} +00:00")
 }
 
 /// How long before the end of a certificate a person is told, in seconds: some renewals go through many hands.
@@ -74,8 +95,8 @@ pub(super) enum TermKind {
 pub(super) fn end_of_chain(file: &Path, chain: &[CertificateDer<'static>]) -> Result<Option<Term>, TlsError> {
     let mut first = None;
     for der in chain {
-        let (_, certificate) = X509Certificate::from_der(der).map_err(|error| TlsError::bad(file, error))?;
-        let end = certificate.validity().not_after.timestamp();
+        let certificate = Certificate::from_der(der).map_err(|error| TlsError::bad(file, error))?;
+        let end = certificate.not_after;
         first = Some(first.map_or(end, |first: i64| first.min(end)));
     }
     Ok(first.map(|ends_at_unix_secs| Term {
@@ -90,10 +111,7 @@ impl Term {
     pub(super) fn warning(&self, now_unix_secs: i64) -> Option<String> {
         let left_secs = self.ends_at_unix_secs.saturating_sub(now_unix_secs);
         let file = self.file.display();
-        let date = match ASN1Time::from_timestamp(self.ends_at_unix_secs) {
-            Ok(date) => date.to_string(),
-            Err(_) => self.ends_at_unix_secs.to_string(),
-        };
+        let date = date(self.ends_at_unix_secs);
         let days = left_secs / DAY_SECS;
         match self.kind {
             // Lists are short-lived, and whoever makes them does so by a clock: only a late one is worth a word.
@@ -118,6 +136,23 @@ impl Term {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_is_told_by_the_calendar() {
+        for (unix_secs, expected) in [
+            (0, "Jan  1 00:00:00 1970 +00:00"),
+            (951_827_696, "Feb 29 12:34:56 2000 +00:00"),
+            (1_798_761_599, "Dec 31 23:59:59 2026 +00:00"),
+            (4_107_542_400, "Mar  1 00:00:00 2100 +00:00"),
+            (253_402_300_799, "Dec 31 23:59:59 9999 +00:00"),
+            (253_402_300_800, "253402300800"),
+            (i64::MAX, "9223372036854775807"),
+            (-1, "a day before 1970"),
+            (i64::MIN, "a day before 1970"),
+        ] {
+            assert_eq!(date(unix_secs), expected);
+        }
+    }
 
     #[test]
     fn the_end_of_a_certificate_is_told_a_month_ahead_and_more_urgently_in_its_last_week() {

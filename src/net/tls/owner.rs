@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::X509Certificate;
-
+use super::x509::{self, Certificate, Malformed};
 use crate::mqtt::{StringError, Utf8String};
 
 /// The field of a certificate that names its owner.
@@ -40,31 +38,26 @@ pub enum CertificateError {
 /// # Errors
 /// [`CertificateError`]: a name that is missing or cannot be told for certain lets nobody in.
 pub(super) fn name_of(
-    certificate: &X509Certificate<'_>,
+    certificate: &Certificate<'_>,
     field: CertificateField,
 ) -> Result<Utf8String, CertificateError> {
+    let alternative = |kind| {
+        let name = certificate.alternative_name(kind)?;
+        name.ok_or(CertificateError::NoName(field))
+    };
     let bytes: &[u8] = match field {
         CertificateField::CommonName => {
-            let mut names = certificate.subject().iter_common_name();
-            let name = names.next().ok_or(CertificateError::NoName(field))?;
-            if names.next().is_some() {
-                return Err(CertificateError::TwoNames);
+            let names = certificate.common_names()?;
+            match names[..] {
+                [] => return Err(CertificateError::NoName(field)),
+                // Character sets other than those that are a part of UTF-8 are not UTF-8 either.
+                [name] => name.ok_or(CertificateError::BadName(field, StringError::NotUtf8))?,
+                _ => return Err(CertificateError::TwoNames),
             }
-            // Character sets other than those that are a part of UTF-8 are not UTF-8 either.
-            name.as_str()
-                .map_err(|_| CertificateError::BadName(field, StringError::NotUtf8))?
-                .as_bytes()
         }
-        CertificateField::SanDns | CertificateField::SanUri | CertificateField::SanEmail => {
-            let names = certificate
-                .subject_alternative_name()
-                .map_err(|_| CertificateError::Unreadable)?;
-            let names = names.map_or(&[][..], |names| names.value.general_names.as_slice());
-            names
-                .iter()
-                .find_map(|name| alternative(name, field))
-                .ok_or(CertificateError::NoName(field))?
-        }
+        CertificateField::SanDns => alternative(x509::DNS_NAME)?,
+        CertificateField::SanUri => alternative(x509::URI)?,
+        CertificateField::SanEmail => alternative(x509::EMAIL)?,
     };
     if bytes.is_empty() {
         return Err(CertificateError::NoName(field));
@@ -73,20 +66,9 @@ pub(super) fn name_of(
         .map_err(|error| CertificateError::BadName(field, error))
 }
 
-/// The bytes of `name` if it is of the kind `field` asks for, well-formed or not.
-fn alternative<'a>(name: &GeneralName<'a>, field: CertificateField) -> Option<&'a [u8]> {
-    match (name, field) {
-        (GeneralName::DNSName(name), CertificateField::SanDns)
-        | (GeneralName::URI(name), CertificateField::SanUri)
-        | (GeneralName::RFC822Name(name), CertificateField::SanEmail) => Some(name.as_bytes()),
-        // RFC 5280, section 4.2.1.6: rfc822Name [1], dNSName [2], uniformResourceIdentifier [6].
-        (GeneralName::Invalid(tag, bytes), _) => match (tag.0, field) {
-            (1, CertificateField::SanEmail)
-            | (2, CertificateField::SanDns)
-            | (6, CertificateField::SanUri) => Some(bytes),
-            _ => None,
-        },
-        _ => None,
+impl From<Malformed> for CertificateError {
+    fn from(_: Malformed) -> Self {
+        Self::Unreadable
     }
 }
 
@@ -120,8 +102,7 @@ impl fmt::Display for CertificateField {
 #[cfg(test)]
 mod tests {
     use rcgen::string::Ia5String;
-    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
-    use x509_parser::prelude::FromDer;
+    use rcgen::{CertificateParams, DnType, DnValue, KeyPair, SanType};
 
     use super::*;
 
@@ -149,7 +130,7 @@ mod tests {
         for at in places {
             der[at..at + to.len()].copy_from_slice(to);
         }
-        let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+        let certificate = Certificate::from_der(&der).unwrap();
         name_of(&certificate, field)
     }
 
@@ -165,6 +146,87 @@ mod tests {
             name_in_patched(field, b"first.example", b"fir\xc3t.example"),
             expected
         );
+    }
+
+    /// What each field says in a certificate of this common name and these alternative names.
+    fn named(
+        common_name: Option<DnValue>,
+        others: &[SanType],
+        field: CertificateField,
+    ) -> Result<Utf8String, CertificateError> {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        if let Some(name) = common_name {
+            params.distinguished_name.push(DnType::CommonName, name);
+        }
+        params.subject_alt_names = others.to_vec();
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let der = certificate.der().to_vec();
+        name_of(&Certificate::from_der(&der).unwrap(), field)
+    }
+
+    #[test]
+    fn a_common_name_counts_in_the_character_sets_that_are_a_part_of_utf_8() {
+        let field = CertificateField::CommonName;
+        for (name, expected) in [
+            (DnValue::Utf8String("pümp".to_owned()), "pümp"),
+            (DnValue::PrintableString("pump".try_into().unwrap()), "pump"),
+            (DnValue::Ia5String("p@mp".try_into().unwrap()), "p@mp"),
+        ] {
+            let named = named(Some(name), &[], field).unwrap();
+            assert_eq!(named.as_str(), expected);
+        }
+        for name in [
+            DnValue::TeletexString("pump".try_into().unwrap()),
+            DnValue::BmpString("pump".try_into().unwrap()),
+            DnValue::UniversalString("pump".try_into().unwrap()),
+        ] {
+            let expected = Err(CertificateError::BadName(field, StringError::NotUtf8));
+            assert_eq!(named(Some(name), &[], field), expected);
+        }
+        let empty = DnValue::Utf8String(String::new());
+        for name in [None, Some(empty)] {
+            assert_eq!(named(name, &[], field), Err(CertificateError::NoName(field)));
+        }
+    }
+
+    #[test]
+    fn each_field_takes_the_first_alternative_name_of_its_kind() {
+        let [one, two] = ["one", "two"].map(|name| Ia5String::try_from(name).unwrap());
+        let all = [
+            SanType::IpAddress([127, 0, 0, 1].into()),
+            SanType::Rfc822Name("a@b".try_into().unwrap()),
+            SanType::URI("urn:a".try_into().unwrap()),
+            SanType::DnsName(one),
+            SanType::DnsName(two),
+            SanType::URI("urn:b".try_into().unwrap()),
+            SanType::Rfc822Name("c@d".try_into().unwrap()),
+        ];
+        for (field, expected) in [
+            (CertificateField::SanDns, "one"),
+            (CertificateField::SanUri, "urn:a"),
+            (CertificateField::SanEmail, "a@b"),
+        ] {
+            assert_eq!(named(None, &all, field).unwrap().as_str(), expected);
+            for others in [&all[..1], &[]] {
+                let nobody = Err(CertificateError::NoName(field));
+                assert_eq!(named(Some("pump".into()), others, field), nobody);
+            }
+        }
+    }
+
+    #[test]
+    fn alternative_names_that_are_damaged_name_nobody() {
+        // Of the second name, its tag or its length.
+        for (from, to) in [
+            (b"\x82\x0dother", b"\x0c\x0dother"),
+            (b"\x82\x0dother", b"\x82\x0eother"),
+        ] {
+            let named = name_in_patched(CertificateField::SanDns, from, to);
+            assert_eq!(named, Err(CertificateError::Unreadable));
+            let named = name_in_patched(CertificateField::CommonName, from, to).unwrap();
+            assert_eq!(named.as_str(), "marker");
+        }
     }
 
     #[test]

@@ -11,7 +11,6 @@ use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError as Bad, Error, HandshakeKind, ServerConfig, ServerConnection};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsStream};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::dates::{Term, TermKind, check_dates, end_of_chain, is_expired};
 use super::error::TlsError;
@@ -19,6 +18,7 @@ use super::files::{KeyOf, read_certificates, read_key};
 use super::handshake_error::HandshakeError;
 use super::owner::{CertificateError, CertificateField, name_of};
 use super::trust::{ClientTrust, Doubt, Reading};
+use super::x509::Certificate;
 use crate::mqtt::{ClientId, Utf8String};
 
 /// What a TLS listener shows and asks for.
@@ -176,8 +176,7 @@ impl Server {
             return Ok(Names::default());
         };
         let bad = HandshakeError::Certificate;
-        let (_, certificate) =
-            X509Certificate::from_der(leaf).map_err(|_| bad(CertificateError::Unreadable))?;
+        let certificate = Certificate::from_der(leaf).map_err(|_| bad(CertificateError::Unreadable))?;
         // Whoever resumes a session shows the certificate of that time, and nothing has looked at any dates since.
         if connection.handshake_kind() == Some(HandshakeKind::Resumed) {
             if is_expired(&certificate, self.config.time_provider.as_ref()) {

@@ -8,10 +8,10 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateRevocationListDer;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
-use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use super::error::TlsError;
 use super::files::{read_authorities, read_revocation_lists};
+use super::x509::ListDates;
 
 /// Which client certificates are accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,11 +104,13 @@ impl ClientTrust {
         let verifier = all.build().map_err(|error| {
             // One by one, to tell which file is at fault.
             let is_wrong = |list: &&List<'_>| builder().with_crls([list.der.clone()]).build().is_err();
-            let wrong = match error {
-                VerifierBuilderError::InvalidCrl(_) => lists.iter().find(is_wrong).map(|list| list.file),
-                _ => self.ca.first().map(PathBuf::as_path),
-            };
-            TlsError::bad(wrong.unwrap_or(Path::new("")), error)
+            match error {
+                VerifierBuilderError::InvalidCrl(_) => {
+                    let wrong = lists.iter().find(is_wrong).map(|list| list.file);
+                    TlsError::bad_crl(wrong.unwrap_or(Path::new("")), error)
+                }
+                _ => TlsError::bad(self.ca.first().map_or(Path::new(""), PathBuf::as_path), error),
+            }
         })?;
         Ok(Reading { verifier, due })
     }
@@ -131,23 +133,17 @@ struct List<'f> {
 
 impl<'f> List<'f> {
     fn read(file: &'f Path, der: CertificateRevocationListDer<'static>) -> Result<Self, TlsError> {
-        let (rest, list) =
-            CertificateRevocationList::from_der(&der).map_err(|error| TlsError::bad_crl(file, error))?;
-        if !rest.is_empty() {
-            return Err(TlsError::bad_crl(file, "something stands behind it"));
-        }
-        let issued_at = list.last_update().timestamp();
-        let Some(due_at) = list.next_update() else {
+        let dates = ListDates::from_der(&der).map_err(|error| TlsError::bad_crl(file, error))?;
+        let Some(due_at) = dates.next_update else {
             return Err(TlsError::bad_crl(
                 file,
                 "it does not say when it is to be replaced",
             ));
         };
-        let due_at = due_at.timestamp();
         Ok(Self {
             file,
             der,
-            issued_at,
+            issued_at: dates.this_update,
             due_at,
         })
     }
