@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use conversation::*;
 use tidegate::auth::access::Rights;
-use tidegate::broker::{Broker, Change, Input, Limits, LinkId, Overflow, QueueClass, Restored, StoreHealth};
+use tidegate::broker::{
+    Broker, Change, Input, Limits, LinkId, Overflow, QueueClass, QueueRule, Restored, Settings, StoreHealth,
+};
 use tidegate::mqtt::{Ack, Packet, ProtocolVersion, PublishProperties, QoS, ReasonCode};
 
 const SMALL: usize = QueueClass::N16.messages();
@@ -170,6 +172,41 @@ fn after_a_power_cut_all_of_it_is_there_and_still_not_in_memory() {
     let writer = house.join(client(V5, "writer"));
     fill_exactly(&mut house, writer, 200..220);
     assert_eq!(drained(&mut house, "reader"), texts(20..220));
+}
+
+#[test]
+fn what_was_dropped_in_the_middle_before_a_power_cut_stays_dropped() {
+    let firm = QueueRule {
+        topics: vec![filter("firm")],
+        overflow: Some(Overflow::Reject),
+        ..QueueRule::default()
+    };
+    let settings = Settings {
+        queue_rules: vec![firm],
+        ..Settings::default()
+    };
+    let without_spill = Limits {
+        spill_bytes_max: 0,
+        queue_class: QueueClass::N64,
+        ..Limits::default()
+    };
+    let mut house = House::within(without_spill).decided(settings).with_store();
+    let link = house.join(resuming(V5, "reader"));
+    house.subscribe(link, "#", QoS::AtLeastOnce);
+    house.close(link);
+    let writer = house.join(client(V5, "writer"));
+    // Twenty that stay, and of a hundred behind them the last forty-four.
+    for number in 0..20 {
+        house.publish(writer, message1(1, "firm", &number.to_string()));
+    }
+    fill(&mut house, writer, 20..120);
+    let expected = [texts(0..20), texts(76..120)].concat();
+    house.restart(Broker::new(small(), Rights::default(), 8), Duration::ZERO, true);
+    assert_eq!(house.stats().spilled_messages, 64 - SMALL as u64);
+    house.step(Input::Checkpoint);
+    house.read_again();
+    assert_eq!(drained(&mut house, "reader"), expected);
+    assert_eq!(house.stats().dropped(), 0);
 }
 
 #[test]

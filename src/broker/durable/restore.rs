@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::change::{Author, JournalTime, MessageBody, MessageNumber, Owed, SessionNumber, Terms};
-use super::restored::{Restored, RestoredSession, Standing};
+use super::restored::{Gaps, Restored, RestoredSession, Standing};
 use super::{Durable, Stamp};
 use crate::auth::Identity;
 use crate::auth::access::Action;
@@ -167,6 +167,7 @@ impl Broker {
             queue,
             sent,
             receiving,
+            gaps,
         } = restored;
         let identity = self.shared(&head.identity);
         let owner = self.owners.owner(&identity, head.peer);
@@ -263,7 +264,7 @@ impl Broker {
         }
         let expires_at = session.expires_at;
         let due = session.will.as_ref().and_then(|will| will.due);
-        self.queue_again(durable.now.mono, key, waiting);
+        self.queue_again(durable.now.mono, key, waiting, &gaps);
         if let Some(at) = expires_at {
             self.timers.set(at, Timer::SessionExpiry(key));
         }
@@ -275,7 +276,7 @@ impl Broker {
 
     /// Puts back what waits for a session: as much as its queue holds, and the rest where it may stand in the journal
     /// alone and does.
-    fn queue_again(&mut self, now: Instant, key: SessionKey, waiting: Vec<Waiting>) {
+    fn queue_again(&mut self, now: Instant, key: SessionKey, waiting: Vec<Waiting>, gaps: &Gaps) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -308,7 +309,7 @@ impl Broker {
             match queued {
                 Err((record, delivery, size_bytes)) => {
                     let spilled = session.spilled_mut(&self.budget.account);
-                    spilled.add_standing(record, delivery, size_bytes, now);
+                    spilled.add_standing((record, delivery), size_bytes, gaps, now);
                     self.stats.spilled_messages += 1;
                     self.stats.spilled_bytes += size_bytes as u64;
                 }

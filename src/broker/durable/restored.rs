@@ -61,6 +61,24 @@ pub(super) struct RestoredSession {
     pub(super) queue: BTreeMap<DeliveryNumber, (MessageNumber, Rc<Terms>, Standing)>,
     pub(super) sent: Vec<UnfinishedDelivery>,
     pub(super) receiving: BTreeSet<PacketId>,
+    pub(super) gaps: Gaps,
+}
+
+/// Deliveries that wait no more, though one before them does: one of those between the same two that wait.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Gaps(BTreeSet<DeliveryNumber>);
+
+impl PartialEq for Gaps {
+    fn eq(&self, _: &Self) -> bool {
+        true // what was is nothing of what is
+    }
+}
+
+impl Gaps {
+    /// Whether something that waits no more came between the two.
+    pub(super) fn part(&self, first: DeliveryNumber, second: DeliveryNumber) -> bool {
+        self.0.range(first..second).next().is_some()
+    }
 }
 
 /// A message and how many deliveries and topics name it.
@@ -222,7 +240,7 @@ impl Restored {
                 packet_id,
             } => {
                 if let Some(session) = self.sessions.get_mut(&session)
-                    && let Some((message, terms, _)) = session.queue.remove(&delivery)
+                    && let Some((message, terms, _)) = session.end_waiting(delivery)
                 {
                     let before = session.send(packet_id, (message, Terms::clone(&terms)));
                     self.unname_replaced(before);
@@ -237,7 +255,7 @@ impl Restored {
             Change::Finished { session, packet_id } => self.end_delivery(session, packet_id),
             Change::Dropped { session, delivery } => {
                 let session = self.sessions.get_mut(&session);
-                if let Some((message, ..)) = session.and_then(|session| session.queue.remove(&delivery)) {
+                if let Some((message, ..)) = session.and_then(|session| session.end_waiting(delivery)) {
                     self.unname(message);
                 }
             }
@@ -300,6 +318,7 @@ impl Restored {
                     queue: BTreeMap::new(),
                     sent: Vec::new(),
                     receiving: BTreeSet::new(),
+                    gaps: Gaps::default(),
                     head,
                 };
                 self.sessions.insert(session.head.number, session);
@@ -542,6 +561,22 @@ impl Restored {
 }
 
 impl RestoredSession {
+    /// A delivery waits no more.
+    fn end_waiting(&mut self, delivery: DeliveryNumber) -> Option<(MessageNumber, Rc<Terms>, Standing)> {
+        let ended = self.queue.remove(&delivery)?;
+        if let Some((&before, _)) = self.queue.range(..delivery).next_back() {
+            let after = self.queue.range(delivery..).next().map(|(number, _)| *number);
+            let is_told = match after {
+                Some(after) => self.gaps.part(before, after),
+                None => self.gaps.0.range(before..).next().is_some(),
+            };
+            if !is_told {
+                self.gaps.0.insert(delivery);
+            }
+        }
+        Some(ended)
+    }
+
     /// What is sent by an identifier takes the place of what had it, whose end was not recorded; that is given back.
     fn send(
         &mut self,

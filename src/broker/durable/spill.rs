@@ -12,7 +12,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Stamp;
-use super::change::{Accepted, Change, Delivery, SessionNumber, Terms};
+use super::change::{Accepted, Change, Delivery, DeliveryNumber, SessionNumber, Terms};
+use super::restored::Gaps;
 use crate::broker::budget::{ALLOCATION_BYTES, Account, Charge, Use};
 use crate::broker::kept::{Kept, Queued, SubscriptionIds};
 use crate::broker::limits::Limits;
@@ -154,14 +155,18 @@ impl Spilled {
     /// One of them stands in this record now.
     fn settle(&mut self, record: u64, delivery: u64, now: Instant) {
         self.fresh = self.fresh.saturating_sub(1);
-        self.note(record, delivery, now);
+        self.note(record, delivery, false, now);
     }
 
-    /// The same of one that was never fresh.
-    fn note(&mut self, record: u64, delivery: u64, now: Instant) {
+    /// The same of one that was never fresh; whether one that waits no more stands between it and the last, so that no
+    /// run may have both.
+    fn note(&mut self, record: u64, delivery: u64, is_parted: bool, now: Instant) {
         let goes_on = |run: &&mut Run| {
             let gap = record.checked_sub(run.records.1);
-            !run.is_old && gap.is_some_and(|gap| gap <= GAP_MAX) && delivery - run.deliveries.0 < RUN_MAX
+            !is_parted
+                && !run.is_old
+                && gap.is_some_and(|gap| gap <= GAP_MAX)
+                && delivery - run.deliveries.0 < RUN_MAX
         };
         match self.runs.back_mut().filter(goes_on) {
             Some(run) => {
@@ -183,9 +188,12 @@ impl Spilled {
     }
 
     /// A message is found that has spilled and stands in a record.
-    pub(super) fn add_standing(&mut self, record: u64, delivery: u64, size_bytes: usize, now: Instant) {
+    pub(super) fn add_standing(&mut self, place: (u64, u64), size_bytes: usize, gaps: &Gaps, now: Instant) {
+        let (record, delivery) = place;
+        let last = self.runs.back().map(|run| DeliveryNumber(run.deliveries.1));
+        let is_parted = last.is_some_and(|last| gaps.part(last, DeliveryNumber(delivery)));
         self.add(size_bytes);
-        self.note(record, delivery, now);
+        self.note(record, delivery, is_parted, now);
     }
 
     fn charge_runs(&mut self) {
