@@ -281,7 +281,9 @@ impl Client {
                 _ => Packet::PubAck(Ack::success(packet_id)),
             });
             if !is_new {
-                return hold(publish.dup || self.strays, "D2", || {
+                // In 3.1 nobody is told that the session it was in use in has ended.
+                let may_be_another = self.version == ProtocolVersion::V31;
+                return hold(publish.dup || self.strays || may_be_another, "D2", || {
                     format!("{} got {publish:?} with an identifier in use", self.name)
                 });
             }
