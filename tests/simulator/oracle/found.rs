@@ -48,7 +48,8 @@ impl Found {
                 Change::CheckpointBegun => found.again = Some(Box::default()),
                 Change::CheckpointEnded => {
                     if let Some(again) = found.again.take() {
-                        found = *again;
+                        let clock = again.clock.or(found.clock); // time goes on where what there is begins anew
+                        found = Self { clock, ..*again };
                     }
                 }
                 _ => {
