@@ -61,6 +61,9 @@ pub struct World {
 /// The other name under which the world itself looks at the outcome.
 const AUDITOR: &str = "auditor";
 
+/// The widest window that a seed draws, or an operator sets.
+const WINDOW_MAX: usize = 32;
+
 /// Rounds without anything being delivered or acknowledged after which nothing more is to be expected.
 const IDLE_ROUNDS_MAX: usize = 200;
 
@@ -83,7 +86,9 @@ impl World {
             keep_alive_max_secs: setup.limits.keep_alive_max_secs,
             connect_timeout: setup.limits.connect_timeout,
             stores: setup.stores,
-            outputs_max: 10_000,
+            window_max: WINDOW_MAX,
+            slice_max: 64,
+            changes_max: 1024,
         };
         let clients = (setup.clients.iter())
             .map(|who| Client::new(who.name.clone(), who.user.clone(), who.version))
