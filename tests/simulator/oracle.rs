@@ -20,7 +20,7 @@
 //! | A2 | who does not say CONNECT in time is gone |
 //! | P1 | packet identifiers are unique in flight, Receive Maximum and packet sizes are kept, every answer comes |
 //! | P2 | a client that keeps to the rules is not sent away; one that is silent too long is, and not before |
-//! | L2 | an input is answered in a bounded number of outputs |
+//! | L2 | what follows from an input is bounded by the clients it is about, and comes in slices |
 //!
 //! M1 and M2 are the broker's `check_invariants()` and the empty house at the end of every run; R1 and L1 are the
 //! world's to check, and E1 the runner's.
@@ -39,7 +39,7 @@ use tidegate::auth::Identity;
 use tidegate::auth::access::{Action, Denial};
 use tidegate::broker::change::Accepted;
 use tidegate::broker::{Change, Event, Kick, LinkId, Output, Stats, StoreHealth, Target};
-use tidegate::mqtt::{Ack, Packet, PublishProperties, QoS};
+use tidegate::mqtt::{Ack, Packet, Publish, PublishProperties, QoS};
 
 use model::{Filter, Group, Link, Message, Owed, Session, SessionNumber, Stage, matches};
 
@@ -124,8 +124,12 @@ pub struct Terms {
     pub connect_timeout: Duration,
     /// Whether what has to outlive the process is stored.
     pub stores: bool,
-    /// Outputs that one input may have.
-    pub outputs_max: usize,
+    /// Deliveries at QoS 1 and 2 that a client may have unfinished.
+    pub window_max: usize,
+    /// Retained messages at QoS 0 that one input may bring one client.
+    pub slice_max: usize,
+    /// Changes that one input may give to be stored.
+    pub changes_max: usize,
 }
 
 /// A delivery that any member of a shared subscription may get.
@@ -173,6 +177,8 @@ pub struct Oracle {
     batch: u64,
     /// The first of this step.
     batch_began: u64,
+    /// The number of messages routed in this step.
+    routed: usize,
     links: BTreeMap<LinkId, Link>,
     sessions: BTreeMap<SessionNumber, Session>,
     names: BTreeMap<Rc<str>, SessionNumber>,
@@ -228,6 +234,7 @@ impl Oracle {
             step: 0,
             batch: 0,
             batch_began: 0,
+            routed: 0,
             links: BTreeMap::new(),
             sessions: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -274,10 +281,8 @@ impl Oracle {
         self.step += 1;
         self.batch += 1;
         self.batch_began = self.batch;
+        self.routed = 0;
         self.just_ended.clear();
-        hold(outputs.len() <= self.terms.outputs_max, "L2", || {
-            format!("{} outputs of one input", outputs.len())
-        })?;
         self.hear(cause, outputs)?;
         for (index, output) in outputs.iter().enumerate() {
             self.purge_ahead(&outputs[index..]);
@@ -291,7 +296,50 @@ impl Oracle {
                 session.is_stored = true;
             }
         }
+        self.check_work(cause, outputs)?;
         self.settle(cause, stats)
+    }
+
+    /// L2: what follows from one input is bounded by what it is about: each routed message goes to each client once at
+    /// most, one client may get its window and a slice of what topics retain, and every client may be sent away. What
+    /// is given to be stored comes in slices, too. What waited to be stored is let go at once, however much it is.
+    fn check_work(&self, cause: &Cause, outputs: &[Output]) -> Held {
+        if outputs.len() <= self.terms.window_max {
+            return Ok(());
+        }
+        let changes = (outputs.iter())
+            .filter(|output| matches!(output, Output::Store(_)))
+            .count();
+        let others = outputs.len() - changes;
+        let is_there = |link: &&Link| !matches!(link.stage, Stage::Ended) || link.ended_in == self.step;
+        let clients = self.links.values().filter(is_there).count() + 1;
+        let bursts_max = self.terms.window_max + self.terms.slice_max;
+        let others_max = clients * (self.routed + 4) + 2 * bursts_max;
+        let is_bounded = others <= others_max || matches!(cause, Cause::Stored { .. });
+        hold(is_bounded && changes <= self.terms.changes_max, "L2", || {
+            format!("{others} outputs, at most {others_max}, and {changes} changes of one input")
+        })?;
+        let mut bursts: BTreeMap<LinkId, [usize; 2]> = BTreeMap::new();
+        let mut note = |link: LinkId, publish: &Publish| {
+            bursts.entry(link).or_default()[usize::from(publish.qos != QoS::AtMostOnce)] += 1;
+        };
+        for output in outputs {
+            match output {
+                Output::Send {
+                    link,
+                    packet: Packet::Publish(publish),
+                } => note(*link, publish),
+                Output::SendToEach { links, publish } => links.iter().for_each(|&link| note(link, publish)),
+                _ => {}
+            }
+        }
+        for (link, [at_most_once, others]) in bursts {
+            let is_slice = at_most_once <= self.terms.slice_max + self.routed;
+            hold(is_slice && others <= self.terms.window_max, "L2", || {
+                format!("{at_most_once} deliveries at QoS 0 and {others} others go to {link:?} at once")
+            })?;
+        }
+        Ok(())
     }
 
     pub(super) fn message(
@@ -318,6 +366,7 @@ impl Oracle {
 
     /// Everybody who subscribed to the topic is owed the message; whether there is anybody.
     pub(super) fn route(&mut self, message: Rc<Message>, author: &Identity) -> bool {
+        self.routed += 1;
         if message.retain {
             self.retain(&message, author);
         }

@@ -5,14 +5,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use slotmap::SlotMap;
 use tidegate::auth::access::{Denial, Rights};
 use tidegate::broker::{
-    Broker, Change, Input, LinkId, ListenerPolicy, Now, Output, Recalled, StoreHealth, Verdict,
+    Broker, Change, Input, LinkId, ListenerPolicy, Message, Now, Output, Recalled, StoreHealth, Verdict,
 };
 use tidegate::mqtt::{
-    ClientId, Connect, Packet, ProtocolVersion, QoS, Subscribe, SubscribeProperties, encode,
+    ClientId, Connect, Packet, ProtocolVersion, QoS, Subscribe, SubscribeProperties, TopicName, encode,
 };
 
 use crate::acts::{Act, text};
@@ -61,6 +61,12 @@ pub struct World {
 /// The other name under which the world itself looks at the outcome.
 const AUDITOR: &str = "auditor";
 
+/// The widest window that a seed draws, or an operator sets.
+const WINDOW_MAX: usize = 32;
+
+/// Retained messages that go to one client before others have their turn.
+const SLICE_MAX: usize = 64;
+
 /// Rounds without anything being delivered or acknowledged after which nothing more is to be expected.
 const IDLE_ROUNDS_MAX: usize = 200;
 
@@ -83,7 +89,9 @@ impl World {
             keep_alive_max_secs: setup.limits.keep_alive_max_secs,
             connect_timeout: setup.limits.connect_timeout,
             stores: setup.stores,
-            outputs_max: 10_000,
+            window_max: WINDOW_MAX,
+            slice_max: SLICE_MAX,
+            changes_max: 1024,
         };
         let clients = (setup.clients.iter())
             .map(|who| Client::new(who.name.clone(), who.user.clone(), who.version))
@@ -842,8 +850,26 @@ impl World {
                 .all(|connection| connection.down_bytes() == 0 && connection.up_bytes() == 0)
     }
 
+    /// The gateway retains more than goes to anybody at once, where there is room (L2).
+    fn retain_much(&mut self) -> Held {
+        for number in 0..2 * SLICE_MAX {
+            let own = Message {
+                topic: TopicName::try_from(&*format!("much/{number}")).expect("a topic"),
+                payload: Bytes::from_static(b"much"),
+                qos: QoS::AtMostOnce,
+                retain: true,
+                properties: None,
+            };
+            self.input(Cause::Own(own.clone()), Input::Publish(own))?;
+        }
+        Ok(())
+    }
+
     /// Somebody new is told exactly what is retained (D5).
     fn audit(&mut self) -> Held {
+        if self.setup.is_roomy {
+            self.retain_much()?;
+        }
         let user = Some(AUDITOR.to_string());
         self.clients
             .push(Client::new(AUDITOR.into(), user, ProtocolVersion::V5));

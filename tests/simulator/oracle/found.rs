@@ -48,7 +48,8 @@ impl Found {
                 Change::CheckpointBegun => found.again = Some(Box::default()),
                 Change::CheckpointEnded => {
                     if let Some(again) = found.again.take() {
-                        found = *again;
+                        let clock = again.clock.or(found.clock); // time goes on where what there is begins anew
+                        found = Self { clock, ..*again };
                     }
                 }
                 _ => {
@@ -62,8 +63,8 @@ impl Found {
         found
     }
 
-    /// What the journal's clock shows when the board's shows `wall`: it goes on where it was told last, by the time that
-    /// went by since, as far as that is to be `trusted`; `None` where it was never told.
+    /// What the journal's clock shows when the board's shows `wall`: it goes on where it was told last, by the time
+    /// since, if that is to be trusted; `None` where it was never told.
     ///
     /// A disk that lies or rots may have lost that it was told: what was told before counts then, and the board's clock
     /// may have been set since.
