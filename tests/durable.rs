@@ -738,6 +738,27 @@ fn a_damaged_record_of_the_end_of_a_session_leaves_its_client_the_one_that_came_
 }
 
 #[test]
+fn a_checkpoint_whose_first_record_is_damaged_gives_back_what_was_on_its_way() {
+    let mut house = house();
+    let (reader, _) = house.connect(kept(V5, "reader"));
+    house.store();
+    house.receive(reader, subscribe_packet(&[subscription("t", QoS::AtLeastOnce)]));
+    house.step(own("t", "sent", QoS::AtLeastOnce, false));
+    house.store();
+    house.step(Input::Checkpoint);
+    house.store();
+    let begun = house
+        .journal
+        .iter()
+        .position(|change| *change == Change::CheckpointBegun);
+    let begun = begun.expect("it was given");
+    house.journal.drain(..=begun);
+    house.numbers.drain(..=begun);
+    cut(&mut house);
+    assert_eq!(house.stats().inflight_messages, 1);
+}
+
+#[test]
 fn an_identifier_whose_end_was_not_recorded_may_be_given_again() {
     let mut house = house();
     let mut connect = kept(V5, "reader");

@@ -210,6 +210,23 @@ fn what_was_dropped_in_the_middle_before_a_power_cut_stays_dropped() {
 }
 
 #[test]
+fn what_is_larger_than_a_queue_may_hold_by_now_comes_alone() {
+    let mut house = house();
+    absent(&mut house, "reader", QoS::AtLeastOnce);
+    let writer = house.join(client(V5, "writer"));
+    let large = "x".repeat(2_000);
+    for payload in ["small", &large, "smaller"] {
+        house.publish(writer, message1(1, "t", payload));
+    }
+    let limits = Limits {
+        queue_bytes_max: 1_000,
+        ..small()
+    };
+    house.restart(Broker::new(limits, Rights::default(), 8), Duration::ZERO, true);
+    assert_eq!(drained(&mut house, "reader"), ["small", &large, "smaller"]);
+}
+
+#[test]
 fn after_a_power_cut_there_is_as_much_room_as_before() {
     let limits = Limits {
         queue_class: QueueClass::N256,

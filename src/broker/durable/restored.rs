@@ -349,6 +349,12 @@ impl Restored {
         } = accepted;
         self.highest.1 = self.highest.1.max(message.0);
         let standing = Standing(self.record);
+        // Only checkpoints give a message before what names it: the record that began this one may be damaged.
+        self.in_checkpoint |= body.is_some()
+            && deliveries.is_empty()
+            && retained_by.is_none()
+            && received.is_none()
+            && will_of.is_none();
         if let Some(body) = body {
             let size_bytes = body.size_bytes();
             let is_left = retained_by.is_none() && self.is_far(&deliveries);

@@ -501,6 +501,8 @@ impl Broker {
         if session.queue.push(queued, class).is_ok() {
             self.stats.queued_messages += 1;
             self.stats.queued_bytes += size_bytes as u64;
+            // Alone it goes whatever the limits have become.
+            self.loosest.queue_bytes_max = self.loosest.queue_bytes_max.max(size_bytes);
             if let Some(durable) = &mut self.durable {
                 durable.give_if_moving(&mut self.outputs, &message, delivery);
             }
