@@ -190,6 +190,8 @@ pub struct Oracle {
     /// What topics retained before, the last that went: a subscription may have taken it along to be stored before it
     /// is sent, and it may be another by then.
     once_retained: VecDeque<Rc<Message>>,
+    /// Messages whose publishers went without an answer, or were told no: who was to get them nobody can tell.
+    unsure: Vec<Rc<Message>>,
     denials: Vec<Denial>,
     /// Whether anything was ever denied.
     has_denied: bool,
@@ -243,6 +245,7 @@ impl Oracle {
             instant: Vec::new(),
             retained: BTreeMap::new(),
             once_retained: VecDeque::new(),
+            unsure: Vec::new(),
             denials: Vec::new(),
             has_denied: false,
             kicks: VecDeque::new(),
@@ -460,6 +463,16 @@ impl Oracle {
             message: message.clone(),
             author: author.clone(),
         });
+        if self.is_expired_there(&message.topic) {
+            // Who was to be brought the one before may have been told, or not, that it had expired.
+            for (_, topics) in self
+                .sessions
+                .values_mut()
+                .flat_map(|session| &mut session.replays)
+            {
+                self.slack += u64::from(topics.remove(&message.topic));
+            }
+        }
         let batch = self.batch;
         let (written, values) = self.retained.entry(message.topic.clone()).or_default();
         let before = match *written == batch {
@@ -480,6 +493,25 @@ impl Oracle {
         self.once_retained.extend(messages);
         let surplus = self.once_retained.len().saturating_sub(ONCE_RETAINED_MAX);
         self.once_retained.drain(..surplus);
+    }
+
+    /// Whether what a topic retains has expired, or may have.
+    fn is_expired_there(&self, topic: &str) -> bool {
+        let values = self.retained.get(topic).map_or(&[][..], |(_, values)| values);
+        (values.iter().flatten()).any(|retained| retained.message.is_expired(self.now))
+    }
+
+    /// Whether nobody can tell if a message was taken.
+    fn is_unsure(&self, message: &Message) -> bool {
+        self.unsure.iter().any(|unsure| std::ptr::eq(&**unsure, message))
+    }
+
+    /// A publisher went without an answer to this, or was told that it was not taken, where that may have been for want
+    /// of room.
+    pub(super) fn doubt(&mut self, message: Rc<Message>) {
+        if !self.terms.is_roomy {
+            self.unsure.push(message);
+        }
     }
 
     /// Whether another will was retained for the topic in this very step, so that either may be the last.
@@ -503,18 +535,21 @@ impl Oracle {
     /// The end of a step: what had to follow at once has followed.
     fn settle(&mut self, cause: &Cause, stats: &Stats) -> Held {
         self.take_ahead(|_, _| true);
-        for (_, owed) in self.instant.drain(..) {
-            self.lost += 1;
-            self.lost_expired += u64::from(owed.message.is_expired(self.now));
+        let over = |shared: &mut Shared| shared.qos == QoS::AtMostOnce;
+        let shared: Vec<_> = self
+            .shared
+            .extract_if(.., over)
+            .map(|shared| shared.message)
+            .collect();
+        let instant = std::mem::take(&mut self.instant).into_iter();
+        // Who ended in this step may have ended before.
+        let (there, ended): (Vec<_>, Vec<_>) =
+            instant.partition(|(number, _)| self.sessions.contains_key(number));
+        self.slack += ended.len() as u64;
+        let instant: Vec<_> = there.into_iter().map(|(_, owed)| owed.message).collect();
+        for message in shared.iter().chain(&instant) {
+            self.lose(message);
         }
-        let now = self.now;
-        let (lost, lost_expired) = (&mut self.lost, &mut self.lost_expired);
-        self.shared.retain(|shared| {
-            let is_over = shared.qos == QoS::AtMostOnce;
-            *lost += u64::from(is_over);
-            *lost_expired += u64::from(is_over && shared.message.is_expired(now));
-            !is_over
-        });
         if stats.dropped_retained_full > self.stats.dropped_retained_full {
             let began = self.batch_began;
             for (written, values) in self.retained.values_mut() {
@@ -546,6 +581,9 @@ impl Oracle {
         self.stats.clone_from(stats);
         self.links
             .retain(|_, link| !matches!(link.stage, Stage::Ended) || link.ended_in + 64 > self.step);
+        for link in self.links.values_mut() {
+            link.unanswered.remove(&0);
+        }
         Ok(())
     }
 
@@ -609,6 +647,10 @@ impl Oracle {
                 }
             }
             for owed in session.owed.iter().map(|owed| &owed.message) {
+                if self.is_unsure(owed) {
+                    slack += 1;
+                    continue;
+                }
                 lost += 1;
                 lost_expired += u64::from(owed.is_expired(self.now));
             }
@@ -622,7 +664,8 @@ impl Oracle {
                 lost_expired += u64::from(flight.owed.message.is_expired(self.now));
             }
         }
-        let unsure = self.shared.iter().filter(|shared| shared.is_unsure).count() as u64;
+        let is_unsure = |shared: &&Shared| shared.is_unsure || self.is_unsure(&shared.message);
+        let unsure = self.shared.iter().filter(is_unsure).count() as u64;
         slack += unsure;
         lost += self.shared.len() as u64 - unsure;
         let expired = self

@@ -305,8 +305,12 @@ impl Store {
         if self.journal.is_some() {
             // The end of an input of which a part is there might as well have been: it is written now.
             self.written = there;
+            let has_room = self.log().is_some_and(|log| log.room() == Room::Plenty);
             let written = self.write(count, given);
             let synced = self.log().map(|log| log.commit());
+            if !has_room && (!written || matches!(synced, Some(Err(_)))) {
+                return self.cut_amid_failure(1, given); // full, until a checkpoint makes room
+            }
             hold(written && matches!(synced, Some(Ok(_))), "R1", || {
                 format!("a journal that was recovered takes nothing: {written}, {synced:?}")
             })?;

@@ -768,6 +768,7 @@ impl World {
                 )?;
             }
             self.carry_all()?;
+            self.mend_store()?;
             self.commit(usize::MAX)?;
             self.tell_recalled(usize::MAX)?;
             self.wait(Duration::from_millis(20))?;
@@ -814,6 +815,14 @@ impl World {
             }
         }
         self.carry_all()
+    }
+
+    /// A journal that found no room, or failed before the faults were over, is tried again.
+    fn mend_store(&mut self) -> Held {
+        match &self.store {
+            Some(store) if store.health == StoreHealth::Failed => self.set_health(StoreHealth::Ready),
+            _ => Ok(()),
+        }
     }
 
     /// CONNECT of a client that wants all it is owed.

@@ -142,6 +142,9 @@ impl Oracle {
             return;
         };
         known.ended_in = step;
+        for message in std::mem::take(&mut known.unanswered).into_values() {
+            self.doubt(message);
+        }
         let Some(session) = self.sessions.get_mut(&number) else {
             return;
         };
@@ -171,10 +174,6 @@ impl Oracle {
         self.slack += (session.replays.iter())
             .map(|(_, topics)| topics.len() as u64)
             .sum::<u64>();
-        // At QoS 0 it may have ended before that was routed.
-        let instant = self.instant.len();
-        self.instant.retain(|(to, _)| *to != number);
-        self.slack += (instant - self.instant.len()) as u64;
         for owed in session.owed.drain(..) {
             if owed.batch == self.batch {
                 self.slack += 1; // perhaps it ended before that was routed
@@ -210,6 +209,10 @@ impl Oracle {
     }
 
     pub(super) fn lose(&mut self, message: &Message) {
+        if self.is_unsure(message) {
+            self.slack += 1;
+            return;
+        }
         self.lost += 1;
         self.lost_expired += u64::from(message.is_expired(self.now));
     }

@@ -479,6 +479,9 @@ impl Oracle {
         let reached = if may(&self.denials, &identity, Action::Publish, &topic) {
             let parts = (&publish.payload, publish.qos, publish.retain);
             let message = self.message(&topic, parts, properties, Some(session));
+            known_mut(&mut self.links, link, |link| {
+                link.unanswered.insert(packet_id, message.clone());
+            });
             match self.route(message, &identity) {
                 true => Reached::Somebody,
                 false => Reached::Nobody,

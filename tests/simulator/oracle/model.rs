@@ -210,6 +210,8 @@ pub struct Link {
     pub silence_max: Duration,
     /// What is owed, and the change that has to be stored before.
     pub answers: VecDeque<(Answer, u64)>,
+    /// What its client published and has no answer to, by packet identifier; at QoS 0, by 0, the last in this step.
+    pub unanswered: BTreeMap<u16, Rc<Message>>,
     /// CONNACK is owed: Session Present, Session Expiry Interval, Server Keep Alive; and was it said.
     pub greeting: Option<(bool, Option<u32>, Option<u16>, u64)>,
     pub greeted: bool,
@@ -246,6 +248,7 @@ impl Link {
             last_received: now,
             silence_max: Duration::ZERO,
             answers: VecDeque::new(),
+            unanswered: BTreeMap::new(),
             greeting: None,
             greeted: false,
             aliases: [BTreeMap::new(), BTreeMap::new()],

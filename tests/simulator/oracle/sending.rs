@@ -191,6 +191,13 @@ impl Oracle {
         hold(awaited == packet_id, "D3", || {
             format!("{ack:?} comes before that of {awaited}")
         })?;
+        let Some(known) = self.links.get_mut(&link) else {
+            return Ok(());
+        };
+        let message = known.unanswered.remove(&packet_id);
+        if let Some(message) = message.filter(|_| ack.reason.is_error()) {
+            self.doubt(message); // one may have had no room for it, and others had
+        }
         let Some(known) = self.links.get(&link) else {
             return Ok(());
         };
