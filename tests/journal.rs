@@ -616,6 +616,33 @@ fn every_cut_of_the_last_segment_leaves_the_records_before_it() {
 }
 
 #[test]
+fn what_a_sector_lost_at_its_end_is_not_taken_for_what_fills_it_up() {
+    let disk = SimulatedDisk::new(7, CAPACITY);
+    let mut writer = Writer::new(disk.clone(), SMALL);
+    writer.commit(&[20]).unwrap();
+    // Written and not synced: three in one sector, and one in the next.
+    writer.append(&[20, 20, 20]).unwrap();
+    writer.append(&[20]).unwrap();
+    writer.log = None;
+    writer.disk = disk.copy(); // every start writes the last again
+    let (all, _) = writer.read();
+    assert_eq!(all.len(), 5);
+    let last = segments(&disk).pop().unwrap();
+    let mut content = disk.content(&last);
+    let position = |content: &[u8], record: &Record| {
+        (content.windows(record.2.len()))
+            .position(|bytes| bytes == record.2)
+            .unwrap()
+    };
+    let lost = position(&content, &all[1]) + all[1].2.len()..position(&content, &all[4]) / 512 * 512;
+    content[lost].fill(0);
+    writer.disk = disk.copy();
+    writer.disk.put(&last, &content);
+    let (found, _) = writer.read();
+    assert_eq!(found, all[..2]);
+}
+
+#[test]
 fn files_of_others_are_left_alone() {
     let (disk, mut writer) = sample();
     let (all, _) = writer.read();

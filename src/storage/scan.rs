@@ -275,10 +275,14 @@ impl Survey {
         // Of what lies behind a hole: holds only when a later unit shows that it was once whole.
         let mut doubtful = None;
         let mut is_damaged = false;
+        let mut last = 0_u64;
         loop {
             match scan.step(window) {
                 Step::Damage => is_damaged = true,
                 Step::Record(found) => {
+                    // What a sector lost at its end may look like what fills it up.
+                    let number = found.head.number;
+                    is_damaged |= number != std::mem::replace(&mut last, number).wrapping_add(1);
                     if unit != Some(found.head.unit) {
                         unit = Some(found.head.unit);
                         survey.first = survey.first.or(doubtful.take());
