@@ -15,9 +15,8 @@
 //! For volume the profile `quick` is meant: it is near the release profile's speed and keeps its debug assertions with
 //! `CARGO_PROFILE_QUICK_DEBUG_ASSERTIONS=true`.
 //!
-//! A failure of a new seed is looked into before it is believed: of a thousand worlds some five still fail, most of
-//! them because the oracle errs: about the order of repetitions, and about what was dropped after a crash. What M1 or
-//! R1 name is the core's own word against itself.
+//! A failure of a new seed is looked into before it is believed: the oracle has erred in some worlds of ten thousand.
+//! What M1 or R1 name is the core's own word against itself.
 //!
 //! `setup`: what a seed draws before the first step. `acts`: what a step may be. `world`: core, network, clock and
 //! clients together. `network`, `clients`: the two that are simulated. `store`, `disk`: where what outlives the

@@ -473,6 +473,15 @@ impl Oracle {
                 self.slack += u64::from(topics.remove(&message.topic));
             }
         }
+        // Who is still being brought others may come to this one, and be told that it has expired by then.
+        if message.expires_at.is_some() {
+            for session in self.sessions.values() {
+                let comes = |(filter, topics): &&(Rc<str>, BTreeSet<Rc<str>>)| {
+                    (session.was_found || !topics.is_empty()) && matches(filter, &message.topic)
+                };
+                self.slack += session.replays.iter().filter(comes).count() as u64;
+            }
+        }
         let batch = self.batch;
         let (written, values) = self.retained.entry(message.topic.clone()).or_default();
         let before = match *written == batch {

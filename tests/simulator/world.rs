@@ -892,6 +892,7 @@ impl World {
                 "there is room, and a new client is not let in".into()
             });
         }
+        let refused_before = self.broker.stats().subscriptions_refused;
         let packet_id = self.clients[who].free_id();
         self.clients[who].requests.insert(packet_id);
         let subscription = tidegate::mqtt::Subscription {
@@ -908,6 +909,11 @@ impl World {
         };
         self.say(who, Packet::Subscribe(Box::new(subscribe)))?;
         self.drain_one(who)?;
+        if self.broker.stats().subscriptions_refused > refused_before {
+            return hold(!self.setup.is_roomy, "L1", || {
+                "there is room, and a new client may not subscribe".into()
+            });
+        }
         let kept = self.clients[who].kept.take().unwrap_or_default();
         for (topic, payload) in self.oracle.retained() {
             hold(kept.get(topic) == Some(payload), "D5", || {
