@@ -142,13 +142,7 @@ impl Oracle {
             return;
         };
         known.ended_in = step;
-        let unanswered = std::mem::take(&mut known.unanswered);
-        if let Some(session) = self.sessions.get_mut(&number)
-            && !self.terms.is_roomy
-        {
-            session.doubtful.extend(unanswered.keys());
-        }
-        for message in unanswered.into_values() {
+        for message in std::mem::take(&mut known.unanswered).into_values() {
             self.doubt(message);
         }
         let Some(session) = self.sessions.get_mut(&number) else {

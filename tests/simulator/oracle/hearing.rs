@@ -460,8 +460,7 @@ impl Oracle {
             },
         };
         let packet_id = publish.packet_id.map_or(0, |packet_id| packet_id.get());
-        let is_doubtful = owner.doubtful.contains(&packet_id);
-        if publish.qos == QoS::ExactlyOnce && owner.receiving.contains(&packet_id) && !is_doubtful {
+        if publish.qos == QoS::ExactlyOnce && owner.receiving.contains(&packet_id) {
             known.owe(Answer::PubRec(packet_id, Reached::Again), rests_on); // [MQTT-4.3.3-10]
             return;
         }
@@ -483,9 +482,6 @@ impl Oracle {
             known_mut(&mut self.links, link, |link| {
                 link.unanswered.insert(packet_id, message.clone());
             });
-            if is_doubtful {
-                self.doubt(message.clone()); // or it is the one before, once more
-            }
             match self.route(message, &identity) {
                 true => Reached::Somebody,
                 false => Reached::Nobody,

@@ -126,8 +126,6 @@ pub struct Session {
     pub flights: Vec<Flight>,
     /// QoS 2 messages of its client that were not released.
     pub receiving: BTreeSet<u16>,
-    /// Those of them that its client has no answer to, and that may not have been taken for want of room.
-    pub doubtful: BTreeSet<u16>,
     /// Retained messages that its subscriptions have yet to bring: by filter, in the order they were made, the topics.
     pub replays: Vec<(Rc<str>, BTreeSet<Rc<str>>)>,
     /// Every shared subscription it was a member of, and whether any was to pass RETAIN on as published.
@@ -151,7 +149,6 @@ impl Session {
             owed: VecDeque::new(),
             flights: Vec::new(),
             receiving: BTreeSet::new(),
-            doubtful: BTreeSet::new(),
             replays: Vec::new(),
             groups_ever: BTreeSet::new(),
             ever_as_published: false,

@@ -221,11 +221,8 @@ impl Oracle {
         })?;
         self.accepted += 1;
         let session = known.session.and_then(|number| self.sessions.get_mut(&number));
-        if let (QoS::ExactlyOnce, Some(session)) = (qos, session) {
-            session.doubtful.remove(&packet_id);
-            if ack.reason.is_error() {
-                session.receiving.remove(&packet_id);
-            }
+        if let (QoS::ExactlyOnce, true, Some(session)) = (qos, ack.reason.is_error(), session) {
+            session.receiving.remove(&packet_id);
         }
         Ok(())
     }
