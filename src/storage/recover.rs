@@ -1,7 +1,8 @@
 //! Finding out, at the start, what a journal holds. Nothing is written here.
 //!
 //! Segments are read from the oldest to the newest. What is there is told from what is not by three rules:
-//! - in the segment that was written last, the last unit ends at its first hole (see [`super::segment`]);
+//! - in the segment that was written last, the last unit ends at its first hole, be it only a number that is missing
+//!   (see [`super::segment`]);
 //! - what an earlier segment has beyond the change a later one says it comes after was told to be lost, and is;
 //! - everything else that is whole holds, and what is not is passed over and counted.
 
