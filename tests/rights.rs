@@ -298,6 +298,36 @@ fn in_a_shared_subscription_the_turn_goes_to_those_who_may() {
     }
 }
 
+/// Its client had got it, and took the next message under the same identifier for a repetition: that was lost.
+#[test]
+fn a_message_at_qos_2_that_is_not_sent_again_keeps_its_identifier_until_that_is_released() {
+    let mut house = House::new().with_store();
+    let eve = house.join_as("eve", resuming(V5, "eve"));
+    house.subscribe(eve, "#", QoS::ExactlyOnce);
+    house.step(own("secret", "1", QoS::ExactlyOnce, false));
+    house.close(eve);
+    change(&mut house, &[denial(Some("eve"), Action::Receive, "secret")]);
+    house.step(own("t", "2", QoS::ExactlyOnce, false));
+    let eve = house.arrive_at_locked_door();
+    let connect = Connect {
+        user_name: Some(text("eve")),
+        ..resuming(V5, "eve")
+    };
+    house.receive(eve, Packet::Connect(Box::new(connect)));
+    let outputs = house.verified(eve, tidegate::broker::Verdict::Allow);
+    let [Packet::ConnAck(_), released, Packet::Publish(next)] = &sent(&outputs, eve)[..] else {
+        panic!("{outputs:?}");
+    };
+    assert_eq!(**released, pubrel(1));
+    assert_eq!(next.packet_id, Some(id(2)));
+    assert_eq!(house.stats().deliveries_denied, 1);
+    house.receive(eve, pubcomp(1));
+    house.receive(eve, pubrec(2));
+    house.receive(eve, pubcomp(2));
+    let stats = house.stats();
+    assert_eq!((stats.inflight_messages, stats.queued_bytes), (0, 0));
+}
+
 #[test]
 fn what_waits_and_what_is_unfinished_is_lost_with_the_right_to_it() {
     let denials = [denial(Some("eve"), Action::Receive, "secret")];

@@ -691,6 +691,7 @@ impl Broker {
                 return false;
             }
             let (size_bytes, texts) = (queued.size_bytes(), queued.message.texts());
+            let qos = queued.qos;
             let seen = texts.as_seen(queued.message.qos, queued.retain);
             if !may_receive(
                 &mut self.hooked,
@@ -712,10 +713,17 @@ impl Broker {
                     Err(TooLarge) => session.lose(&mut self.stats, Loss::TooLarge),
                 }
             }
+            self.stats.queued_bytes -= size_bytes as u64;
+            if qos == QoS::ExactlyOnce {
+                // Its client may have got it and remember the identifier until that is released [MQTT-4.3.3-12]: under
+                // the same one, another message would be taken for this [MQTT-2.2.1-4].
+                session.inflight.release(packet_id);
+                self.store_change(key, |session| Change::Released { session, packet_id });
+                continue;
+            }
             session.inflight.drop_resend();
             self.store_change(key, |session| Change::Finished { session, packet_id });
             self.stats.inflight_messages -= 1;
-            self.stats.queued_bytes -= size_bytes as u64;
         }
     }
 

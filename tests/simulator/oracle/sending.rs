@@ -249,6 +249,16 @@ impl Oracle {
             }
             // Its PUBREC came behind CONNECT, and was answered before.
             (None, Some(flight)) if stores && flight.released => return Ok(()),
+            // What may not be sent again, and its client may have got, is released all the same.
+            (None, Some(flight)) if flight.sent_on != Some(link) && flight.owed.qos == QoS::ExactlyOnce => {
+                (flight.released, flight.sent_on) = (true, Some(link));
+                let message = flight.owed.message.clone();
+                self.lose(&message);
+                let may_be_sent = self.may_be_sent(link, &message);
+                return hold(!may_be_sent, "D1", || {
+                    format!("{ack:?} before PUBREC, and {message:?} may be sent again")
+                });
+            }
             _ => false,
         };
         let is_v5 = self
@@ -256,6 +266,17 @@ impl Oracle {
             .get(&link)
             .is_some_and(|known| known.version == ProtocolVersion::V5);
         hold(is_right || !is_v5, "D2", || format!("{ack:?} answers nothing"))
+    }
+
+    /// Whether nothing keeps a message from a client: neither its rights nor the size of packets that it takes.
+    fn may_be_sent(&self, link: LinkId, message: &Message) -> bool {
+        let Some(known) = self.links.get(&link) else {
+            return false;
+        };
+        let session = known.session.and_then(|number| self.sessions.get(&number));
+        known.packet_bytes_max == u32::MAX
+            && session
+                .is_some_and(|session| may(&self.denials, &session.identity, Action::Receive, &message.topic))
     }
 
     fn forget_flight(&mut self, session: Option<SessionNumber>, packet_id: u16) {
@@ -386,7 +407,7 @@ impl Oracle {
         packet_id: u16,
         version: ProtocolVersion,
     ) -> Held {
-        let (now, stores) = (self.now, self.terms.stores);
+        let stores = self.terms.stores;
         let Some(session) = self.sessions.get_mut(&number) else {
             return hold(false, "D6", || format!("{publish:?} to a session that is gone"));
         };
@@ -401,10 +422,11 @@ impl Oracle {
         });
         let in_use = session.flights.iter().any(|flight| flight.packet_id == packet_id);
         hold(!in_use, "P1", || format!("{packet_id} is in use: {publish:?}"))?;
-        let found = session
-            .owed
-            .iter()
-            .position(|owed| is_owed(owed, topic, publish, version));
+        // A publisher that had no answer may have sent the same once more, and what is left of its life tells which it is.
+        let session = &self.sessions[&number];
+        let is_it = |owed: &Owed| is_owed(owed, topic, publish, version);
+        let lives = |owed: &Owed| is_it(owed) && self.has_life(&owed.message, publish, version);
+        let found = (session.owed.iter().position(lives)).or_else(|| session.owed.iter().position(is_it));
         // The same may be owed by another way, and earlier.
         let is_earlier = |index: &usize| {
             let own = session.owed.get(*index);
@@ -480,7 +502,7 @@ impl Oracle {
         };
         let has_waited = self.terms.stores && publish.qos == QoS::ExactlyOnce;
         hold(
-            !owed.message.is_expired(now) || has_waited || publish.dup,
+            !owed.message.is_expired(self.now) || has_waited || publish.dup,
             "D5",
             || format!("{publish:?} had expired"),
         )?;
@@ -721,8 +743,22 @@ impl Oracle {
         })?;
         self.check_life(&message, publish, version)?;
         let session = self.sessions.get_mut(&number).ok_or_else(unknown)?;
-        // The subscription that was made first brings it first.
-        let _ = (session.replays.iter_mut()).any(|(_, topics)| topics.remove(topic));
+        // The subscription that was made first brings it first, of those that were granted this quality.
+        let is_granted = |text: &Rc<str>| {
+            (session.filters.get(text)).is_some_and(|filter| filter.qos.min(message.qos) == publish.qos)
+        };
+        let brings = |(text, topics): &(Rc<str>, std::collections::BTreeSet<Rc<str>>)| {
+            topics.contains(topic) && is_granted(text)
+        };
+        let index = (session.replays.iter().position(brings)).or_else(|| {
+            session
+                .replays
+                .iter()
+                .position(|(_, topics)| topics.contains(topic))
+        });
+        if let Some((_, topics)) = index.and_then(|index| session.replays.get_mut(index)) {
+            topics.remove(topic);
+        }
         Ok(Owed {
             message,
             qos: publish.qos,
@@ -731,6 +767,13 @@ impl Oracle {
             batch: self.batch,
             after: 0,
         })
+    }
+
+    /// Whether a message may be sent now, as far as its life goes.
+    fn has_life(&self, message: &Message, publish: &Publish, version: ProtocolVersion) -> bool {
+        let has_waited = self.terms.stores && publish.qos == QoS::ExactlyOnce;
+        let is_over = message.is_expired(self.now) && !has_waited && !publish.dup;
+        !is_over && self.check_life(message, publish, version).is_ok()
     }
 
     /// [MQTT-3.3.2-6]: the life it has left, to the second; of what had to be stored first, what it had then.
