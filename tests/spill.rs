@@ -394,6 +394,30 @@ fn a_store_that_fails_takes_nothing_that_has_spilled() {
     assert_eq!(drained(&mut house, "reader"), texts(0..101));
 }
 
+/// It stood in the journal twice, and came twice.
+#[test]
+fn what_a_checkpoint_that_was_cut_short_gave_again_comes_once() {
+    let mut house = house();
+    absent(&mut house, "reader", QoS::AtLeastOnce);
+    let writer = house.join(client(V5, "writer"));
+    fill(&mut house, writer, 0..18);
+    let mut house = house.storing_when_told();
+    house.recalls_at_once = false;
+    house.publish(writer, message1(1, "t", "18"));
+    house.step(Input::Checkpoint);
+    house.store();
+    assert!(!house.journal.contains(&Change::CheckpointEnded));
+    let is_last = |change: &&Change| {
+        matches!(change, Change::Accepted(accepted)
+            if accepted.body.as_ref().is_some_and(|body| body.payload == "18"))
+    };
+    assert_eq!(house.journal.iter().filter(is_last).count(), 2);
+    restart(&mut house);
+    (house.stores_at_once, house.recalls_at_once) = (true, true);
+    assert_eq!(drained(&mut house, "reader"), texts(0..19));
+    assert_eq!(house.stats().dropped(), 0);
+}
+
 #[test]
 fn a_failure_in_the_middle_of_a_checkpoint_leaves_it_where_it_stood() {
     let mut house = house();

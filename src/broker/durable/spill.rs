@@ -407,7 +407,7 @@ impl Broker {
         if run.records.0 != recalled.recall.first {
             return true; // it stands elsewhere by now
         }
-        let (deliveries, age_max) = (run.deliveries, self.limits.spill_age_max);
+        let (last, age_max) = (run.deliveries.1, self.limits.spill_age_max);
         let is_aged = now.saturating_duration_since(run.ended) > age_max && age_max > Duration::ZERO;
         let mut next = recalled.upto.saturating_add(1);
         'records: for (record, accepted) in recalled.messages {
@@ -423,7 +423,12 @@ impl Broker {
                 let (Some(session), Some(durable)) = (self.sessions.get(key), &self.durable) else {
                     return false;
                 };
-                if delivery.session.0 != session.number || number < deliveries.0 || number > deliveries.1 {
+                // A checkpoint that was cut short may have given again what stands there before.
+                let is_next = |spilled: &Spilled| {
+                    (spilled.runs.front()).is_some_and(|run| (run.deliveries.0..=last).contains(&number))
+                };
+                let is_due = session.spilled.as_deref().is_some_and(is_next);
+                if delivery.session.0 != session.number || !is_due {
                     continue;
                 }
                 let Some(body) = &body else { continue };
