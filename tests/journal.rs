@@ -864,10 +864,10 @@ fn a_journal_that_is_full_asks_for_a_checkpoint_when_what_was_kept_has_gone() {
     writer.recover();
 }
 
-/// What a checkpoint had written when it was cut short, and all it was to replace, left no room for the next one: the
-/// journal was given up, and each attempt to begin anew ended the same way.
+/// What checkpoints had written when they were cut short, and all they were to replace, left no room for the next one:
+/// the journal was given up, and each attempt to begin anew ended the same way.
 #[test]
-fn a_checkpoint_that_was_cut_short_leaves_room_for_the_next() {
+fn checkpoints_that_were_cut_short_leave_room_for_the_next() {
     let disk = SimulatedDisk::new(3, CAPACITY);
     let mut writer = Writer::new(disk.clone(), SMALL);
     let mut kept = 0;
@@ -876,7 +876,8 @@ fn a_checkpoint_that_was_cut_short_leaves_room_for_the_next() {
         writer.tend();
         kept += 1;
     }
-    for ends in ["power cut", "full disk", "well"] {
+    let cuts = ["power cut"; 5];
+    for ends in cuts.into_iter().chain(["full disk", "well"]) {
         writer.log.as_mut().unwrap().begin_checkpoint();
         let first = writer.next;
         for _ in 0..kept {

@@ -57,8 +57,8 @@ pub struct LogSettings {
     /// Of a segment; a record that is larger gets a larger one. A multiple of 512, from 4,096 up.
     pub segment_bytes: u64,
     /// Of all the journal's files together. What is kept takes two fifths of it at most, for a checkpoint needs as
-    /// much again. One that follows another that was cut short may need more than is left: as long as it runs, and
-    /// after a failure, there may be twice as much.
+    /// much again. One that follows others that were cut short finds what they left, too: as long as it runs, and after
+    /// a failure, there may be so much more than before.
     pub bytes_max: u64,
     /// What is left free on the disk for others.
     pub free_bytes_min: u64,
@@ -158,6 +158,8 @@ struct Checkpoint {
     bytes: u64,
     /// The most that was kept at any moment since the last one began, as [`Log::note_kept`] was told.
     kept_max: u64,
+    /// What there may be while it runs, and until the log has begun anew.
+    bytes_max: u64,
 }
 
 /// What is written at once when a file is filled ahead: it holds up others for no longer than a batch does.
@@ -291,6 +293,7 @@ impl<D: Disk> Log<D> {
         }
         if !unsure.is_empty() {
             // It may be part of a checkpoint that was cut short, and then needs the room that one has.
+            self.widen();
             self.checkpoint.is_running = true;
             if self.append(&mut unsure).is_ok() {
                 // What it fails by it is given up by.
@@ -597,6 +600,7 @@ impl<D: Disk> Log<D> {
 
     /// Says that the caller gives everything again, from its next change on.
     pub fn begin_checkpoint(&mut self) {
+        self.widen();
         self.checkpoint.is_running = true;
         self.checkpoint.kept_max = self.kept;
     }
@@ -697,8 +701,9 @@ impl<D: Disk> Log<D> {
     }
 
     fn begin_segment_anew(&mut self) -> Result<(), Failure> {
-        if let Some(anew) = self.anew {
-            self.committed = anew.committed;
+        match self.anew {
+            Some(anew) => self.committed = anew.committed,
+            None => self.widen(),
         }
         self.appended = self.committed;
         match self.roll_over(0) {
@@ -782,14 +787,17 @@ impl<D: Disk> Log<D> {
 
     fn has_room_for(&mut self, length: u64) -> bool {
         let needed = length.saturating_add(self.settings.free_bytes_min);
-        // What makes room must not be kept from it by the very bound.
-        let times = if self.checkpoint.is_running || self.is_given_up {
-            2
-        } else {
-            1
+        let bytes_max = match self.checkpoint.is_running || self.is_given_up {
+            true => self.checkpoint.bytes_max.max(self.settings.bytes_max),
+            false => self.settings.bytes_max,
         };
-        self.bytes().saturating_add(length) <= self.settings.bytes_max.saturating_mul(times)
+        self.bytes().saturating_add(length) <= bytes_max
             && self.disk.free_bytes().is_ok_and(|free| free >= needed)
+    }
+
+    /// What makes room must not be kept from it by the very bound, whatever others left that were cut short.
+    fn widen(&mut self) {
+        self.checkpoint.bytes_max = self.bytes().saturating_add(self.settings.bytes_max);
     }
 
     fn remove_if_there(&mut self, name: &str) -> io::Result<()> {
