@@ -190,7 +190,7 @@ impl World {
             Kind::WallJump => {
                 let years = chance.next() % 80;
                 let year = Duration::from_secs(365 * 24 * 3600);
-                self.set_wall(std::time::SystemTime::UNIX_EPOCH + year * years as u32);
+                self.now.wall = std::time::SystemTime::UNIX_EPOCH + year * years as u32;
                 Ok(())
             }
             Kind::Verify => self.verify(&mut chance),
@@ -413,7 +413,9 @@ impl World {
         let topic = self.topic(chance);
         let mut properties = PublishProperties::default();
         if version == ProtocolVersion::V5 && self.setup.properties && chance.one_in(2) {
-            properties.message_expiry_secs = chance.of(&[None, Some(1), Some(60)]);
+            let life = chance.of(&[None, Some(1), Some(60)]);
+            // Of two that are empty nobody could tell which was to live longer.
+            properties.message_expiry_secs = life.filter(|_| !payload.is_empty());
             properties.content_type = chance.one_in(4).then(|| text("text/plain"));
             properties.payload_is_utf8 = chance.one_in(4).then_some(true);
             properties.correlation_data = chance.one_in(6).then(|| Bytes::from_static(b"who"));

@@ -157,10 +157,14 @@ pub(crate) struct Retained {
 /// An acknowledgement that a client had said behind its CONNECT.
 #[derive(Debug, Clone)]
 struct Ahead {
+    /// In the order in which they were said.
+    place: u64,
     link: LinkId,
     number: SessionNumber,
     packet: Packet,
     ack: Ack,
+    /// What it acknowledged, as that was before, and where.
+    flight: Option<(usize, model::Flight)>,
 }
 
 /// A SUBSCRIBE that is not answered: by which connection and identifier, and what each filter was before.
@@ -222,6 +226,9 @@ pub struct Oracle {
     taken: Vec<(u64, Box<Accepted>)>,
     /// Acknowledgements that clients had said behind their CONNECT and that are heard in this step.
     ahead: Vec<Ahead>,
+    said_ahead: u64,
+    /// Those that were heard in this step: one that ends the connection takes back what stands behind it.
+    heard_ahead: Vec<Ahead>,
     /// Messages delivered, for whoever wants to know that something happened.
     pub delivered: u64,
     /// Messages accepted at QoS 1 and 2.
@@ -264,6 +271,8 @@ impl Oracle {
             early: false,
             taken: Vec::new(),
             ahead: Vec::new(),
+            said_ahead: 0,
+            heard_ahead: Vec::new(),
             delivered: 0,
             accepted: 0,
         }
@@ -286,21 +295,43 @@ impl Oracle {
         self.batch_began = self.batch;
         self.routed = 0;
         self.just_ended.clear();
+        self.heard_ahead.clear();
         self.hear(cause, outputs)?;
         for (index, output) in outputs.iter().enumerate() {
             self.purge_ahead(&outputs[index..]);
             self.see(output)?;
-            // It ends with its connection, and is stored until then where something of it waits in the journal alone.
-            if let Output::Store(Change::Session(head)) = output
-                && head.expiry_secs == 0
-                && let Some(number) = self.names.get(head.client.as_str())
-                && let Some(session) = self.sessions.get_mut(number)
-            {
-                session.is_stored = true;
+            if let Output::Store(change) = output {
+                self.note_stored(change, &outputs[index..]);
             }
         }
         self.check_work(cause, outputs)?;
         self.settle(cause, stats)
+    }
+
+    /// Which sessions outlive the process, as it is told. One that ends with its connection does until then, where
+    /// something of it waits in the journal alone.
+    fn note_stored(&mut self, change: &Change, behind: &[Output]) {
+        match change {
+            Change::Session(head) => {
+                // One that ends here may have left its name to another.
+                let end = Change::SessionEnded { session: head.number };
+                if behind.contains(&Output::Store(end)) {
+                    return;
+                }
+                let number = self.names.get(head.client.as_str());
+                if let Some(session) = number.and_then(|number| self.sessions.get_mut(number)) {
+                    (session.is_stored, session.was_stored) = (true, true);
+                    session.stored_as = head.number.0;
+                }
+            }
+            Change::SessionEnded { session: ended } => {
+                let mut sessions = self.sessions.values_mut();
+                if let Some(session) = sessions.find(|session| session.stored_as == ended.0) {
+                    (session.is_stored, session.was_stored) = (false, false);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// L2: what follows from one input is bounded by what it is about: each routed message goes to each client once at
@@ -473,6 +504,14 @@ impl Oracle {
                 self.slack += u64::from(topics.remove(&message.topic));
             }
         }
+        // What had yet to be brought when the process ended is brought at QoS 1 and 2 alone.
+        if message.qos == QoS::AtMostOnce {
+            for session in self.sessions.values_mut().filter(|session| session.was_found) {
+                for (_, topics) in &mut session.replays {
+                    self.slack += u64::from(topics.remove(&message.topic));
+                }
+            }
+        }
         // Who is still being brought others may come to this one, and be told that it has expired by then.
         if message.expires_at.is_some() {
             for session in self.sessions.values() {
@@ -544,19 +583,28 @@ impl Oracle {
     /// The end of a step: what had to follow at once has followed.
     fn settle(&mut self, cause: &Cause, stats: &Stats) -> Held {
         self.take_ahead(|_, _| true);
+        for shared in &mut self.shared {
+            // A member that ended in this step may have ended before.
+            let is_member = |session: &Session| {
+                shared
+                    .groups
+                    .iter()
+                    .any(|group| session.groups_ever.contains(group))
+            };
+            shared.is_unsure |= shared.batch >= self.batch_began && self.just_ended.iter().any(is_member);
+        }
         let over = |shared: &mut Shared| shared.qos == QoS::AtMostOnce;
-        let shared: Vec<_> = self
-            .shared
-            .extract_if(.., over)
-            .map(|shared| shared.message)
-            .collect();
+        let (unsure, shared): (Vec<_>, Vec<_>) =
+            (self.shared.extract_if(.., over)).partition(|shared| shared.is_unsure);
+        self.slack += unsure.len() as u64;
         let instant = std::mem::take(&mut self.instant).into_iter();
         // Who ended in this step may have ended before.
         let (there, ended): (Vec<_>, Vec<_>) =
             instant.partition(|(number, _)| self.sessions.contains_key(number));
         self.slack += ended.len() as u64;
         let instant: Vec<_> = there.into_iter().map(|(_, owed)| owed.message).collect();
-        for message in shared.iter().chain(&instant) {
+        let shared = shared.iter().map(|shared| &shared.message);
+        for message in shared.chain(&instant) {
             self.lose(message);
         }
         if stats.dropped_retained_full > self.stats.dropped_retained_full {

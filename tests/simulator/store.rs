@@ -134,6 +134,11 @@ impl Store {
         self.journal.is_some()
     }
 
+    /// What the journal takes on its disk.
+    pub fn journal_bytes(&self) -> Option<u64> {
+        Some(self.journal.as_ref()?.log.as_ref()?.bytes())
+    }
+
     fn log(&mut self) -> Option<&mut Log<SimulatedDisk>> {
         self.journal.as_mut()?.log.as_mut()
     }

@@ -32,8 +32,6 @@ pub struct World {
     pub now: Now,
     /// When the journal's clock was 0.
     began: Instant,
-    /// How many changes had been given when the board's clock was set last; it is not trusted until that is told.
-    set_at: Option<u64>,
     pub connections: SlotMap<LinkId, Connection>,
     pub clients: Vec<Client>,
     pub doors: [Rc<ListenerPolicy>; 2],
@@ -110,7 +108,6 @@ impl World {
             oracle,
             denials: Vec::new(),
             began: now.mono,
-            set_at: None,
             now,
             connections: SlotMap::with_key(),
             clients,
@@ -274,19 +271,18 @@ impl World {
         self.connections.clear();
         self.verifying.clear();
         self.recalled.clear();
+        let told = left.records.iter().rev().find_map(|change| match change {
+            Change::Clock { at, wall } => Some((Duration::from_millis(at.0), *wall)),
+            _ => None,
+        });
         // How long the process was off is known by a clock that nobody has set since it was told.
-        let is_trusted = self.set_at.is_none_or(|at| left.is_whole && given > at);
+        let is_trusted = told.is_none_or(|told| !self.was_set_since(told));
         self.now.wall += off;
         if is_trusted {
             self.now.mono += off;
         }
-        self.set_at = (!is_trusted).then_some(given);
-        if !left
-            .records
-            .iter()
-            .any(|change| matches!(change, Change::Clock { .. }))
-        {
-            self.began = self.now.mono; // it was never told
+        if told.is_none() {
+            self.began = self.now.mono;
         }
         if !left.is_honest {
             // What a client knows and the gateway has forgotten comes twice, or not at all.
@@ -345,10 +341,12 @@ impl World {
         Ok(oracle)
     }
 
-    /// Sets the board's clock.
-    pub fn set_wall(&mut self, wall: SystemTime) {
-        self.now.wall = wall;
-        self.set_at = Some(self.progress().given);
+    /// Whether somebody has set the board's clock since it was told, with the journal's.
+    fn was_set_since(&self, (told_at, told_wall): (Duration, SystemTime)) -> bool {
+        let since = (self.now.mono.saturating_duration_since(self.began)).saturating_sub(told_at);
+        let shows = told_wall + since;
+        let by = (shows.duration_since(self.now.wall)).unwrap_or_else(|error| error.duration());
+        by > Duration::from_millis(2) // whole ones are told
     }
 
     /// Moves both clocks.
@@ -782,8 +780,14 @@ impl World {
                 self.take_turns(&came)?;
             }
         }
-        let stats = self.broker.stats();
-        hold(false, "L1", || format!("what is owed is never paid: {stats:?}"))
+        let (stats, view) = (self.broker.stats(), self.broker.store());
+        hold(false, "L1", || {
+            let health = self.store.as_ref().map(|store| store.health);
+            let bytes = self.store.as_ref().map(|store| store.journal_bytes());
+            format!(
+                "what is owed is never paid: {view:?}, the store is {health:?} with {bytes:?} bytes; {stats:?}"
+            )
+        })
     }
 
     /// Whether a client that is away has something to come for.
@@ -912,6 +916,11 @@ impl World {
         if self.broker.stats().subscriptions_refused > refused_before {
             return hold(!self.setup.is_roomy, "L1", || {
                 "there is room, and a new client may not subscribe".into()
+            });
+        }
+        if !self.clients[who].is_in {
+            return hold(!self.setup.is_roomy, "L1", || {
+                "there is room, and a new client is sent away".into()
             });
         }
         let kept = self.clients[who].kept.take().unwrap_or_default();

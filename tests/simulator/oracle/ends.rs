@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tidegate::auth::access::{Action, Denial};
 use tidegate::broker::{
-    DetachReason, KeptOut, KickOutcome, KickedSession, KickedWill, LinkId, Output, Refusal, Stats,
+    DetachReason, KeptOut, Kick, KickOutcome, KickedSession, KickedWill, LinkId, Output, Refusal, Stats,
     StoreHealth, Target,
 };
 use tidegate::mqtt::{QoS, ReasonCode};
@@ -61,6 +61,17 @@ impl Oracle {
             }
             DetachReason::ConnectTimeout | DetachReason::Shutdown => {
                 hold(false, "P2", || format!("it was in, and was sent away: {reason}"))?;
+            }
+        }
+        if reason == DetachReason::Refused(Refusal::MemoryShort)
+            && let Some(known) = self.links.get(&link)
+            && let Some(session) = self.sessions.get_mut(&number)
+        {
+            // Whether memory ended before it took what came last, or by that, nobody can tell.
+            for packet_id in known.unanswered.keys() {
+                if session.receiving.remove(packet_id) {
+                    session.unsure_of.insert(*packet_id);
+                }
             }
         }
         let mut ends_session = false;
@@ -392,42 +403,42 @@ impl Oracle {
         Ok(())
     }
 
-    /// Carries out the kick that was asked for before the deadlines that pass with it.
+    /// Carries out the kicks among `outputs` that were asked for before the deadlines that pass with them.
     pub(super) fn kick_in_time(&mut self, outputs: &[Output]) {
-        let Some((Target::Client(client), asked_at)) =
-            (self.kicks.front()).map(|(kick, asked_at)| (&kick.target, *asked_at))
-        else {
-            return;
-        };
-        let session = self.names.get(client.as_str());
-        let session = session.and_then(|number| self.sessions.get(number));
-        let is_first = session.is_some_and(|session| {
-            let due = session.will.as_ref().and_then(|will| will.due);
-            due.into_iter()
-                .chain(session.expires_at)
-                .all(|due| asked_at <= due)
-        });
-        if is_first {
-            self.purge_ahead(outputs);
+        for (kick, asked_at) in self.kicks.clone() {
+            let Some(session) = self.meant(&kick).and_then(|number| self.sessions.get(&number)) else {
+                continue;
+            };
+            let will_at = session.will.as_ref().and_then(|will| will.due);
+            let mut deadlines = will_at.into_iter().chain(session.expires_at);
+            if deadlines.all(|due| asked_at <= due) {
+                self.purge_if_told(&kick, outputs);
+            }
         }
     }
 
     /// Ends the session that the next kick purges, if its client is away and the kick is among `outputs`: what follows
     /// from its end is told before the kick is.
     pub(super) fn purge_ahead(&mut self, outputs: &[Output]) {
-        let Some((kick, _)) = self.kicks.front() else {
-            return;
-        };
-        let Target::Client(client) = &kick.target else {
-            return;
-        };
+        if let Some((kick, _)) = self.kicks.front().cloned() {
+            self.purge_if_told(&kick, outputs);
+        }
+    }
+
+    /// The session of the one client that a kick means.
+    fn meant(&self, kick: &Kick) -> Option<SessionNumber> {
+        match &kick.target {
+            Target::Client(client) => self.names.get(client.as_str()).copied(),
+            _ => None,
+        }
+    }
+
+    fn purge_if_told(&mut self, kick: &Kick, outputs: &[Output]) {
         let is_told = |output: &Output| matches!(output, Output::Kicked { id, .. } if *id == kick.id);
         if kick.options.session != KickedSession::Purge || !outputs.iter().any(is_told) {
             return;
         }
-        let Some(&number) = self.names.get(client.as_str()) else {
-            return;
-        };
+        let Some(number) = self.meant(kick) else { return };
         let sends_will = kick.options.will == KickedWill::Publish;
         if let Some(session) = self
             .sessions

@@ -344,6 +344,7 @@ impl Oracle {
         let at = |at: JournalTime| began + Duration::from_millis(at.0);
         let mut session = Session::new(Rc::from(head.client.as_str()), head.identity.clone());
         (session.is_stored, session.was_stored) = (true, true);
+        session.stored_as = head.number.0;
         session.expiry_secs = head.expiry_secs;
         match head.left_at {
             None => session.link = Some(LinkId::default()), // nobody's; it has lost its connection

@@ -1,6 +1,6 @@
 //! What clients and operators say, as the standard has it understood.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -265,47 +265,55 @@ impl Oracle {
         if matches!(packet, Packet::PubRec(_)) && !ack.reason.is_error() {
             known.owe(Answer::PubRel(ack.packet_id.get()), self.rests_on);
         }
+        self.said_ahead += 1;
         self.ahead.push(Ahead {
+            place: self.said_ahead,
             link,
             number,
             packet: packet.clone(),
             ack,
+            flight: None,
         });
     }
 
     /// What was acknowledged ahead is, of `which`.
     pub(super) fn take_ahead(&mut self, which: impl Fn(LinkId, &Ack) -> bool) {
-        if self.ahead.is_empty() {
-            return;
+        loop {
+            let next = self.ahead.iter().position(|ahead| which(ahead.link, &ahead.ack));
+            let Some(next) = next else { return };
+            let ahead = self.ahead.remove(next);
+            self.take_one_ahead(ahead);
         }
-        let (taken, left) = std::mem::take(&mut self.ahead)
-            .into_iter()
-            .partition(|ahead| which(ahead.link, &ahead.ack));
-        self.ahead = left;
-        let mut sent_away = Vec::new();
-        for Ahead {
-            link,
-            number,
-            packet,
-            ack,
-        } in taken
-        {
-            let is_provoked = |links: &BTreeMap<_, Link>| links.get(&link).is_some_and(|link| link.provoked);
-            if sent_away.contains(&link) {
-                continue;
-            }
-            let was_provoked = is_provoked(&self.links);
-            match packet {
-                Packet::PubRec(_) if !ack.reason.is_error() => {
-                    self.hear_pubrec(link, number, ack.packet_id.get());
-                }
-                packet => self.hear_client(link, number, &packet),
-            }
-            if is_provoked(&self.links) && !was_provoked {
-                // Nothing it said behind that is heard.
-                self.ahead.retain(|ahead| ahead.link != link);
-                sent_away.push(link);
-            }
+    }
+
+    fn take_one_ahead(&mut self, mut ahead: Ahead) {
+        let (link, number, packet_id) = (ahead.link, ahead.number, ahead.ack.packet_id.get());
+        let is_provoked = |oracle: &Self| oracle.links.get(&link).is_some_and(|link| link.provoked);
+        let session = self.sessions.get(&number);
+        let flights = session.map_or(&[][..], |session| &session.flights);
+        let index = flights.iter().position(|flight| flight.packet_id == packet_id);
+        ahead.flight = index.map(|index| (index, flights[index].clone()));
+        let was_provoked = is_provoked(self);
+        match &ahead.packet {
+            Packet::PubRec(ack) if !ack.reason.is_error() => _ = self.hear_pubrec(link, number, packet_id),
+            packet => self.hear_client(link, number, &packet.clone()),
+        }
+        if !is_provoked(self) || was_provoked {
+            return self.heard_ahead.push(ahead);
+        }
+        // Nothing it said behind that is heard.
+        self.ahead
+            .retain(|other| other.link != link || other.place < ahead.place);
+        let behind = |other: &mut Ahead| other.link == link && other.place > ahead.place;
+        let behind: Vec<_> = self.heard_ahead.extract_if(.., behind).collect();
+        let Some(session) = self.sessions.get_mut(&number) else {
+            return;
+        };
+        for (index, flight) in behind.into_iter().rev().filter_map(|other| other.flight) {
+            session
+                .flights
+                .retain(|other| other.packet_id != flight.packet_id);
+            session.flights.insert(index.min(session.flights.len()), flight);
         }
     }
 
@@ -482,6 +490,10 @@ impl Oracle {
             known_mut(&mut self.links, link, |link| {
                 link.unanswered.insert(packet_id, message.clone());
             });
+            let session = self.sessions.get_mut(&session);
+            if session.is_some_and(|session| session.unsure_of.remove(&packet_id)) {
+                self.doubt(message.clone());
+            }
             match self.route(message, &identity) {
                 true => Reached::Somebody,
                 false => Reached::Nobody,

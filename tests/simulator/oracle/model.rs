@@ -117,6 +117,8 @@ pub struct Session {
     pub is_stored: bool,
     /// Whether it ever did, and is found until it is told to have ended.
     pub was_stored: bool,
+    /// By which number in records.
+    pub stored_as: u64,
     /// Whether the process has ended since it began.
     pub was_found: bool,
     pub expires_at: Option<Instant>,
@@ -126,6 +128,8 @@ pub struct Session {
     pub flights: Vec<Flight>,
     /// QoS 2 messages of its client that were not released.
     pub receiving: BTreeSet<u16>,
+    /// Of these, those that may not have been taken: what comes again by them may or may not be new.
+    pub unsure_of: BTreeSet<u16>,
     /// Retained messages that its subscriptions have yet to bring: by filter, in the order they were made, the topics.
     pub replays: Vec<(Rc<str>, BTreeSet<Rc<str>>)>,
     /// Every shared subscription it was a member of, and whether any was to pass RETAIN on as published.
@@ -142,6 +146,7 @@ impl Session {
             expiry_secs: 0,
             is_stored: false,
             was_stored: false,
+            stored_as: 0,
             was_found: false,
             expires_at: None,
             will: None,
@@ -149,6 +154,7 @@ impl Session {
             owed: VecDeque::new(),
             flights: Vec::new(),
             receiving: BTreeSet::new(),
+            unsure_of: BTreeSet::new(),
             replays: Vec::new(),
             groups_ever: BTreeSet::new(),
             ever_as_published: false,
