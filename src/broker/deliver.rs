@@ -38,6 +38,8 @@ pub(super) struct Passing {
     pub(super) properties: Option<Box<PublishProperties>>,
     pub(super) qos: QoS,
     pub(super) retain: bool,
+    /// Whether it goes to nobody where it cannot be retained.
+    pub(super) is_all_or_nothing: bool,
     expires_at: Option<Instant>,
     /// The shared subscription it is delivered by at the moment.
     group: Option<GroupKey>,
@@ -74,6 +76,7 @@ impl Passing {
             properties,
             qos,
             retain,
+            is_all_or_nothing: false,
             expires_at,
             group: None,
             kept: None,
@@ -88,6 +91,7 @@ impl Passing {
             properties: message.properties().cloned().map(Box::new),
             qos: message.qos,
             retain: message.retain,
+            is_all_or_nothing: false,
             expires_at,
             group: None,
             kept: (message.expires_at() == expires_at).then(|| message.clone()),
@@ -158,6 +162,9 @@ impl Broker {
         // [MQTT-3.3.1-8]
         if passing.retain {
             self.retain(now, publisher, &mut passing);
+            if self.retain_refused && passing.is_all_or_nothing {
+                return false;
+            }
         }
         let mut resolved = self.subscriptions.resolve(&passing.topic);
         let mut reached = false;

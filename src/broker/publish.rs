@@ -220,16 +220,18 @@ impl Broker {
         now: Instant,
         link: LinkId,
         (key, version): (SessionKey, ProtocolVersion),
-        passing: Passing,
+        mut passing: Passing,
         packet_id: Option<PacketId>,
     ) {
         let Passing { qos, retain, .. } = passing;
+        // Its publisher, told that it was refused, may send it again as another [MQTT-4.3.3-9].
+        passing.is_all_or_nothing = qos == QoS::ExactlyOnce && version == ProtocolVersion::V5;
         let reached = self.route(now, Some(key), passing); // [MQTT-4.5.0-1]: before it is acknowledged
         if qos == QoS::AtMostOnce {
             return;
         }
         let reason = match version {
-            // It went to whoever is there, but nobody who comes will find it.
+            // At QoS 1 it went to whoever is there, but nobody who comes will find it.
             ProtocolVersion::V5 if retain && std::mem::take(&mut self.retain_refused) => {
                 ReasonCode::QuotaExceeded
             }
