@@ -164,6 +164,12 @@ impl Session {
         })
     }
 
+    /// Whether what its client is told is a promise for longer than the connection. Stored may be more: what has spilled
+    /// stays so until it was sent.
+    pub(super) fn is_promised(&self) -> bool {
+        self.number != 0 && self.expiry_secs > 0
+    }
+
     /// Whether there is nothing that could be sent now or later but for new messages.
     pub(super) fn owes_nothing(&self) -> bool {
         self.queue.is_empty()

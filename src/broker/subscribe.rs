@@ -169,7 +169,7 @@ impl Broker {
             },
         };
         let filter = &*filter;
-        if session.number != 0 && !self.can_promise() {
+        if session.is_promised() && !self.can_promise() {
             return Err(ReasonCode::QuotaExceeded);
         }
         if !self

@@ -207,7 +207,7 @@ impl Broker {
             return true;
         }
         let resolved = self.subscriptions.resolve(topic);
-        let is_stored = |key: SessionKey| self.sessions.get(key).is_some_and(|session| session.number != 0);
+        let is_stored = |key: SessionKey| self.sessions.get(key).is_some_and(Session::is_promised);
         let mut found = resolved.targets.iter().any(|target| is_stored(target.session));
         for &group in &resolved.groups {
             let (_, members) = self.subscriptions.members(group);
