@@ -199,6 +199,8 @@ pub struct Oracle {
     denials: Vec<Denial>,
     /// Whether anything was ever denied.
     has_denied: bool,
+    /// Whether a client ever said how large its packets may be.
+    has_small_clients: bool,
     /// What was asked for, and when.
     kicks: VecDeque<(Kick, Instant)>,
     /// Who is kept out, client identifiers and user names alike, and until when.
@@ -220,6 +222,8 @@ pub struct Oracle {
     progress: Progress,
     /// The change that the answers to the input of the moment rest on; 0: none.
     rests_on: u64,
+    /// Whether a message of this step was not retained for want of room.
+    retains_nothing: bool,
     /// Whether something was just said before what it rests on was stored.
     early: bool,
     /// The messages that were given to be stored as taken in this step, by the numbers of their changes.
@@ -255,6 +259,7 @@ impl Oracle {
             unsure: Vec::new(),
             denials: Vec::new(),
             has_denied: false,
+            has_small_clients: false,
             kicks: VecDeque::new(),
             bans: BTreeMap::new(),
             just_ended: Vec::new(),
@@ -268,6 +273,7 @@ impl Oracle {
             health: StoreHealth::Ready,
             progress: Progress::default(),
             rests_on: 0,
+            retains_nothing: false,
             early: false,
             taken: Vec::new(),
             ahead: Vec::new(),
@@ -290,6 +296,7 @@ impl Oracle {
         self.rests_on = rests_on(cause, outputs, progress.given);
         self.taken = taken(outputs, progress.given);
         self.progress = progress;
+        self.retains_nothing = stats.dropped_retained_full > self.stats.dropped_retained_full;
         self.step += 1;
         self.batch += 1;
         self.batch_began = self.batch;
@@ -368,7 +375,12 @@ impl Oracle {
             }
         }
         for (link, [at_most_once, others]) in bursts {
-            let is_slice = at_most_once <= self.terms.slice_max + self.routed;
+            // Who is left of a shared subscription may get all that waited for one who has gone.
+            let is_heir = self
+                .just_ended
+                .iter()
+                .any(|session| !session.groups_ever.is_empty());
+            let is_slice = at_most_once <= self.terms.slice_max + self.routed || is_heir;
             hold(is_slice && others <= self.terms.window_max, "L2", || {
                 format!("{at_most_once} deliveries at QoS 0 and {others} others go to {link:?} at once")
             })?;
@@ -405,7 +417,7 @@ impl Oracle {
             self.retain(&message, author);
         }
         let after = self.stored_by(&message);
-        let mut reached = false;
+        let (mut reached, mut withheld) = (false, 0);
         let mut groups: BTreeMap<Group, QoS> = BTreeMap::new();
         for (&number, session) in &mut self.sessions {
             let mut grant: Option<(QoS, [bool; 2])> = None;
@@ -433,7 +445,7 @@ impl Oracle {
             }
             let Some((qos, flags)) = grant else { continue };
             if !may(&self.denials, &session.identity, Action::Receive, &message.topic) {
-                self.lost += 1;
+                withheld += 1;
                 continue;
             }
             reached = true;
@@ -455,6 +467,7 @@ impl Oracle {
                 _ => session.owed.push_back(owed),
             }
         }
+        (0..withheld).for_each(|_| self.lose(&message));
         reached |= !groups.is_empty();
         let all: Rc<[Group]> = groups.keys().cloned().collect();
         let shared = groups.into_iter().map(|(group, qos)| Shared {
@@ -607,7 +620,7 @@ impl Oracle {
         for message in shared.chain(&instant) {
             self.lose(message);
         }
-        if stats.dropped_retained_full > self.stats.dropped_retained_full {
+        if self.retains_nothing {
             let began = self.batch_began;
             for (written, values) in self.retained.values_mut() {
                 if *written >= began {

@@ -277,6 +277,7 @@ impl Oracle {
         self.stats = Stats::default();
         self.wills_sent = 0;
         self.rests_on = 0;
+        self.retains_nothing = stats.dropped_retained_full > 0;
         self.progress = progress;
         self.health = StoreHealth::Ready;
         self.kicks.clear();
@@ -303,6 +304,11 @@ impl Oracle {
                     .groups
                     .iter()
                     .any(|group| session.groups_ever.contains(group));
+            }
+            if session.was_stored {
+                // It may be found, and what it was owed is counted when it ends.
+                let replays = session.replays.iter().map(|(_, topics)| topics.len());
+                self.slack += (session.owed.len() + session.flights.len() + replays.sum::<usize>()) as u64;
             }
             if session.was_stored && session.will.is_some() {
                 let filters = Default::default();

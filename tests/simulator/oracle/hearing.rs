@@ -91,6 +91,7 @@ impl Oracle {
                 known.version = connect.version;
                 known.last_received = now;
                 known.packet_bytes_max = connect.properties.packet_bytes_max.unwrap_or(u32::MAX);
+                self.has_small_clients |= known.packet_bytes_max < u32::MAX;
                 let is_checked =
                     |output: &Output| matches!(output, Output::Verify { link: asked, .. } if *asked == link);
                 let is_open = known.is_open;
@@ -491,7 +492,9 @@ impl Oracle {
                 link.unanswered.insert(packet_id, message.clone());
             });
             let session = self.sessions.get_mut(&session);
-            if session.is_some_and(|session| session.unsure_of.remove(&packet_id)) {
+            let may_be_again = session.is_some_and(|session| session.unsure_of.remove(&packet_id));
+            // One that is refused for want of room among what is retained goes to nobody at QoS 2.
+            if may_be_again || (publish.qos == QoS::ExactlyOnce && publish.retain && self.retains_nothing) {
                 self.doubt(message.clone());
             }
             match self.route(message, &identity) {
@@ -530,7 +533,7 @@ impl Oracle {
     /// Whether a message may be taken: not where that is a promise to store it, and that cannot be.
     pub(super) fn may_be_promised(&self, topic: &str, retain: bool) -> bool {
         let is_asked_for = |session: &Session| {
-            session.is_stored
+            session.is_promised()
                 && session
                     .filters
                     .values()
@@ -546,10 +549,7 @@ impl Oracle {
         let mut before = Vec::new();
         let is_refused = self.terms.stores
             && self.health != StoreHealth::Ready
-            && self
-                .sessions
-                .get(&number)
-                .is_some_and(|session| session.is_stored);
+            && self.sessions.get(&number).is_some_and(Session::is_promised);
         let is_wrong = |subscription: &tidegate::mqtt::Subscription| {
             subscription.no_local && subscription.filter.share().is_some()
         };

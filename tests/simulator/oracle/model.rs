@@ -161,6 +161,11 @@ impl Session {
         }
     }
 
+    /// Whether what it is told is a promise for longer than its connection.
+    pub fn is_promised(&self) -> bool {
+        self.is_stored && self.expiry_secs > 0
+    }
+
     /// A subscription brings nothing any more; how many messages it had yet to bring.
     pub fn forget_replay(&mut self, filter: &str) -> u64 {
         let forgotten = self.replays.extract_if(.., |(text, _)| **text == *filter);

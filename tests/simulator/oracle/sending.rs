@@ -230,6 +230,7 @@ impl Oracle {
     fn sent_pubrel(&mut self, link: LinkId, ack: &Ack) -> Held {
         let packet_id = ack.packet_id.get();
         let stores = self.terms.stores;
+        let may_have_waited = stores && (self.has_denied || self.has_small_clients);
         let answer = self.answer(link, |answer| *answer == Answer::PubRel(packet_id));
         let session = self.links.get(&link).and_then(|known| known.session);
         let flight = session.and_then(|session| self.flight(session, packet_id));
@@ -251,14 +252,15 @@ impl Oracle {
             (None, Some(flight)) if stores && flight.released => return Ok(()),
             // What may not be sent again, and its client may have got, is released all the same.
             (None, Some(flight)) if flight.sent_on != Some(link) && flight.owed.qos == QoS::ExactlyOnce => {
-                (flight.released, flight.sent_on) = (true, Some(link));
+                flight.released = true;
                 let message = flight.owed.message.clone();
                 self.lose(&message);
-                let may_be_sent = self.may_be_sent(link, &message);
-                return hold(!may_be_sent, "D1", || {
+                return hold(may_have_waited || !self.may_be_sent(link, &message), "D1", || {
                     format!("{ack:?} before PUBREC, and {message:?} may be sent again")
                 });
             }
+            // Which one that was about to be sent when the process ended nobody can tell; it stays owed, and lost.
+            (None, None) if may_have_waited => return Ok(()),
             _ => false,
         };
         let is_v5 = self
@@ -459,10 +461,9 @@ impl Oracle {
         if let Some(index) = unsure {
             replayed = self.take_retained(link, number, topic, publish, version).ok();
             if replayed.is_some()
-                && let Some(session) = self.sessions.get_mut(&number)
+                && let Some(owed) = (self.sessions.get(&number)).and_then(|session| session.owed.get(index))
             {
-                session.owed.remove(index);
-                self.slack += 1;
+                self.unsure.push(owed.message.clone());
             }
         }
         let Some(session) = self.sessions.get_mut(&number) else {
