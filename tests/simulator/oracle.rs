@@ -381,7 +381,9 @@ impl Oracle {
                 .iter()
                 .any(|session| !session.groups_ever.is_empty());
             let is_slice = at_most_once <= self.terms.slice_max + self.routed || is_heir;
-            hold(is_slice && others <= self.terms.window_max, "L2", || {
+            // What was acknowledged behind CONNECT makes room at once.
+            let window_max = self.terms.window_max + self.heard_ahead.len();
+            hold(is_slice && others <= window_max, "L2", || {
                 format!("{at_most_once} deliveries at QoS 0 and {others} others go to {link:?} at once")
             })?;
         }

@@ -7,13 +7,13 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tidegate::broker::change::{
-    Accepted, Author, JournalTime, MessageBody, MessageNumber, StoredSession, StoredSubscription, Terms,
-    UnfinishedDelivery,
+    Accepted, Author, JournalTime, MessageBody, MessageNumber, Owed as StillOwed, StoredSession,
+    StoredSubscription, Terms, UnfinishedDelivery,
 };
 use tidegate::broker::{BanSubject, Change, LinkId};
 use tidegate::mqtt::{PublishProperties, QoS};
 
-use super::model::{Filter, Flight, Group, Message, Owed, Session, Testament};
+use super::model::{Filter, Flight, Group, Message, Owed, Session, Testament, matches};
 use super::{Held, Oracle, Retained, Shared, hold, parts_of};
 
 /// Everything the records come to.
@@ -322,6 +322,13 @@ impl Oracle {
                 Some((topic.clone(), (self.batch, vec![Some(retained)])))
             })
             .collect();
+        // What a subscription has yet to bring may have expired when its turn comes, or be denied, and is counted then.
+        for (text, made) in found.sessions.values().flat_map(|known| &known.filters) {
+            if made.owed != StillOwed::Nothing {
+                let matching = self.retained.keys().filter(|topic| matches(text, topic));
+                self.slack += matching.count() as u64;
+            }
+        }
         self.bans = (found.bans.iter())
             .filter_map(|(subject, until)| {
                 let name = match subject {
