@@ -19,6 +19,19 @@ from load import Reader
 
 KEEP_ALIVE_SECS = 2
 
+# Messages that a reader may be behind: its queue has room for more, and what overflows there is another matter.
+BEHIND_MAX = 300
+
+
+async def keep_pace(crew):
+    """Lets the writers wait for the reader that is there, until this is cancelled."""
+    while True:
+        is_behind = len(crew.near.owed) > BEHIND_MAX
+        for writer in crew.writers:
+            writer.left = 0 if is_behind else 10**9
+            writer.fill()
+        await asyncio.sleep(0.005)
+
 
 async def run(options):
     """All stops; gives the crew."""
@@ -42,6 +55,7 @@ async def run(options):
         # Nobody keeps as much for who is away as is published here, and this is not about that.
         books.readers.remove(crew.away)
         tasks = [asyncio.create_task(client.ping()) for client in everybody]
+        tasks.append(asyncio.create_task(keep_pace(crew)))
         for number in range(1, options.rounds + 1):
             crew.work(10**9)
             await asyncio.sleep(0.5)
