@@ -577,6 +577,29 @@ fn what_is_too_old_there_is_dropped_and_told() {
     assert_eq!(house.stats().spilled_messages, 0);
 }
 
+/// It went when its client came back, and until then what was new found no room.
+#[test]
+fn what_is_too_old_there_makes_room_though_its_client_stays_away() {
+    let limits = Limits {
+        queue_overflow: Overflow::DropNewest,
+        spill_bytes_max: 60,
+        spill_age_max: Duration::from_secs(60),
+        ..small()
+    };
+    let mut house = House::within(limits).with_store();
+    absent(&mut house, "reader", QoS::AtLeastOnce);
+    let writer = house.join(client(V5, "writer"));
+    fill(&mut house, writer, 10..46);
+    assert_eq!(house.stats().spilled_messages, 20);
+    house.wait(Duration::from_secs(61));
+    let stats = house.stats();
+    assert_eq!((stats.spilled_messages, stats.spilled_bytes), (0, 0));
+    assert_eq!(stats.dropped_expired, 20);
+    fill(&mut house, writer, 50..70);
+    assert_eq!(house.stats().spilled_messages, 20);
+    assert_eq!(drained(&mut house, "reader"), texts((10..26).chain(50..70)));
+}
+
 #[test]
 fn a_session_that_ends_takes_it_along_and_it_is_counted() {
     let mut house = house();

@@ -346,6 +346,8 @@ impl Broker {
             expected.extend(session.expires_at.map(|at| (at, Timer::SessionExpiry(key))));
             let due = session.will.as_ref().and_then(|will| will.due);
             expected.extend(due.map(|at| (at, Timer::Will(key))));
+            let aged_at = session.spilled.as_ref().and_then(|spilled| spilled.timer_at());
+            expected.extend(aged_at.map(|at| (at, Timer::Spilled(key))));
         }
         if let Some((_, timer)) = expected
             .iter()

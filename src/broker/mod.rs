@@ -745,6 +745,7 @@ impl Broker {
                 Timer::LoginExpiry(link) => self.handle_login_expiry(now, link),
                 Timer::Will(key) => self.handle_will_timer(now, key),
                 Timer::SessionExpiry(key) => self.handle_session_expiry(now, key),
+                Timer::Spilled(key) => self.handle_spilled_timer(now, key),
                 Timer::Ban(key) => self.handle_ban_timer(key),
                 Timer::Kicks => self.handle_kicks_timer(now),
                 Timer::Hook(link) => self.handle_hook_timer(now, link),

@@ -164,8 +164,8 @@ impl Session {
         })
     }
 
-    /// Whether what its client is told is a promise for longer than the connection. Stored may be more: what has spilled
-    /// stays so until it was sent.
+    /// Whether what its client is told is a promise for longer than the connection. What is stored may be more: while
+    /// something of a session has spilled, it is.
     pub(super) fn is_promised(&self) -> bool {
         self.number != 0 && self.expiry_secs > 0
     }
@@ -371,7 +371,7 @@ impl Broker {
             ..
         } = session;
         if let Some(spilled) = spilled {
-            self.forget_spilled(&spilled);
+            self.forget_spilled(key, &spilled);
         }
         // A QoS 2 message that was sent is nobody else's [MQTT-4.8.2-5]; the others another member may have.
         for entry in inflight.iter() {

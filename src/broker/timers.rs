@@ -20,6 +20,8 @@ pub(super) enum Timer {
     Will(SessionKey),
     /// When to end a session nobody came back to.
     SessionExpiry(SessionKey),
+    /// When to look whether what a session has spilled is too old.
+    Spilled(SessionKey),
     /// When to let somebody in again.
     Ban(BanKey),
     /// When to go on with kicks.

@@ -320,6 +320,7 @@ impl Broker {
             }
         }
         self.stats.queued_bytes += session.held_bytes() as u64;
+        self.watch_age(key);
     }
 
     /// A session is back: who was connected has lost its connection now.

@@ -20,6 +20,7 @@ use crate::broker::limits::Limits;
 use crate::broker::losses::Loss;
 use crate::broker::room::{Full, Load};
 use crate::broker::session::{Session, SessionKey};
+use crate::broker::timers::Timer;
 use crate::broker::{Broker, Output};
 
 /// Records to be read again, and for what.
@@ -66,6 +67,8 @@ pub(in crate::broker) struct Spilled {
     is_recalling: bool,
     /// The size of the first, where it has come back and found no room.
     first_bytes: usize,
+    /// When it is looked at for its age; [`Timer::Spilled`] runs.
+    timer_at: Option<Instant>,
     charge: Charge,
 }
 
@@ -103,6 +106,9 @@ pub(super) struct Carrying {
 /// Records of others that a reader passes over rather than remember one more run: what is read in some milliseconds.
 const GAP_MAX: u64 = 512;
 
+/// What is too old and could not be read is tried again after so long.
+const AGED_READ_WITHIN: Duration = Duration::from_secs(10);
+
 /// Deliveries of one run, so that a long one goes by parts.
 const RUN_MAX: u64 = 4096;
 
@@ -131,6 +137,7 @@ impl Spilled {
             fresh: 0,
             is_recalling: false,
             first_bytes: 0,
+            timer_at: None,
             charge: Charge::new(account, size_of::<Self>() + ALLOCATION_BYTES),
         }
     }
@@ -145,6 +152,15 @@ impl Spilled {
 
     pub(in crate::broker) fn charged_bytes(&self) -> usize {
         self.charge.bytes()
+    }
+
+    pub(in crate::broker) fn timer_at(&self) -> Option<Instant> {
+        self.timer_at
+    }
+
+    /// Whether the first of it is too old.
+    fn is_aged(&self, now: Instant, age_max: Duration) -> bool {
+        self.runs.front().is_some_and(|run| run.is_aged(now, age_max))
     }
 
     /// The deliveries that stand in runs, first and last of each.
@@ -236,6 +252,13 @@ impl Spilled {
             count if self.runs.is_empty() && count != self.fresh => Err("what has spilled is nowhere".into()),
             _ => Ok(()),
         }
+    }
+}
+
+impl Run {
+    /// Whether all of it is too old; never, where there is no such age.
+    fn is_aged(&self, now: Instant, age_max: Duration) -> bool {
+        age_max > Duration::ZERO && now.saturating_duration_since(self.ended) >= age_max
     }
 }
 
@@ -342,7 +365,42 @@ impl Broker {
             }
         }
         for key in settled {
+            self.watch_age(key);
             self.refill(key);
+        }
+    }
+
+    /// Has what a session has spilled looked at when the first of it is too old, for it takes up room that others want.
+    pub(super) fn watch_age(&mut self, key: SessionKey) {
+        let session = self.sessions.get_mut(key);
+        let Some(spilled) = session.and_then(|session| session.spilled.as_mut()) else {
+            return;
+        };
+        let age_max = self.limits.spill_age_max;
+        if spilled.timer_at.is_none()
+            && age_max > Duration::ZERO
+            && let Some(run) = spilled.runs.front()
+        {
+            let at = run.ended + age_max;
+            spilled.timer_at = Some(at);
+            self.timers.set(at, Timer::Spilled(key));
+        }
+    }
+
+    pub(in crate::broker) fn handle_spilled_timer(&mut self, now: Instant, key: SessionKey) {
+        self.refill(key);
+        let session = self.sessions.get_mut(key);
+        let Some(spilled) = session.and_then(|session| session.spilled.as_mut()) else {
+            return;
+        };
+        spilled.timer_at = None;
+        if spilled.is_aged(now, self.limits.spill_age_max) {
+            // It is being read, or cannot be at the moment.
+            let at = now + AGED_READ_WITHIN;
+            spilled.timer_at = Some(at);
+            self.timers.set(at, Timer::Spilled(key));
+        } else {
+            self.watch_age(key);
         }
     }
 
@@ -355,11 +413,12 @@ impl Broker {
             return;
         };
         let (class, _) = self.queues.size(session.fitting);
-        if spilled.is_recalling
-            || session.queue.len() * 2 > class.messages()
-            || durable.is_moving()
-            || !self.has_room_again(session, spilled.first_bytes)
-        {
+        // What is too old is read to be dropped.
+        let is_aged = spilled.is_aged(durable.now.mono, self.limits.spill_age_max);
+        let has_room = || {
+            session.queue.len() * 2 <= class.messages() && self.has_room_again(session, spilled.first_bytes)
+        };
+        if spilled.is_recalling || durable.is_moving() || !(is_aged || has_room()) {
             return;
         }
         let Some(session) = self.sessions.get_mut(key) else {
@@ -385,6 +444,11 @@ impl Broker {
             Purpose::Session(key, _) => {
                 if self.take_recalled(now, key, recalled) {
                     self.pump(now, key);
+                    let session = self.sessions.get(key);
+                    let spilled = session.and_then(|session| session.spilled.as_ref());
+                    if spilled.is_some_and(|spilled| spilled.is_aged(now, self.limits.spill_age_max)) {
+                        self.refill(key); // though its client is away
+                    }
                 }
             }
             Purpose::Checkpoint => self.carry(recalled),
@@ -408,7 +472,7 @@ impl Broker {
             return true; // it stands elsewhere by now
         }
         let (last, age_max) = (run.deliveries.1, self.limits.spill_age_max);
-        let is_aged = now.saturating_duration_since(run.ended) > age_max && age_max > Duration::ZERO;
+        let is_aged = run.is_aged(now, age_max);
         let mut next = recalled.upto.saturating_add(1);
         'records: for (record, accepted) in recalled.messages {
             let Accepted {
@@ -563,6 +627,7 @@ impl Broker {
         };
         let is_over = |spilled: &mut Box<Spilled>| spilled.runs.is_empty() && spilled.fresh == 0;
         if let Some(spilled) = session.spilled.take_if(is_over) {
+            self.timers.cancel(spilled.timer_at, Timer::Spilled(key));
             self.stats.spilled_messages -= spilled.count as u64;
             self.stats.spilled_bytes -= spilled.size_bytes as u64;
             for _ in 0..spilled.count {
@@ -572,7 +637,8 @@ impl Broker {
     }
 
     /// A session ends with all that has spilled.
-    pub(in crate::broker) fn forget_spilled(&mut self, spilled: &Spilled) {
+    pub(in crate::broker) fn forget_spilled(&mut self, key: SessionKey, spilled: &Spilled) {
+        self.timers.cancel(spilled.timer_at, Timer::Spilled(key));
         self.stats.spilled_messages -= spilled.count as u64;
         self.stats.spilled_bytes -= spilled.size_bytes as u64;
         self.stats.dropped_session_ended += spilled.count as u64;
