@@ -52,6 +52,17 @@ impl Oracle {
                         denied.push(value.take());
                     }
                 }
+                // What came to be retained since a subscription was made may come by it, or be denied and counted.
+                for session in self.sessions.values() {
+                    for (filter, topics) in &session.replays {
+                        let comes = |topic: &&Rc<str>| {
+                            matches(filter, topic)
+                                && !topics.contains(*topic)
+                                && !may(denials, &session.identity, Action::Receive, topic)
+                        };
+                        self.slack += self.retained.keys().filter(comes).count() as u64;
+                    }
+                }
                 self.remember_retained(denied);
                 let forgotten: Vec<_> = (self.retained.iter())
                     .filter(|(_, (_, values))| values.iter().all(Option::is_none))

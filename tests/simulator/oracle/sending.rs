@@ -424,7 +424,7 @@ impl Oracle {
         });
         let in_use = session.flights.iter().any(|flight| flight.packet_id == packet_id);
         hold(!in_use, "P1", || format!("{packet_id} is in use: {publish:?}"))?;
-        // A publisher that had no answer may have sent the same once more, and what is left of its life tells which it is.
+        // A publisher that had no answer may have sent the same once more; what is left of its life tells which it is.
         let session = &self.sessions[&number];
         let is_it = |owed: &Owed| is_owed(owed, topic, publish, version);
         let lives = |owed: &Owed| is_it(owed) && self.has_life(&owed.message, publish, version);
