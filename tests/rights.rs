@@ -298,6 +298,18 @@ fn in_a_shared_subscription_the_turn_goes_to_those_who_may() {
     }
 }
 
+/// Eve resumes her session through the locked door: her connection, and what the last step came to.
+fn come_back(house: &mut House) -> (LinkId, Vec<Output>) {
+    let eve = house.arrive_at_locked_door();
+    let connect = Connect {
+        user_name: Some(text("eve")),
+        ..resuming(V5, "eve")
+    };
+    house.receive(eve, Packet::Connect(Box::new(connect)));
+    let outputs = house.verified(eve, tidegate::broker::Verdict::Allow);
+    (eve, outputs)
+}
+
 /// Its client had got it, and took the next message under the same identifier for a repetition: that was lost.
 #[test]
 fn a_message_at_qos_2_that_is_not_sent_again_keeps_its_identifier_until_that_is_released() {
@@ -308,13 +320,7 @@ fn a_message_at_qos_2_that_is_not_sent_again_keeps_its_identifier_until_that_is_
     house.close(eve);
     change(&mut house, &[denial(Some("eve"), Action::Receive, "secret")]);
     house.step(own("t", "2", QoS::ExactlyOnce, false));
-    let eve = house.arrive_at_locked_door();
-    let connect = Connect {
-        user_name: Some(text("eve")),
-        ..resuming(V5, "eve")
-    };
-    house.receive(eve, Packet::Connect(Box::new(connect)));
-    let outputs = house.verified(eve, tidegate::broker::Verdict::Allow);
+    let (eve, outputs) = come_back(&mut house);
     let [Packet::ConnAck(_), released, Packet::Publish(next)] = &sent(&outputs, eve)[..] else {
         panic!("{outputs:?}");
     };
@@ -342,13 +348,7 @@ fn what_waits_and_what_is_unfinished_is_lost_with_the_right_to_it() {
         house.step(own("secret", "3", qos, false));
         house.step(own("t", "4", qos, false));
         change(&mut house, &denials);
-        let eve = house.arrive_at_locked_door();
-        let connect = Connect {
-            user_name: Some(text("eve")),
-            ..resuming(V5, "eve")
-        };
-        house.receive(eve, Packet::Connect(Box::new(connect)));
-        let outputs = house.verified(eve, tidegate::broker::Verdict::Allow);
+        let (eve, outputs) = come_back(&mut house);
         assert_eq!(payloads(&outputs, eve), ["2", "4"], "{qos:?}");
         assert_eq!(house.stats().deliveries_denied, 2);
         // Waiting behind a full window when the right is lost.
